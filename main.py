@@ -1,0 +1,13 @@
+"""Train or evaluate a model that stands when a modality is missing.
+
+python main.py --config=configs/quickstart.py
+python main.py --config=configs/av_mnist.py --config.data.dir=DIR --workdir=DIR
+python main.py --config=configs/av_mnist.py --config.data.dir=DIR --workdir=DIR --mode=eval
+"""
+
+import sys
+
+from umemma_jax.cli import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv))

@@ -1,0 +1,25 @@
+"""Test session set-up: simulated devices, strict ranks, parsed flags, real data where it is at hand."""
+
+import os
+import pathlib
+
+# Sizes XLA's thread pool: with fewer threads than simulated devices, queued collectives deadlock on small machines.
+os.environ.setdefault("NPROC", "16")
+
+import jax
+import pytest
+from absl import flags
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()  # grain reads flags
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> pathlib.Path:
+    """Folder with the real datasets; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real data not found at {SHARED_DATA.parent.name}/data beside the checkout")
+    return SHARED_DATA

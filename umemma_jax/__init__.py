@@ -1,0 +1,3 @@
+"""UME-MMA in JAX: uni-modal ensembles that stand when a modality is missing (arXiv 2310.06383)."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,280 @@
+"""Presence masks: which modalities an example has, which ones training drops, and in which rows.
+
+A presence mask is bool [B, M]. It is what the data has AND what the policy keeps; at least one available modality
+always survives. Two layouts draw it:
+
+- random: an independent draw per row (`draw`);
+- stratified: by position in the (already shuffled) batch (`Layout`), so that the rows of each encoder are static
+  slices and the absent rows are never computed. Rows that do not divide evenly among the patterns are drawn at
+  random and computed by every encoder, so that both layouts have the same distribution.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umemma_jax.errors import UserError
+
+Pattern = tuple[bool, ...]
+
+
+def all_patterns(num_modalities: int) -> np.ndarray:
+    """Every non-empty subset of M modalities, bool [2^M - 1, M]: the complete one first, single ones last."""
+    subsets = itertools.product((True, False), repeat=num_modalities)
+    patterns = [subset for subset in subsets if any(subset)]
+    return np.array(sorted(patterns, key=lambda pattern: -sum(pattern)))
+
+
+def pattern_name(pattern: Sequence[bool], modalities: Sequence[str]) -> str:
+    """`image+audio` for (True, True)."""
+    return "+".join(name for name, kept in zip(modalities, pattern, strict=True) if kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Distribution over the subsets of modalities that training keeps.
+
+    Attributes:
+      patterns: P subsets of the M modalities.
+      probabilities: P floats that sum to 1.
+    """
+
+    patterns: tuple[Pattern, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def drops(self) -> bool:
+        """Whether any modality is ever dropped."""
+        return not all(all(pattern) for pattern in self.patterns)
+
+
+def policy_from_config(missing: Mapping, modalities: Sequence[str]) -> Policy:
+    """Policy from `config.missing`.
+
+    Args:
+      missing: `augment` False keeps everything. `keep` maps pattern names such as `image+audio` to weights; when
+        empty, all non-empty subsets are equally likely (for two modalities: thirds of complete, only-A, only-B).
+      modalities: names in model order.
+
+    Raises:
+      UserError: an unknown modality in a pattern's name, or weights that are negative or all zero.
+    """
+    if not missing["augment"]:
+        return Policy((tuple(True for _ in modalities),), (1.0,))
+    names = {pattern_name(p, modalities): tuple(map(bool, p)) for p in all_patterns(len(modalities))}
+    weights = dict(missing["keep"]) or dict.fromkeys(names, 1.0)
+    by_set = {frozenset(name.split("+")): pattern for name, pattern in names.items()}
+    patterns = []
+    for name, weight in weights.items():
+        pattern = by_set.get(frozenset(name.split("+")))
+        if pattern is None:
+            raise UserError(f"config.missing.keep: unknown pattern '{name}', use one of {', '.join(names)}")
+        if not weight >= 0:
+            raise UserError(f"config.missing.keep['{name}'] = {weight}: a weight is 0 or more")
+        patterns.append((pattern, float(weight)))
+    total = sum(weight for _, weight in patterns)
+    if total == 0:
+        raise UserError("config.missing.keep: every weight is 0, give at least one pattern a positive weight")
+    kept = [(pattern, weight / total) for pattern, weight in patterns if weight > 0]
+    return Policy(*zip(*kept, strict=True))
+
+
+def draw(policy: Policy, keys: jax.Array, available: jax.Array) -> jax.Array:
+    """One independent draw per row, among the patterns that leave the row something.
+
+    Args:
+      policy: distribution over P patterns.
+      keys: typed PRNG keys [B], one per row.
+      available: bool [B, M], what the data has.
+
+    Returns:
+      Presence mask, bool [B, M]; a row that no pattern fits keeps all it has.
+    """
+    patterns = jnp.asarray(policy.patterns)
+    overlaps = (available[:, None, :] & patterns[None, :, :]).any(axis=-1)
+    log_probabilities = jnp.log(jnp.asarray(policy.probabilities))
+    logits = jnp.where(overlaps, log_probabilities[None, :], -jnp.inf)
+    fits = overlaps.any(axis=-1, keepdims=True)
+    choice = jax.vmap(jax.random.categorical)(keys, jnp.where(fits, logits, 0.0))
+    return jnp.where(fits, available & patterns[choice], available)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Static assignment of patterns to the rows of a batch; it repeats on every shard of the batch.
+
+    Attributes:
+      patterns: which encoders run on each group of rows.
+      counts: rows of each group per shard.
+      free: groups whose patterns are drawn at random, from `free_policy`, rather than fixed.
+      free_policy: distribution of the free rows, or None when there are none.
+      shards: how many equal consecutive slices (devices) the batch has.
+    """
+
+    patterns: tuple[Pattern, ...]
+    counts: tuple[int, ...]
+    free: tuple[bool, ...]
+    free_policy: Policy | None
+    shards: int
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the whole batch."""
+        return sum(self.counts) * self.shards
+
+    def slices(self, modality: int) -> list[tuple[int, int]]:
+        """Row ranges within one shard whose pattern keeps the modality, adjacent ones merged."""
+        ranges, start = [], 0
+        for pattern, count in zip(self.patterns, self.counts, strict=True):
+            stop = start + count
+            if pattern[modality]:
+                if ranges and ranges[-1][1] == start:
+                    ranges[-1] = (ranges[-1][0], stop)
+                else:
+                    ranges.append((start, stop))
+            start = stop
+        return ranges
+
+    def computed(self) -> np.ndarray:
+        """Which encoders run on which rows, bool [B, M]."""
+        return np.tile(np.repeat(self.patterns, self.counts, axis=0), (self.shards, 1))
+
+    def take(self, x: jax.Array, modality: int) -> jax.Array:
+        """The rows [N, ...] of x [B, ...] that the modality's encoder runs on. No data leaves its shard."""
+        shards = x.reshape(self.shards, -1, *x.shape[1:])
+        parts = [shards[:, start:stop] for start, stop in self.slices(modality)]
+        return jnp.concatenate(parts, axis=1).reshape(-1, *x.shape[1:])
+
+    def put(self, rows: jax.Array, modality: int) -> jax.Array:
+        """Inverse of `take`: x [B, ...] with zeros in the rows that were not computed."""
+        parts, used, position = [], 0, 0
+        shards = rows.reshape(self.shards, -1, *rows.shape[1:])
+
+        def zeros(count: int) -> jax.Array:
+            return jnp.zeros((self.shards, count, *rows.shape[1:]), rows.dtype)
+
+        for start, stop in self.slices(modality):
+            parts += [zeros(start - position), shards[:, used : used + stop - start]]
+            used, position = used + stop - start, stop
+        parts.append(zeros(sum(self.counts) - position))
+        return jnp.concatenate(parts, axis=1).reshape(-1, *rows.shape[1:])
+
+    def draw(self, keys: jax.Array, available: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The presence mask [B, M] by position, and bool [B]: rows that fit their position.
+
+        A row that does not fit (its position's pattern drops all that it has) keeps all it has; such a batch must
+        be computed in full, since its encoders do not run on that row here.
+        """
+        kept = available
+        if self.free_policy is not None:
+            is_free = np.tile(np.repeat(self.free, self.counts), self.shards)
+            kept = jnp.where(is_free[:, None], draw(self.free_policy, keys, available), available)
+        kept = kept & self.computed()
+        fits = kept.any(axis=-1)
+        return jnp.where(fits[:, None], kept, available), fits
+
+
+def stratified_layout(policy: Policy, batch_size: int, shards: int = 1) -> Layout:
+    """Layout with floor(p * B) rows of each pattern per shard; the rest are free rows.
+
+    Args:
+      policy: distribution over patterns.
+      batch_size: rows of the whole batch; divisible by shards.
+      shards: slices of the batch that stay on one device each.
+    """
+    if batch_size % shards:
+        raise ValueError(f"batch of {batch_size} rows on {shards} shards")
+    rows = batch_size // shards
+    wanted = np.array(policy.probabilities) * rows
+    counts = np.floor(wanted + 1e-9).astype(int)
+    remainder = rows - int(counts.sum())
+    strata = [(p, int(n), False) for p, n in zip(policy.patterns, counts, strict=True) if n]
+    free_policy = None
+    if remainder:
+        left = np.maximum(wanted - counts, 0.0)
+        chosen = left > 1e-9
+        patterns = tuple(p for p, c in zip(policy.patterns, chosen, strict=True) if c)
+        free_policy = Policy(patterns, tuple((left[chosen] / left.sum()).tolist()))
+        union = tuple(bool(any(column)) for column in zip(*patterns, strict=True))
+        strata.append((union, remainder, True))
+    strata.sort(key=lambda stratum: _gray_rank(stratum[0]))
+    patterns, counts, free = zip(*strata, strict=True)
+    return Layout(patterns, counts, free, free_policy, shards)
+
+
+def _gray_rank(pattern: Pattern) -> int:
+    """Position in the Gray code, in which neighbours differ in one modality: it keeps encoders' slices long."""
+    rank = 0
+    for bit in pattern:
+        rank = (rank << 1) | (int(bit) ^ (rank & 1))
+    return rank
+
+
+def arrange(available: np.ndarray, layout: Layout) -> np.ndarray:
+    """Row permutation under which naturally incomplete rows fit their position, as far as there is one by swaps.
+
+    Rows that fit stay where they are; a row that does not is swapped with the next one (cyclically) such that both
+    fit. Runs on the host, once per batch of an incomplete dataset.
+
+    Args:
+      available: bool [B, M], what the data has.
+      layout: of the same batch.
+
+    Returns:
+      int [B]: position i of the batch gets row `order[i]`.
+    """
+    computed = layout.computed()
+    order = np.arange(len(available))
+    for i in np.flatnonzero(~(available & computed).any(axis=1)):
+        there = (available[order[i]] & computed).any(axis=1)
+        here = (available[order] & computed[i]).any(axis=1)
+        candidates = np.flatnonzero(there & here)
+        if candidates.size:
+            j = candidates[np.searchsorted(candidates, i) % candidates.size]
+            order[[i, j]] = order[[j, i]]
+    return order
+
+
+# Evaluation: seeded tables.
+
+MIXED = "mixed"
+
+
+def missing_table(available: np.ndarray, kind: str, rate: float, seed: int, modalities: Sequence[str]) -> np.ndarray:
+    """Which modalities each of N examples keeps at a missing rate.
+
+    Exactly round(rate * N) examples, chosen by the seed, lose the modality `kind`; for `mixed` the chosen examples
+    lose one modality each, all modalities in equal shares (the `both` of the prompt papers). The tables of one seed
+    are nested: what is lost at 30 % is also lost at 40 %. An example never loses the last modality it has.
+
+    Args:
+      available: bool [N, M], what the data has.
+      kind: a modality's name, or `mixed`.
+      rate: share of examples, 0 to 1.
+      seed: of the table.
+      modalities: names in column order.
+
+    Returns:
+      bool [N, M].
+    """
+    num_examples, num_modalities = available.shape
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(num_examples)
+    chosen = order[: round(rate * num_examples)]
+    kept = available.copy()
+    if kind == MIXED:
+        kept[chosen, np.arange(len(chosen)) % num_modalities] = False
+    else:
+        kept[chosen, list(modalities).index(kind)] = False
+    return np.where(kept.any(axis=1, keepdims=True), kept, available)
+
+
+def table_hash(tables: np.ndarray) -> str:
+    """SHA-256 of bool tables of any shape: of the shape as text, then the bits packed big-endian in C order."""
+    digest = hashlib.sha256(repr(tables.shape).encode())
+    digest.update(np.packbits(tables).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,185 @@
+"""Encoders, stand-ins and a late-fusion head as one Linen module, with pure init and apply."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from umemma_jax import fusion
+from umemma_jax.errors import UserError
+from umemma_jax.missing import Layout
+
+Outputs = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+    """What the model does with one modality, all of it static.
+
+    Attributes:
+      name: of the modality.
+      preprocess: (raw inputs, keys [B] or None, train) -> float array [B, ...].
+      encoder: () -> Linen module; its call (x, mask bool [B], train) returns features [B, D].
+      frozen: no gradient reaches the encoder, and it runs in evaluation mode.
+    """
+
+    name: str
+    preprocess: Callable[..., jax.Array]
+    encoder: Callable[[], nn.Module]
+    frozen: bool = False
+
+
+class LateFusion(nn.Module):
+    """Uni-modal encoders joined by a late-fusion head, any of whose inputs may be absent.
+
+    Attributes:
+      towers: one per modality, in the column order of presence masks.
+      num_classes: K.
+      head: name in `fusion.HEADS`.
+      stand_in: what the head sees of an absent modality: `zero` feature, learned `token` feature (starts at zero), or
+        the feature of the `mean` input of the training set.
+      dropout: rate on the features while training.
+    """
+
+    towers: tuple[Tower, ...]
+    num_classes: int
+    head: str = "linear"
+    stand_in: str = "token"
+    dropout: float = 0.0
+
+    def setup(self) -> None:
+        """Makes the submodules."""
+        self.encoders = {tower.name: tower.encoder() for tower in self.towers}
+        self.heads = {tower.name: nn.Dense(self.num_classes) for tower in self.towers}
+        names = tuple(tower.name for tower in self.towers)
+        self.fusion = fusion.HEADS[self.head](names, self.num_classes)
+        if self.stand_in == "token":
+            self.tokens = {name: Token() for name in names}
+
+    def __call__(
+        self,
+        inputs: Mapping[str, Any],
+        present: jax.Array,
+        train: bool = False,
+        keys: jax.Array | None = None,
+        layout: Layout | None = None,
+        means: Mapping[str, Any] | None = None,
+    ) -> Outputs:
+        """Everything the model says of a batch.
+
+        Args:
+          inputs: raw inputs per modality, as the pipeline gives them, B rows each.
+          present: presence mask, bool [B, M].
+          train: augmentation, dropout and batch statistics on.
+          keys: typed PRNG keys [B], needed when train; a row's randomness depends on its own key only.
+          layout: when given, encoders run on its static rows only; `present` must be drawn from it.
+          means: raw mean input per modality, 1 row each; needed by stand_in `mean`.
+
+        Returns:
+          `features/<m>` [B, D_m] (the stand-in where m is absent), `logits/<m>` [B, K] (0 where m is absent) and
+          `logits` [B, K], all float32 or the encoders' dtype.
+        """
+        features, logits = self.encode(inputs, present, train, keys, layout)
+        stand_ins = self.stand_ins(features, means)
+        features, fused = self.fuse(features, stand_ins, present)
+        outputs = {f"features/{m}": x for m, x in features.items()}
+        outputs |= {f"logits/{m}": x for m, x in logits.items()}
+        return {**outputs, "logits": fused}
+
+    def encode(
+        self,
+        inputs: Mapping[str, Any],
+        present: jax.Array,
+        train: bool = False,
+        keys: jax.Array | None = None,
+        layout: Layout | None = None,
+    ) -> tuple[Outputs, Outputs]:
+        """Features {m: [B, D_m]} and uni-modal logits {m: [B, K]}, both zero where m is absent."""
+        features, logits = {}, {}
+        for index, tower in enumerate(self.towers):
+
+            def rows(x: jax.Array, index: int = index) -> jax.Array:
+                return x if layout is None else layout.take(x, index)
+
+            mask = rows(present[:, index])
+            row_keys = None if keys is None else _fold_in(rows(keys), index)
+            raw = jax.tree.map(rows, inputs[tower.name])
+            x = tower.preprocess(raw, row_keys, train)
+            x = jnp.where(_columns(mask, x.ndim), x, 0)
+            feature = self.encoders[tower.name](x, mask=mask, train=train and not tower.frozen)
+            if tower.frozen:
+                feature = jax.lax.stop_gradient(feature)
+            if train and self.dropout:
+                feature = _dropout(feature, _fold_in(row_keys, 1), self.dropout)
+            kept = mask[:, None]
+            feature = jnp.where(kept, feature, 0)
+            logit = jnp.where(kept, self.heads[tower.name](feature.astype(jnp.float32)), 0)
+            if layout is not None:
+                feature, logit = layout.put(feature, index), layout.put(logit, index)
+            features[tower.name], logits[tower.name] = feature, logit
+        return features, logits
+
+    def stand_ins(self, features: Outputs, means: Mapping[str, Any] | None = None) -> Outputs:
+        """The feature {m: [1, D_m]} that stands for each absent modality."""
+        return {tower.name: self._stand_in(tower, features[tower.name], means) for tower in self.towers}
+
+    def _stand_in(self, tower: Tower, feature: jax.Array, means: Mapping[str, Any] | None) -> jax.Array:
+        if self.stand_in == "mean":
+            x = tower.preprocess(means[tower.name], None, False)
+            return self.encoders[tower.name](x, mask=None, train=False)
+        if self.stand_in == "token":
+            return self.tokens[tower.name](feature.shape[-1])
+        return jnp.zeros((1, feature.shape[-1]), feature.dtype)
+
+    def fuse(self, features: Outputs, stand_ins: Outputs, present: jax.Array) -> tuple[Outputs, jax.Array]:
+        """Features with the stand-ins in place, and the fused logits [B, K], under any presence mask."""
+        filled = {}
+        for index, tower in enumerate(self.towers):
+            x, stand_in = features[tower.name], stand_ins[tower.name]
+            filled[tower.name] = jnp.where(present[:, index, None], x, stand_in.astype(x.dtype))
+        return filled, self.fusion(filled, present)
+
+
+class Token(nn.Module):
+    """A learned feature, [1, D], that starts at zero."""
+
+    @nn.compact
+    def __call__(self, width: int) -> jax.Array:
+        """The feature of D = width."""
+        return self.param("feature", nn.initializers.zeros, (1, width))
+
+
+def _columns(mask: jax.Array, ndim: int) -> jax.Array:
+    """mask [B] as [B, 1, ...] of rank ndim."""
+    return mask.reshape(mask.shape + (1,) * (ndim - 1))
+
+
+def _fold_in(keys: jax.Array, data: int) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, data)
+
+
+def _dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
+    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def start_from_heads(params: Mapping, head: str) -> dict:
+    """Parameters whose fusion head starts from the uni-modal heads: at step 0 the model is their ensemble."""
+    heads = {key.removeprefix("heads_"): value for key, value in params.items() if key.startswith("heads_")}
+    return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads)}
+
+
+def load_encoder(name: str) -> type[nn.Module]:
+    """`Model` of `umemma_jax.encoders.<name>`, or of a module path of the user's own (a name with a dot)."""
+    path = name if "." in name else f"umemma_jax.encoders.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise UserError(f"encoder '{name}': no module {path} ({error}); name a module that exports Model") from error
+    if not hasattr(module, "Model"):
+        raise UserError(f"encoder '{name}': module {path} exports no Model")
+    return module.Model

@@ -1,0 +1,278 @@
+"""The jitted training step of each stage: state in, state out.
+
+Stage `unimodal` trains every encoder with its own head, all in one pass, by independent losses. Stage `fusion` trains
+the encoders (those not frozen) and the fusion head under the missing policy.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from umemma_jax.missing import Layout, Policy, draw
+from umemma_jax.model import LateFusion
+from umemma_jax.sharding import Devices
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from one step to the next; randomness is folded from the seed and the step.
+
+    Attributes:
+      step: int32 scalar, steps done in this stage.
+      params: every parameter of the model, trained in this stage or not, by top-level module.
+      batch_stats: running statistics, by top-level module.
+      opt_state: slots of the trained parameters only.
+      best: stage `unimodal` only: per modality its best epoch so far, see `keep_best`.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    best: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """What a training step needs besides state and batch, all of it static.
+
+    Attributes:
+      name: `unimodal` or `fusion`.
+      model: the Linen module.
+      optimizer: over the parameters under `trained`.
+      trained: top-level parameter groups that this stage trains.
+      seed: of augmentation, dropout and masks.
+      label_smoothing: share of the label mass spread over all classes.
+      policy: of missing modalities, stage `fusion`.
+      layout: stratified layout for the rows that a step sees; None draws every row at random.
+      incomplete_data: whether the training split lacks modalities by nature.
+    """
+
+    name: str
+    model: LateFusion
+    optimizer: optax.GradientTransformation
+    trained: tuple[str, ...]
+    seed: int
+    label_smoothing: float = 0.0
+    policy: Policy | None = None
+    layout: Layout | None = None
+    incomplete_data: bool = False
+
+
+def trained_groups(stage: str, model: LateFusion) -> tuple[str, ...]:
+    """Top-level parameter groups that a stage trains."""
+    if stage == "unimodal":
+        return tuple(f"{part}_{t.name}" for t in model.towers for part in ("encoders", "heads"))
+    encoders = tuple(f"encoders_{tower.name}" for tower in model.towers if not tower.frozen)
+    tokens = tuple(f"tokens_{tower.name}" for tower in model.towers if model.stand_in == "token")
+    return (*encoders, *tokens, "fusion")
+
+
+def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Linear warm-up, cosine decay to 0, and a gradient norm clipped per parameter group.
+
+    Clipping is per group so that one modality's gradients never shrink another's.
+
+    Args:
+      stage: `config.unimodal` or `config.fusion`.
+      total_steps: of the stage.
+      scales: parameter group -> factor on its learning rate.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=stage.learning_rate,
+        warmup_steps=round(stage.warmup * total_steps),
+        decay_steps=total_steps,
+    )
+
+    def one_group(scale: float) -> optax.GradientTransformation:
+        def rate(step: jax.Array) -> jax.Array:
+            return scale * schedule(step)
+
+        clip = optax.clip_by_global_norm(stage.clip)
+        if stage.optimizer == "sgd":
+            decay = optax.add_decayed_weights(stage.weight_decay, _matrices)
+            return optax.chain(clip, decay, optax.sgd(rate, stage.momentum, nesterov=True))
+        return optax.chain(clip, optax.adamw(rate, weight_decay=stage.weight_decay, mask=_matrices))
+
+    transforms = {group: one_group(scale) for group, scale in scales.items()}
+    return optax.multi_transform(transforms, {group: group for group in scales})
+
+
+def _matrices(params: PyTree) -> PyTree:
+    """Weight decay acts on kernels, never on biases, norms or tokens."""
+    return jax.tree.map(lambda x: x.ndim > 1 and x.shape[0] > 1, params)
+
+
+def init_variables(model: LateFusion, batch: Mapping[str, Any], seed: int, means: PyTree) -> PyTree:
+    """Fresh parameters and batch statistics, from the shapes of a batch."""
+    rows = jax.tree.map(lambda x: x[:1], batch["inputs"])
+    present = jnp.ones((1, len(model.towers)), bool)
+    init = functools.partial(model.init, train=False, means=means)
+    variables = jax.jit(init)(jax.random.key(seed), rows, present)
+    return {"params": dict(variables["params"]), "batch_stats": dict(variables.get("batch_stats", {}))}
+
+
+def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
+    """State before the stage's first step."""
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state = spec.optimizer.init({group: params[group] for group in spec.trained})
+    best = _no_best(spec.model, params, batch_stats) if spec.name == "unimodal" else {}
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best)
+
+
+def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, Devices], tuple[TrainState, Metrics]]:
+    """The stage's step for `sharding.compile_step`; means as in `LateFusion.__call__`."""
+    objective = _unimodal_objective if spec.name == "unimodal" else _fusion_objective
+
+    def step(state: TrainState, batch: PyTree, devices: Devices) -> tuple[TrainState, Metrics]:
+        rows = batch["weight"].shape[0]
+        step_key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, devices.row_numbers(rows))
+
+        def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
+            params = {**state.params, **trained}
+            return objective(spec, means, params, state.batch_stats, batch, keys, devices)
+
+        trained = {group: state.params[group] for group in spec.trained}
+        (_, (batch_stats, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+        gradients = devices.total(gradients)
+        updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
+        params = {**state.params, **optax.apply_updates(trained, updates)}
+        metrics = {**devices.total(metrics), "gradient_norm": optax.tree.norm(gradients)}
+        new_state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        return new_state, metrics
+
+    return step
+
+
+def _unimodal_objective(spec, means, params, batch_stats, batch, keys, devices):  # noqa: ANN001, ANN202
+    """Sum over modalities of the mean loss of the rows that have it."""
+    (_, logits), updates = spec.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["inputs"],
+        batch["present"],
+        train=True,
+        keys=keys,
+        mutable=["batch_stats"],
+        method="encode",
+    )
+    loss, metrics = 0.0, {}
+    for index, tower in enumerate(spec.model.towers):
+        weight = batch["weight"] * batch["present"][:, index]
+        count = jnp.maximum(devices.total(weight.sum()), 1.0)
+        rows = per_row_loss(logits[tower.name], batch["label"], spec.label_smoothing)
+        part = (weight * rows).sum() / count
+        metrics[f"loss/{tower.name}"] = part
+        loss += part
+    return loss, (_statistics(batch_stats, updates), {"loss": loss, **metrics})
+
+
+def _fusion_objective(spec, means, params, batch_stats, batch, keys, devices):  # noqa: ANN001, ANN202
+    """Mean loss of the fused logits under the drawn presence mask."""
+    mask_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, len(spec.model.towers))
+    if spec.layout is None:
+        present, fits = draw(spec.policy, mask_keys, batch["present"]), None
+    else:
+        present, fits = spec.layout.draw(mask_keys, batch["present"])
+
+    def forward(params: PyTree, layout: Layout | None) -> tuple[jax.Array, PyTree]:
+        outputs, updates = spec.model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["inputs"],
+            present,
+            train=True,
+            keys=keys,
+            layout=layout,
+            means=means,
+            mutable=["batch_stats"],
+        )
+        return outputs["logits"], _statistics(batch_stats, updates)
+
+    if spec.layout is not None and spec.incomplete_data:
+        # A row whose position drops all that it has: this batch runs every encoder on every row. The predicate is
+        # the same on all devices, or the collectives inside would wait for each other forever.
+        all_fit = devices.total((~fits).sum()) == 0
+        compact, full = functools.partial(forward, layout=spec.layout), functools.partial(forward, layout=None)
+        logits, statistics = jax.lax.cond(all_fit, compact, full, params)
+    else:
+        logits, statistics = forward(params, spec.layout)
+    count = jnp.maximum(devices.total(batch["weight"].sum()), 1.0)
+    rows = per_row_loss(logits, batch["label"], spec.label_smoothing)
+    loss = (batch["weight"] * rows).sum() / count
+    return loss, (statistics, {"loss": loss})
+
+
+def per_row_loss(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Loss of each row, float32 [B].
+
+    Args:
+      logits: [B, K].
+      label: int [B]: softmax cross-entropy; float [B, K] of zeros and ones: mean of K binary cross-entropies.
+      label_smoothing: single-label only.
+    """
+    logits = logits.astype(jnp.float32)
+    if label.ndim == 2:
+        return optax.sigmoid_binary_cross_entropy(logits, label).mean(axis=-1)
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
+    return optax.softmax_cross_entropy(logits, target)
+
+
+def _statistics(old: PyTree, updates: PyTree) -> PyTree:
+    return {**old, **updates.get("batch_stats", {})}
+
+
+# Best epoch per modality, stage `unimodal`.
+
+
+def _parts(tree: Mapping[str, PyTree], modality: str) -> PyTree:
+    groups = (f"encoders_{modality}", f"heads_{modality}")
+    return {group: tree[group] for group in groups if group in tree}
+
+
+def _no_best(model: LateFusion, params: PyTree, batch_stats: PyTree) -> PyTree:
+    names = [tower.name for tower in model.towers]
+    # Copies: the state is donated, and one buffer cannot be donated twice.
+    return {
+        m: {
+            "params": jax.tree.map(jnp.copy, _parts(params, m)),
+            "batch_stats": jax.tree.map(jnp.copy, _parts(batch_stats, m)),
+            "score": jnp.float32(-1.0),
+            "epoch": jnp.int32(0),
+        }
+        for m in names
+    }
+
+
+def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
+    """State whose `best` holds, per modality, the parameters of the best epoch so far; of equals the later one."""
+
+    def better(old: PyTree, modality: str) -> PyTree:
+        new = {
+            "params": _parts(state.params, modality),
+            "batch_stats": _parts(state.batch_stats, modality),
+            "score": jnp.float32(scores[modality]),
+            "epoch": jnp.int32(epoch),
+        }
+        return jax.tree.map(lambda a, b: jnp.where(new["score"] >= old["score"], a, b), new, old)
+
+    return state.replace(best={m: better(old, m) for m, old in state.best.items()})
+
+
+def best_variables(state: TrainState) -> PyTree:
+    """Variables in which every modality stands at its best epoch."""
+    params, batch_stats = dict(state.params), dict(state.batch_stats)
+    for best in state.best.values():
+        params |= best["params"]
+        batch_stats |= best["batch_stats"]
+    return {"params": params, "batch_stats": batch_stats}
