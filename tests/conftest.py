@@ -2,9 +2,14 @@
 
 import os
 import pathlib
+import tempfile
 
 # Sizes XLA's thread pool: with fewer threads than simulated devices, queued collectives deadlock on small machines.
 os.environ.setdefault("NPROC", "16")
+# Tests, and the processes they start, compile the same small programs many times over.
+_COMPILED = tempfile.TemporaryDirectory(prefix="umemma_jax_compiled_")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest

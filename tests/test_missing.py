@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -152,7 +153,7 @@ def test_missing_tables_are_seeded_exact_and_nested(kind):
         assert (~table.all(axis=1)).sum() == round(rate / 10 * 101)
         assert table.any(axis=1).all()
         np.testing.assert_array_equal(table, missing.missing_table(available, kind, rate / 10, 3, NAMES))
-    for fewer, more in zip(tables, tables[1:], strict=False):
+    for fewer, more in itertools.pairwise(tables):
         assert not (more & ~fewer).any()
     assert (tables[5] != missing.missing_table(available, kind, 0.5, 4, NAMES)).any()
 

@@ -61,11 +61,12 @@ def _run(argv: Sequence[str]) -> int:
         _prepare(config.data.prep, config.data.dir)
     built = experiment.build(config)
     try:
-        finished = train.load(built, workdir) if MODE.value == "eval" else train.train(built, workdir)
+        trained = train.load(built, workdir) if MODE.value == "eval" else train.train(built, workdir)
     except train.Preempted as stop:
         print(f"{stop}; the same command continues")
         return 0
-    results, tables = evaluate.evaluate(built, finished)
+    results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results["timing"]["compilations"] |= trained.compilations
     results["command"] = shlex.join(["python", *argv])
     report.write_report(results, workdir / "report", tables)
     print(report.summary(results))

@@ -1,5 +1,7 @@
 """The stages of training and their loop: resumable at any step, bit for bit."""
 
+import dataclasses
+import functools
 import json
 import math
 import os
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
@@ -31,12 +33,23 @@ class Preempted(Exception):
     """The process was asked to end (SIGTERM) and its state is saved."""
 
 
-def train(experiment: Experiment, workdir: Path) -> dict[str, PyTree]:
-    """Runs the stages that the config asks for, each from where the workdir's checkpoints stand.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What the stages of a run have made.
 
-    Returns:
-      Variables by stage: `unimodal` (each modality at its best epoch), where the config has that stage, and `fusion`,
-      the model to evaluate. Without a fusion stage that is the ensemble of the uni-modal models.
+    Attributes:
+      unimodal: variables with each modality at its best epoch; None where the config has no such stage.
+      fusion: variables of the model to evaluate. Without a fusion stage that is the uni-modal models' ensemble.
+      compilations: how often each stage's step was compiled by this process.
+    """
+
+    unimodal: PyTree | None
+    fusion: PyTree
+    compilations: dict[str, int]
+
+
+def train(experiment: Experiment, workdir: Path) -> Trained:
+    """Runs the stages that the config asks for, each from where the workdir's checkpoints stand.
 
     Raises:
       UserError: among others, a loss that is not finite, or a workdir of another config.
@@ -44,19 +57,10 @@ def train(experiment: Experiment, workdir: Path) -> dict[str, PyTree]:
     """
     claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
     stop = _stop_on_sigterm()
-    variables, finished = initial_variables(experiment), {}
-    for name in STAGES:
-        if not experiment.config[name].epochs:
-            continue
-        if finished:
-            variables = _start_fusion(variables, experiment)
-        state = _run_stage(experiment, name, variables, workdir, stop)
-        variables = finished[name] = _finished_variables(name, state)
-    finished.setdefault("fusion", _start_fusion(variables, experiment))
-    return finished
+    return _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
 
 
-def load(experiment: Experiment, workdir: Path) -> dict[str, PyTree]:
+def load(experiment: Experiment, workdir: Path) -> Trained:
     """What `train` returned, from the workdir's checkpoints alone.
 
     Raises:
@@ -65,22 +69,22 @@ def load(experiment: Experiment, workdir: Path) -> dict[str, PyTree]:
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
-    variables, finished = initial_variables(experiment), {}
-    for name in STAGES:
-        if not experiment.config[name].epochs:
-            continue
-        spec, total = stage_spec(experiment, name)
-        state = _place(steps.init_state(spec, variables), experiment)
-        with Checkpoints(workdir, name) as checkpoints:
-            if checkpoints.latest() != total:
-                raise UserError(
-                    f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
-                    "run the same command with --mode=train to finish it"
-                )
-            state = checkpoints.restore(total, state)
-        variables = finished[name] = _finished_variables(name, state)
-    finished.setdefault("fusion", _start_fusion(variables, experiment))
-    return finished
+    return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
+
+
+def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, int]]) -> Trained:
+    """Hands the variables from stage to stage; `run` gives a stage's final state and its number of compilations."""
+    variables, unimodal, compilations = initial_variables(experiment), None, {}
+    if experiment.config.unimodal.epochs:
+        state, compilations["unimodal"] = run(experiment, "unimodal", variables)
+        unimodal = steps.best_variables(state)
+        params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
+        # Copies, since training donates its state and these are the ceilings.
+        variables = jax.tree.map(jnp.copy, {**unimodal, "params": params})
+    if experiment.config.fusion.epochs:
+        state, compilations["fusion"] = run(experiment, "fusion", variables)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return Trained(unimodal, variables, compilations)
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
@@ -134,12 +138,8 @@ def training_batches(experiment: Experiment, name: str) -> Any:
     arrange = None
     if name == "fusion" and config.missing.layout == "stratified" and _incomplete(experiment):
         policy = missing.policy_from_config(config.missing, experiment.modalities)
-        local = config.data.batch_size // jax.process_count()
-        layout = missing.stratified_layout(policy, local, jax.local_device_count())
-
-        def arrange(present: np.ndarray) -> np.ndarray:
-            return missing.arrange(present, layout)
-
+        layout = missing.stratified_layout(policy, config.data.batch_size, experiment.mesh.size)
+        arrange = functools.partial(missing.arrange, layout=layout)
     return train_batches(
         experiment.dataset,
         config.data.train_split,
@@ -164,16 +164,16 @@ def _place(tree: PyTree, experiment: Experiment) -> PyTree:
     return jax.device_put(tree, sharding.replicated(experiment.mesh))
 
 
-def _start_fusion(variables: PyTree, experiment: Experiment) -> PyTree:
-    """Stage-1 variables with the fusion head started from their heads; copied, since training donates its state."""
-    params = start_from_heads(variables["params"], experiment.config.fusion.head)
-    return jax.tree.map(jax.numpy.copy, {**variables, "params": params})
-
-
-def _finished_variables(name: str, state: TrainState) -> PyTree:
-    if name == "unimodal":
-        return steps.best_variables(state)
-    return {"params": state.params, "batch_stats": state.batch_stats}
+def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, int]:
+    """The final state of a finished stage."""
+    spec, total = stage_spec(experiment, name)
+    with Checkpoints(workdir, name) as checkpoints:
+        if checkpoints.latest() != total:
+            raise UserError(
+                f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
+                "run the same command with --mode=train to finish it"
+            )
+        return checkpoints.restore(total, _place(steps.init_state(spec, variables), experiment)), 0
 
 
 # The loop.
@@ -181,13 +181,13 @@ def _finished_variables(name: str, state: TrainState) -> PyTree:
 
 def _run_stage(
     experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], bool]
-) -> TrainState:
+) -> tuple[TrainState, int]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config = experiment.config
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
     state = _place(steps.init_state(spec, variables), experiment)
-    train_step, _ = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+    train_step, traced = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
     validate = _validation(experiment) if name == "unimodal" else None
     batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints) as checkpoints:
@@ -195,7 +195,7 @@ def _run_stage(
         if first:
             state = checkpoints.restore(first, state, batches)
         if first == total:
-            return state
+            return state, 0
         with Progress(workdir, name, total, first, config.data.batch_size) as progress:
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
@@ -213,7 +213,7 @@ def _run_stage(
                     checkpoints.wait()
                     raise Preempted(f"stage {name}: saved at step {step} of {total}")
         checkpoints.wait()
-    return state
+    return state, traced.traces
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState, batches: Any) -> None:

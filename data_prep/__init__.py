@@ -1,0 +1,1 @@
+"""Raw downloads to prepared datasets: `python -m data_prep.<dataset>`."""

@@ -1,0 +1,366 @@
+"""Batches: the right values, the right order, and an exact position."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from scipy import stats
+
+from tests.data.conftest import MODALITIES, make_examples, write_dataset
+from tests.data.test_source import replace_records
+from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.pipeline import (
+    TrainOrder,
+    eval_batches,
+    split_rows,
+    steps_per_epoch,
+    train_batches,
+)
+from umemma_jax.errors import UserError
+
+NAMES = ("image", "audio", "table")
+N = 43
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[dict]:
+    return make_examples(N, missing=True)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory, examples) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("data") / "small", train=examples)
+
+
+def take(iterator, n: int) -> list[dict]:
+    return list(islice(iterator, n))
+
+
+def rows_of(batches) -> list[list[int]]:
+    return [batch["index"].tolist() for batch in batches]
+
+
+def assert_equal(batches, expected) -> None:
+    assert len(batches) == len(expected)
+    for a, b in zip(batches, expected, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_holds(batch: dict, examples: list[dict], names, samples: int) -> None:
+    """Compares each row of a batch with what was written."""
+    for i, row in enumerate(batch["index"]):
+        example = examples[row] if row >= 0 else {}
+        assert batch["weight"][i] == (row >= 0)
+        assert batch["label"][i] == example.get("label", 0)
+        np.testing.assert_array_equal(batch["present"][i], [name in example for name in names])
+        np.testing.assert_array_equal(batch["inputs"]["image"][i], example.get("image", np.zeros((3, 4, 2))))
+        np.testing.assert_array_equal(batch["inputs"]["table"][i], example.get("table", np.zeros(5)))
+        wave = example.get("audio", np.zeros(0))[:samples]
+        np.testing.assert_array_equal(batch["inputs"]["audio"]["samples"][i], np.pad(wave, (0, samples - len(wave))))
+        assert batch["inputs"]["audio"]["length"][i] == len(wave)
+
+
+# Content
+
+
+def test_shapes_and_types(dataset: Dataset):
+    batch = next(train_batches(dataset, "train", NAMES, 8, seed=0, lengths={"audio": 20}))
+    assert jax.tree.map(lambda x: (x.dtype.name, x.shape), batch) == {
+        "inputs": {
+            "image": ("uint8", (8, 3, 4, 2)),
+            "audio": {"samples": ("int16", (8, 20)), "length": ("int32", (8,))},
+            "table": ("float32", (8, 5)),
+        },
+        "present": ("bool", (8, 3)),
+        "label": ("int32", (8,)),
+        "weight": ("float32", (8,)),
+        "index": ("int32", (8,)),
+    }
+
+
+def test_training_batches_hold_what_was_written(dataset: Dataset, examples):
+    names = ("table", "audio", "image")  # the columns of `present` follow the argument
+    for batch in take(train_batches(dataset, "train", names, 8, 0, lengths={"audio": 20}), 12):
+        assert_holds(batch, examples, names, 20)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 43, 64])
+def test_evaluation_is_everything_once_in_order(dataset: Dataset, examples, batch_size: int):
+    batches = list(eval_batches(dataset, "train", NAMES, batch_size))
+    for batch in batches:
+        assert len(batch["index"]) == batch_size
+        assert_holds(batch, examples, NAMES, dataset.info.modalities["audio"].max_samples)
+    index = np.concatenate([batch["index"] for batch in batches])
+    np.testing.assert_array_equal(index[:N], np.arange(N))
+    assert (index[N:] == -1).all()
+    assert len(index) - N < batch_size
+
+
+def test_only_the_modalities_asked_for_are_read(dataset: Dataset):
+    batch = next(train_batches(dataset, "train", ("table",), 8, seed=0))
+    assert list(batch["inputs"]) == ["table"]
+    assert batch["present"].shape == (8, 1)
+
+
+def test_multi_label(tmp_path: Path):
+    examples = make_examples(10, multi_label=True)
+    dataset = write_dataset(tmp_path / "small", train=examples)
+    batches = list(eval_batches(dataset, "train", NAMES, 4))
+    labels = np.concatenate([batch["label"] for batch in batches])
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels[:10], [[k in e["label"] for k in range(3)] for e in examples])
+    assert not labels[10:].any()
+
+
+def test_subset_of_rows(dataset: Dataset):
+    rows = np.array([40, 3, 17, 8, 22])
+    assert rows_of(eval_batches(dataset, "train", NAMES, 3, rows=rows)) == [[40, 3, 17], [8, 22, -1]]
+    trained = rows_of(take(train_batches(dataset, "train", NAMES, 5, 0, rows=rows), 3))
+    assert [sorted(batch) for batch in trained] == [sorted(rows)] * 3
+
+
+def test_evaluation_of_no_rows_is_no_batch(dataset: Dataset):
+    assert list(eval_batches(dataset, "train", NAMES, 3, rows=np.array([], int))) == []
+
+
+# Order
+
+
+def test_every_epoch_is_a_new_permutation_cut_into_full_batches(dataset: Dataset):
+    steps = steps_per_epoch(N, 8)
+    assert steps == 5
+    batches = rows_of(take(train_batches(dataset, "train", NAMES, 8, seed=3), 20 * steps))
+    epochs = np.array(batches).reshape(20, steps * 8)
+    for epoch in epochs:
+        assert len(set(epoch)) == 40  # no batch mixes epochs, so nothing twice
+    assert len({tuple(epoch) for epoch in epochs}) == 20
+    dropped = [frozenset(range(N)) - set(epoch) for epoch in epochs]
+    assert len(set(dropped)) > 15
+
+
+def test_epochs_that_fit_exactly_drop_nothing():
+    order = TrainOrder(np.arange(40), 8, seed=0)
+    for epoch in range(3):
+        rows = np.concatenate([order[step] for step in range(epoch * 5, epoch * 5 + 5)])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(40))
+
+
+def test_neighbouring_seeds_share_no_order():
+    orders = {tuple(TrainOrder(np.arange(40), 40, seed)[e]) for seed in range(30) for e in range(30)}
+    assert len(orders) == 900
+
+
+def test_every_permutation_is_equally_likely():
+    counts = {}
+    for seed in range(120):
+        order = TrainOrder(np.arange(4), 4, seed)
+        for epoch in range(20):
+            permutation = tuple(order[epoch])
+            counts[permutation] = counts.get(permutation, 0) + 1
+    assert len(counts) == 24
+    assert stats.chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_order_is_the_seeds(dataset: Dataset):
+    first, again, other = (rows_of(take(train_batches(dataset, "train", NAMES, 8, seed), 7)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (1, 5), (4, 8)])
+def test_threads_change_nothing(dataset: Dataset, threads: int, prefetch: int):
+    expected = take(train_batches(dataset, "train", NAMES, 8, 0), 30)
+    got = take(train_batches(dataset, "train", NAMES, 8, 0, threads=threads, prefetch=prefetch), 30)
+    assert_equal(got, expected)
+    expected = list(eval_batches(dataset, "train", NAMES, 8))
+    assert_equal(list(eval_batches(dataset, "train", NAMES, 8, threads=threads, prefetch=prefetch)), expected)
+
+
+def most_present_first(present: np.ndarray) -> np.ndarray:
+    return np.argsort(~present[:, 1], kind="stable")
+
+
+@pytest.mark.parametrize("arrange", [None, most_present_first])
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_together_read_the_same_batches(dataset: Dataset, count: int, arrange):
+    whole = take(train_batches(dataset, "train", NAMES, 8, 0, arrange=arrange), 12)
+    parts = [
+        take(
+            train_batches(dataset, "train", NAMES, 8, 0, process_index=p, process_count=count, arrange=arrange),
+            12,
+        )
+        for p in range(count)
+    ]
+    joined = [jax.tree.map(lambda *xs: np.concatenate(xs), *p) for p in zip(*parts, strict=True)]
+    assert_equal(joined, whole)
+
+
+def test_processes_together_evaluate_the_same_batches(dataset: Dataset):
+    whole = list(eval_batches(dataset, "train", NAMES, 40))
+    parts = [list(eval_batches(dataset, "train", NAMES, 40, process_index=p, process_count=4)) for p in range(4)]
+    assert parts[3][1]["weight"].sum() == 0  # a process may have nothing left, but has the batch
+    joined = [jax.tree.map(lambda *xs: np.concatenate(xs), *p) for p in zip(*parts, strict=True)]
+    assert_equal(joined, whole)
+
+
+def test_arrange_permutes_each_batch_by_what_is_present(dataset: Dataset):
+    plain = take(train_batches(dataset, "train", NAMES, 8, 0), 12)
+    arranged = take(train_batches(dataset, "train", NAMES, 8, 0, arrange=most_present_first), 12)
+    for a, b in zip(arranged, plain, strict=True):
+        order = most_present_first(b["present"])
+        assert_equal([a], [jax.tree.map(lambda x, order=order: x[order], b)])
+    assert any((a["index"] != b["index"]).any() for a, b in zip(arranged, plain, strict=True))
+
+
+# Position
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("consumed", [0, 1, 4, 5, 13])
+def test_resumes_exactly(dataset: Dataset, consumed: int, threads: int):
+    def start():
+        return train_batches(dataset, "train", NAMES, 8, 0, threads=threads, prefetch=3)
+
+    expected = take(start(), consumed + 8)
+    iterator = start()
+    take(iterator, consumed)
+    state = json.loads(json.dumps(iterator.get_state()))  # while batches lie prefetched
+    assert_equal(take(iterator, 8), expected[consumed:])
+
+    fresh = start()
+    fresh.set_state(state)
+    assert_equal(take(fresh, 8), expected[consumed:])
+
+    iterator.set_state(state)  # back, in an iterator that has gone on
+    assert_equal(take(iterator, 8), expected[consumed:])
+
+
+def test_resumes_from_an_orbax_checkpoint(dataset: Dataset, tmp_path: Path):
+    def start(threads):
+        return train_batches(dataset, "train", NAMES, 8, 0, threads=threads)
+
+    iterator = start(threads=1)
+    take(iterator, 7)
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(7, args=ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator)))
+        manager.wait_until_finished()
+        expected = take(iterator, 9)
+        fresh = start(threads=2)  # the number of threads may change
+        manager.restore(7, args=ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh)))
+    assert_equal(take(fresh, 9), expected)
+
+
+# Mistakes
+
+
+def test_too_few_rows(dataset: Dataset):
+    message = r"43 training examples do not fill one batch of batch_size=44: set batch_size to 43"
+    with pytest.raises(UserError, match=message):
+        train_batches(dataset, "train", NAMES, 44, seed=0)
+    with pytest.raises(UserError, match=message):
+        steps_per_epoch(43, 44)
+
+
+def test_what_the_dataset_lacks(dataset: Dataset):
+    message = "no modality 'video' in this dataset; it has: image, audio, table"
+    for batches in (eval_batches, lambda *a: train_batches(*a, seed=0)):
+        with pytest.raises(UserError, match=message):
+            batches(dataset, "train", ("image", "video"), 4)
+        with pytest.raises(UserError, match="no split 'val'"):
+            batches(dataset, "val", NAMES, 4)
+    with pytest.raises(UserError, match=message):
+        eval_batches(dataset, "train", NAMES, 4, lengths={"video": 3})
+    with pytest.raises(UserError, match=r"modality 'image': .* takes no length"):
+        eval_batches(dataset, "train", NAMES, 4, lengths={"image": 3})
+
+
+@pytest.mark.parametrize("rows", [[-1], [N], [[1]], [0.5]])
+def test_rows_that_do_not_exist(dataset: Dataset, rows):
+    with pytest.raises(ValueError, match="rows must be integers from 0 to 42"):
+        eval_batches(dataset, "train", NAMES, 1, rows=np.array(rows))
+
+
+def test_batch_that_does_not_divide(dataset: Dataset):
+    for arguments in ({"process_count": 3}, {"process_index": 2, "process_count": 2}):
+        with pytest.raises(ValueError, match="batch of 8 on process"):
+            train_batches(dataset, "train", NAMES, 8, 0, **arguments)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_damaged_record_stops_the_iterator_in_one_line(tmp_path: Path, flip_byte, threads: int):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(8))
+    shard = dataset.path / dataset.info.splits["train"].shards[-1].file
+    flip_byte(shard, shard.stat().st_size - 8)
+    with pytest.raises(UserError, match=rf"{shard}: record \d is corrupted") as caught:
+        list(eval_batches(dataset, "train", NAMES, 4, threads=threads))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ({"label": [0], "image": b"abc"}, "record 1: image: 3 bytes instead of 24"),
+        ({"label": [0], "audio": b"abc"}, "record 1: audio: an odd number of bytes"),
+        ({"label": [7]}, r"record 1: label \[7\], but there are 3 classes"),
+    ],
+)
+def test_foreign_record_that_is_not_as_described(tmp_path: Path, features: dict, message: str):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    replace_records(path, features)
+    with pytest.raises(UserError, match=rf"{path}: {message}"):
+        list(eval_batches(dataset, "train", NAMES, 2))
+
+
+def test_negative_seed(dataset: Dataset):
+    with pytest.raises(ValueError, match="seed -1 is negative"):
+        train_batches(dataset, "train", NAMES, 4, seed=-1)
+
+
+# Validation split
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 1 / 3, 0.5, 0.97])
+def test_split_is_stratified(fraction: float):
+    labels = np.random.default_rng(0).choice(5, 1001, p=[0.5, 0.3, 0.1, 0.095, 0.005])
+    train, validation = split_rows(labels, fraction, seed=0)
+    np.testing.assert_array_equal(np.sort(np.r_[train, validation]), np.arange(1001))
+    assert len(validation) == int(1001 * fraction + 0.5)
+    counts, chosen = np.bincount(labels, minlength=5), np.bincount(labels[validation], minlength=5)
+    assert (np.abs(chosen - counts * fraction) < 1 + 1e-9).all()
+    assert (np.diff(train) > 0).all()
+    assert (np.diff(validation) > 0).all()
+
+
+def test_split_is_the_seeds():
+    labels = np.arange(300) % 3
+    first, again, other = (split_rows(labels, 0.2, seed)[1].tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_every_row_is_equally_likely_to_be_held_out():
+    labels = np.array([0] * 10 + [1] * 20)
+    counts = sum(np.bincount(split_rows(labels, 0.1, s)[1], minlength=30) for s in range(2000))
+    assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_split_of_multi_label_rows():
+    train, validation = split_rows(np.eye(3, dtype=np.float32)[np.arange(100) % 3], 0.25, seed=0)
+    np.testing.assert_array_equal(np.sort(np.r_[train, validation]), np.arange(100))
+    assert len(validation) == 25
+
+
+def test_split_fraction():
+    for fraction in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=r"not in \[0, 1\)"):
+            split_rows(np.zeros(3, int), fraction, seed=0)
+
+
+def test_all_modalities_are_in_the_fixture():
+    assert set(NAMES) == set(MODALITIES)

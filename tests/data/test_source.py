@@ -1,0 +1,141 @@
+"""Random access to the records of a split."""
+
+import dataclasses
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.conftest import MODALITIES, make_examples, write_dataset
+from umemma_jax.data import example, tfrecord
+from umemma_jax.data.source import RecordSource
+from umemma_jax.errors import UserError
+
+
+def ids(source: RecordSource, rows) -> list[str]:
+    return [example.bytes_value(source.features(row), "id").decode() for row in rows]
+
+
+def test_any_row_in_any_order(tmp_path: Path):
+    source = write_dataset(tmp_path / "small", train=make_examples(60)).source("train")
+    rows = np.random.default_rng(0).integers(0, 60, 200)
+    assert ids(source, rows) == [f"example {row}" for row in rows]
+    for row in (-1, 60):
+        with pytest.raises(IndexError):
+            source[row]
+
+
+def test_several_threads_and_a_pickled_copy(tmp_path: Path):
+    source = write_dataset(tmp_path / "small", train=make_examples(60)).source("train")
+    rows = np.random.default_rng(0).integers(0, 60, 400)
+    with ThreadPoolExecutor(8) as threads:
+        read = list(threads.map(lambda row: source[row], rows))
+    copy = pickle.loads(pickle.dumps(source))
+    assert read == [copy[row] for row in rows]
+
+
+def test_files_are_closed_with_the_source(tmp_path: Path):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("counts open files in /proc")
+    dataset = write_dataset(tmp_path / "small", train=make_examples(60))
+    before = len(os.listdir("/proc/self/fd"))
+    source = dataset.source("train")
+    list(source)
+    assert len(os.listdir("/proc/self/fd")) == before + len(dataset.info.splits["train"].shards)
+    del source
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_labels(tmp_path: Path):
+    examples = make_examples(40)
+    labels = write_dataset(tmp_path / "small", train=examples).source("train").labels()
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, [e["label"] for e in examples])
+
+
+def test_labels_of_many_classes(tmp_path: Path):
+    examples = make_examples(40, multi_label=True)
+    dataset = write_dataset(tmp_path / "small", train=examples)
+    labels = dataset.source("train").labels()
+    assert dataset.info.multi_label
+    assert labels.dtype == np.float32
+    np.testing.assert_array_equal(labels, [[k in e["label"] for k in range(3)] for e in examples])
+    assert [] in [e["label"] for e in examples]
+    assert dataset.info.splits["train"].classes == tuple(labels.sum(axis=0))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_present(tmp_path: Path, missing: bool):
+    examples = make_examples(40, missing=missing)
+    source = write_dataset(tmp_path / "small", train=examples).source("train")
+    for names in (list(MODALITIES), ["table", "image"]):
+        present = source.present(names)
+        assert present.dtype == bool
+        np.testing.assert_array_equal(present, [[name in e for name in names] for e in examples])
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([3], r"record 1: label \[3\], but there are 3 classes"),
+        ([-1], r"record 1: label \[-1\], but"),
+        ([], "record 1: 0 labels instead of 1"),
+        ([0, 1], "record 1: 2 labels instead of 1"),
+    ],
+)
+def test_foreign_shard_with_wrong_labels(tmp_path: Path, label: list[int], message: str):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    replace_records(dataset.path / dataset.info.splits["train"].shards[0].file, {"label": label})
+    with pytest.raises(UserError, match=rf"train-00000-of-00001\.tfrecord: {message}"):
+        dataset.source("train").labels()
+
+
+def replace_records(path: Path, features: dict) -> None:
+    """Overwrites a shard of two records: the first good, the second of these features."""
+    writer = tfrecord.RecordWriter(path)
+    writer.write(example.encode({"id": b"good", "label": [1]}))
+    writer.write(example.encode(features))
+    writer.close()
+
+
+def test_record_that_is_no_example(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    writer = tfrecord.RecordWriter(path)
+    for record in (b"", b"\xff\xff"):
+        writer.write(record)
+    writer.close()
+    with pytest.raises(UserError, match=rf"{path}: record 1: not a tf\.train\.Example") as caught:
+        dataset.source("train").features(1)
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_is_named_by_its_place_in_the_file(tmp_path: Path, flip_byte):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(60))
+    first, second = dataset.info.splits["train"].shards[:2]
+    path = dataset.path / second.file
+    flip_byte(path, tfrecord.load_index(path)[2] - 10)
+    source = dataset.source("train")
+    assert ids(source, [first.examples]) == [f"example {first.examples}"]
+    with pytest.raises(UserError, match=rf"{path}: record 1 is corrupted"):
+        source[first.examples + 1]
+
+
+def test_shard_that_vanished(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    source = dataset.source("train")
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path}: cannot be read \(No such file"):
+        source[0]
+
+
+def test_other_number_of_records_than_promised(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    split = dataset.info.splits["train"]
+    shards = tuple(dataclasses.replace(shard, examples=3) for shard in split.shards)
+    with pytest.raises(UserError, match=r"2 records, but dataset\.json says 3"):
+        RecordSource(dataset.path, dataclasses.replace(split, shards=shards), dataset.info)

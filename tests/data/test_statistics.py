@@ -1,0 +1,37 @@
+"""Streaming statistics against NumPy over everything at once."""
+
+import numpy as np
+import pytest
+
+from umemma_jax.data.statistics import Statistics
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_mean_and_deviation(offset: float):
+    rng = np.random.default_rng(0)
+    values = [rng.normal(offset, [1.0, 3.0], (rng.integers(1, 50), 2)) for _ in range(200)]
+    statistics = Statistics()
+    assert statistics.empty
+    for value in values:
+        statistics.update(value)
+    everything = np.concatenate(values)
+    assert not statistics.empty
+    np.testing.assert_allclose(statistics.mean, everything.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, everything.std(axis=0), rtol=1e-9)
+
+
+def test_integers_do_not_wrap():
+    statistics = Statistics()
+    for _ in range(300):
+        statistics.update(np.full((2, 1), 255, np.uint8))
+    assert statistics.mean == (255.0,)
+    assert statistics.std == (0.0,)
+    np.testing.assert_array_equal(statistics.mean_value(2), [[255.0], [255.0]])
+
+
+def test_mean_value_pads_with_zeros():
+    values = [np.array([[2.0]]), np.array([[4.0], [6.0], [8.0]]), np.array([[0.0], [3.0]])]
+    statistics = Statistics()
+    for value in values:
+        statistics.update(value)
+    np.testing.assert_allclose(statistics.mean_value(4), [[2.0], [3.0], [8 / 3], [0.0]])

@@ -1,0 +1,53 @@
+import sys
+
+import pytest
+
+from data_prep import console
+from umemma_jax.errors import UserError
+
+
+def parse(*arguments):
+    return vars(console.Parser("data_prep.example", "An example.").parse_args(arguments))
+
+
+def test_arguments_of_every_preparation():
+    assert parse("--out=here") == {"out": "here", "seed": 0, "overwrite": False}
+    assert parse("--out", "here", "--seed", "7", "--overwrite") == {"out": "here", "seed": 7, "overwrite": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "the following arguments are required: --out"),
+        (["--out=x", "--seed=-1"], "'-1' is not a whole number from 0 on"),
+        (["--out=x", "--seed=one"], "'one' is not a whole number from 0 on"),
+        (["--out=x", "--over"], "unrecognized arguments: --over"),
+    ],
+)
+def test_wrong_arguments(arguments, complaint):
+    with pytest.raises(UserError, match=f"{complaint}; see --help"):
+        parse(*arguments)
+
+
+def test_interruption_is_no_traceback(monkeypatch):
+    def prepare(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["example", "--out=x"])
+    with pytest.raises(SystemExit, match="error: interrupted"):
+        console.run(console.Parser("data_prep.example", "An example."), prepare)
+
+
+def test_plain_lines_off_a_terminal(capsys):
+    assert list(console.progress(range(10), "counting", 10)) == list(range(10))
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [f"counting: {done} of 10" for done in (3, 5, 8, 10)]
+    assert output.err == ""
+
+
+def test_bar_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(console.progress(iter("ab"), "counting", 2)) == ["a", "b"]
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "counting: 100%" in output.err

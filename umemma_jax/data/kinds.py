@@ -1,0 +1,199 @@
+"""What a modality's kind means on disk and in a batch: the one table to extend for a new kind or encoding.
+
+A codec is made for one modality of one dataset. It knows how one value becomes the bytes of a feature (`encode`),
+how the bytes of B examples become the arrays of a batch (`decode`), and how a value is laid out for statistics
+(`to_positions`, `from_positions`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One modality of a prepared dataset, as `dataset.json` describes it.
+
+    Attributes:
+      kind: "image", "audio" or "tabular"; with `encoding` the key into `CODECS`.
+      encoding: "raw", "pcm_s16le" or "float32".
+      shape: (H, W, C) of raw images, (D,) of tabular data.
+      sample_rate: Hz, of audio.
+      max_samples: longest stored waveform; set by the writer.
+      mean: per channel (image C, audio 1, tabular D) over the train split; set by the writer.
+      std: likewise. Both are in units of the stored values: 0..255 for uint8, -32768..32767 for int16.
+    """
+
+    kind: str
+    encoding: str
+    shape: tuple[int, ...] | None = None
+    sample_rate: int | None = None
+    max_samples: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Codec(Protocol):
+    """Between the values of one modality and their bytes on disk."""
+
+    def encode(self, value: Any) -> bytes:
+        """The bytes of one value. Raises ValueError if it has not the modality's dtype or shape."""
+
+    def decode(self, values: Sequence[bytes | None]) -> Any:
+        """The batch of B encoded values: arrays whose first axis is B, zero where the value is None.
+
+        Raises ValueError if the bytes are not what `encode` makes.
+        """
+
+    def positions(self, value: Any) -> np.ndarray:
+        """One value as [positions, channels], for statistics."""
+
+    def from_mean(self, mean: np.ndarray) -> Any:
+        """A value from the element-wise mean that `statistics.npz` holds."""
+
+
+class _FixedShape:
+    """Values of one dtype and shape, stored as they lie in memory."""
+
+    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
+        self._dtype = np.dtype(dtype)
+        self._shape = shape
+        self._absent = bytes(self._dtype.itemsize * int(np.prod(shape)))
+
+    def encode(self, value: np.ndarray) -> bytes:
+        _check_dtype(value, self._dtype)
+        if value.shape != self._shape:
+            raise ValueError(f"shape {value.shape} instead of {self._shape}")
+        return value.tobytes()
+
+    def decode(self, values: Sequence[bytes | None]) -> np.ndarray:
+        values = [self._absent if value is None else value for value in values]
+        for value in values:
+            if len(value) != len(self._absent):
+                raise ValueError(f"{len(value)} bytes instead of {len(self._absent)}")
+        # One copy for the batch; a bytearray makes the array writable.
+        return np.frombuffer(bytearray().join(values), self._dtype).reshape(-1, *self._shape)
+
+    def to_positions(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(-1, self._shape[-1])
+
+    def from_positions(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(self._shape)
+
+    def measured(self, positions: int) -> dict[str, int]:
+        return {}
+
+
+class _RawImage(_FixedShape):
+    """uint8 pixels [H, W, C] <-> uint8 [B, H, W, C]."""
+
+    def __init__(self, modality: Modality, length: int | None) -> None:
+        super().__init__("uint8", _check_shape(modality, 3))
+        _check_no_length(modality, length)
+
+
+class _Tabular(_FixedShape):
+    """float32 vector [D] <-> float32 [B, D]."""
+
+    def __init__(self, modality: Modality, length: int | None) -> None:
+        super().__init__("<f4", _check_shape(modality, 1))
+        _check_no_length(modality, length)
+
+    def encode(self, value: np.ndarray) -> bytes:
+        data = super().encode(value)
+        if not np.all(np.isfinite(value)):
+            raise ValueError("not finite")
+        return data
+
+    def to_positions(self, value: np.ndarray) -> np.ndarray:
+        return value[np.newaxis]
+
+
+class _PcmAudio:
+    """int16 mono waveform [S'] of any length S' > 0 <-> {"samples": int16 [B, S], "length": int32 [B]}.
+
+    S is the batch's `length`, or the longest stored waveform: what is longer is cut at the end, what is shorter is
+    padded with zeros. `length` counts the samples that are not padding.
+    """
+
+    _dtype = np.dtype("<i2")
+
+    def __init__(self, modality: Modality, length: int | None) -> None:
+        if not modality.sample_rate:
+            raise ValueError("audio needs a sample_rate")
+        if length is not None and length < 1:
+            raise ValueError(f"length must be positive, not {length}")
+        self._samples = length or modality.max_samples
+
+    def encode(self, value: np.ndarray) -> bytes:
+        _check_dtype(value, self._dtype)
+        if value.ndim != 1 or not value.size:
+            raise ValueError(f"shape {value.shape} instead of a non-empty (samples,)")
+        return value.tobytes()
+
+    def decode(self, values: Sequence[bytes | None]) -> dict[str, np.ndarray]:
+        if not self._samples:
+            raise ValueError("audio without max_samples needs a length")
+        size = self._samples * self._dtype.itemsize
+        values = [b"" if value is None else value[:size] for value in values]
+        lengths = np.array([len(value) for value in values])
+        if np.any(lengths % self._dtype.itemsize):
+            raise ValueError("an odd number of bytes instead of int16 samples")
+        padded = bytearray().join([value.ljust(size, b"\0") for value in values])
+        return {
+            "samples": np.frombuffer(padded, self._dtype).reshape(len(values), self._samples),
+            "length": (lengths // self._dtype.itemsize).astype(np.int32),
+        }
+
+    def to_positions(self, value: np.ndarray) -> np.ndarray:
+        return value[:, np.newaxis]
+
+    def from_positions(self, value: np.ndarray) -> np.ndarray:
+        return value[:, 0]
+
+    def measured(self, positions: int) -> dict[str, int]:
+        return {"max_samples": positions}
+
+
+CODECS = {
+    ("image", "raw"): _RawImage,
+    ("audio", "pcm_s16le"): _PcmAudio,
+    ("tabular", "float32"): _Tabular,
+}
+
+
+def codec(modality: Modality, length: int | None = None) -> Codec:
+    """The codec of a modality.
+
+    Args:
+      modality: what is stored.
+      length: for kinds of variable length, the static length of a batch (audio: samples S).
+
+    Raises:
+      ValueError: kind and encoding are not in the table, or the modality lacks what its kind needs.
+    """
+    key = (modality.kind, modality.encoding)
+    if key not in CODECS:
+        known = ", ".join(f"{kind}/{encoding}" for kind, encoding in CODECS)
+        raise ValueError(f"kind {key[0]!r} with encoding {key[1]!r} is not known (known: {known})")
+    return CODECS[key](modality, length)
+
+
+def _check_dtype(value: np.ndarray, dtype: np.dtype) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        found = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{found} instead of a NumPy array of {dtype}")
+
+
+def _check_shape(modality: Modality, rank: int) -> tuple[int, ...]:
+    shape = modality.shape
+    if shape is None or len(shape) != rank or min(shape) < 1:
+        raise ValueError(f"{modality.kind}/{modality.encoding} needs a shape of {rank} sizes, not {shape}")
+    return tuple(shape)
+
+
+def _check_no_length(modality: Modality, length: int | None) -> None:
+    if length is not None:
+        raise ValueError(f"{modality.kind}/{modality.encoding} has a fixed shape and takes no length")

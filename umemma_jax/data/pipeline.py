@@ -1,0 +1,269 @@
+"""From a prepared dataset to batches of NumPy arrays, in threads ahead of the step that consumes them.
+
+A batch is a pure function of its number: the number gives the rows (`TrainOrder`, `EvalOrder`), the rows give the
+arrays (`BatchReader`). So the position of an iterator is one integer, and grain's prefetching cannot disturb it.
+
+A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B] or float32 [B, K],
+"weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. Rows that only pad the
+last batch of an evaluation have zeros everywhere, weight 0 and index -1.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from umemma_jax.data import example, kinds
+from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.source import RecordSource, label_values
+from umemma_jax.errors import UserError
+
+Batch = dict[str, Any]
+Arrange = Callable[[np.ndarray], np.ndarray]  # present bool [B, M] -> permutation int [B]
+
+_PADDING = -1
+_TRAIN_KEY, _SPLIT_KEY = 0, 1  # keep what is drawn from one seed for two purposes apart
+
+
+def train_batches(
+    dataset: Dataset,
+    split: str,
+    modalities: Sequence[str],
+    batch_size: int,
+    seed: int,
+    rows: np.ndarray | None = None,
+    lengths: Mapping[str, int] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    arrange: Arrange | None = None,
+    threads: int = 1,
+    prefetch: int = 2,
+) -> grain.DatasetIterator:
+    """Endless batches in an order that is shuffled globally and anew in every epoch.
+
+    A batch never mixes two epochs: the remainder of an epoch, other rows each time, is dropped. The batches depend
+    on the arguments down to `arrange` only; each process gets its slice of the same global batches.
+
+    Args:
+      dataset: to read from.
+      split: of it.
+      modalities: M of the dataset's modalities, in the order of the columns of `present`.
+      batch_size: B, the global one, over all processes.
+      seed: of the order; any integer from 0.
+      rows: int, the record numbers to use; None for all.
+      lengths: static length of modalities of variable length (audio: samples S); the longest stored otherwise.
+      process_index: which slice of B / process_count rows of each global batch to read.
+      process_count: number of processes.
+      arrange: permutes the rows of each global batch, given which modalities they have.
+      threads: that read ahead; 0 reads when asked.
+      prefetch: batches held ready.
+
+    Returns:
+      A grain iterator, whose `get_state` and `set_state` are exact whatever has been prefetched.
+
+    Raises:
+      UserError: split or modality does not exist, the rows do not fill a batch, or (from the iterator) a record is
+        damaged.
+      ValueError: B is not divisible by the number of processes.
+    """
+    source = dataset.source(split)
+    reader = BatchReader(dataset, source, modalities, lengths)
+    order = TrainOrder(_checked_rows(rows, len(source)), batch_size, seed)
+    mine = _process_slice(batch_size, process_index, process_count)
+    if arrange is None:
+        return _iterate(lambda step: reader.read(order[step][mine]), sys.maxsize, threads, prefetch)
+
+    present = source.present(modalities)
+
+    def load(step: int) -> Batch:
+        batch_rows = order[step]
+        return reader.read(batch_rows[arrange(present[batch_rows])][mine])
+
+    return _iterate(load, sys.maxsize, threads, prefetch)
+
+
+def eval_batches(
+    dataset: Dataset,
+    split: str,
+    modalities: Sequence[str],
+    batch_size: int,
+    rows: np.ndarray | None = None,
+    lengths: Mapping[str, int] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    threads: int = 1,
+    prefetch: int = 2,
+) -> grain.DatasetIterator:
+    """All rows once, in order, the last batch padded; as many batches on every process.
+
+    Arguments and errors are those of `train_batches`.
+    """
+    source = dataset.source(split)
+    reader = BatchReader(dataset, source, modalities, lengths)
+    order = EvalOrder(_checked_rows(rows, len(source)), batch_size)
+    mine = _process_slice(batch_size, process_index, process_count)
+    return _iterate(lambda step: reader.read(order[step][mine]), len(order), threads, prefetch)
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Full batches in `n_rows` rows. Raises UserError if there is none."""
+    if n_rows < batch_size:
+        raise UserError(
+            f"{n_rows} training examples do not fill one batch of batch_size={batch_size}: "
+            f"set batch_size to {n_rows} or less"
+        )
+    return n_rows // batch_size
+
+
+def split_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Takes a validation split out of N rows.
+
+    With one label per row it is stratified: of n rows of a class, n * fraction go to validation, rounded up or down
+    such that the total is N * fraction, rounded.
+
+    Args:
+      labels: int [N], or float [N, K] (multi-label: not stratified).
+      fraction: of the rows that go to validation, in [0, 1).
+      seed: of the choice.
+
+    Returns:
+      (training rows, validation rows), each int64 and ascending.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"fraction {fraction} is not in [0, 1)")
+    order = _permutation(len(labels), seed, _SPLIT_KEY)
+    if labels.ndim == 1:
+        order = order[np.argsort(labels[order], kind="stable")]
+    # Every (1 / fraction)-th of the rows sorted by class, starting half an interval in.
+    ticks = np.floor(np.arange(len(labels) + 1) * fraction + 0.5)
+    chosen = np.diff(ticks) > 0
+    return np.sort(order[~chosen]), np.sort(order[chosen])
+
+
+class TrainOrder:
+    """The rows of training batch 0, 1, 2, ...: each epoch a permutation, cut into full batches."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int) -> None:
+        """Raises UserError if the rows do not fill a batch."""
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative")
+        self._rows = rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._steps_per_epoch = steps_per_epoch(len(rows), batch_size)
+        self._shuffled = (None, rows)  # the epoch last asked for, and its order
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """int [B]."""
+        epoch, step = divmod(step, self._steps_per_epoch)
+        shuffled_epoch, shuffled = self._shuffled
+        if epoch != shuffled_epoch:
+            shuffled = self._rows[_permutation(len(self._rows), self._seed, _TRAIN_KEY, epoch)]
+            self._shuffled = (epoch, shuffled)  # in one assignment: threads share this
+        return shuffled[step * self._batch_size : (step + 1) * self._batch_size]
+
+
+class EvalOrder:
+    """The rows of evaluation batch 0, 1, ...: in order, the last batch filled up with -1."""
+
+    def __init__(self, rows: np.ndarray, batch_size: int) -> None:
+        self._rows = rows
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        """int [B]."""
+        rows = self._rows[step * self._batch_size : (step + 1) * self._batch_size]
+        return np.pad(rows, (0, self._batch_size - len(rows)), constant_values=_PADDING)
+
+
+class BatchReader:
+    """Reads the records of B rows, and makes one batch of them."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        source: RecordSource,
+        modalities: Sequence[str],
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
+        """Raises UserError if the dataset has not all the modalities, or a length does not suit one."""
+        known = dataset.info.modalities
+        lengths = lengths or {}
+        for name in (*modalities, *lengths):
+            if name not in known:
+                raise UserError(f"{dataset.path}: no modality {name!r} in this dataset; it has: {', '.join(known)}")
+        self._source = source
+        self._codecs = {}
+        for name in modalities:
+            try:
+                self._codecs[name] = kinds.codec(known[name], lengths.get(name))
+            except ValueError as error:
+                raise UserError(f"{dataset.path}: modality {name!r}: {error}") from error
+        self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()
+        self._label_dtype = np.float32 if dataset.info.multi_label else np.int32
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """The batch of `rows`, int [B]; rows of -1 are padding, and at the end."""
+        real = rows[rows != _PADDING].tolist()
+        examples = [self._source.features(row) for row in real]
+        labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
+        labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
+        inputs, present = {}, np.zeros((len(rows), len(self._codecs)), bool)
+        for column, (name, codec) in enumerate(self._codecs.items()):
+            values = [example.bytes_value(features, name) for features in examples]
+            values += [None] * (len(rows) - len(real))
+            inputs[name] = self._decode(codec, name, real, values)
+            present[:, column] = [value is not None for value in values]
+        return {
+            "inputs": inputs,
+            "present": present,
+            "label": labels,
+            "weight": (rows != _PADDING).astype(np.float32),
+            "index": rows.astype(np.int32),
+        }
+
+    def _decode(self, codec: kinds.Codec, name: str, rows: Sequence[int], values: Sequence[bytes | None]) -> Any:
+        try:
+            return codec.decode(values)
+        except ValueError:
+            for row, value in zip(rows, values, strict=False):  # which one was it?
+                try:
+                    codec.decode([value])
+                except ValueError as error:
+                    raise UserError(f"{self._source.where(row)}: {name}: {error}: prepare the dataset again") from error
+            raise
+
+
+def _checked_rows(rows: np.ndarray | None, size: int) -> np.ndarray:
+    if rows is None:
+        return np.arange(size)
+    rows = np.asarray(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or np.any((rows < 0) | (rows >= size)):
+        raise ValueError(f"rows must be integers from 0 to {size - 1}")
+    return rows.astype(np.int64)
+
+
+def _process_slice(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size % process_count or not 0 <= process_index < process_count:
+        raise ValueError(f"batch of {batch_size} on process {process_index} of {process_count}")
+    size = batch_size // process_count
+    return slice(process_index * size, (process_index + 1) * size)
+
+
+def _iterate(load: Callable[[int], Batch], steps: int, threads: int, prefetch: int) -> grain.DatasetIterator:
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
+    return iter(grain.MapDataset.range(steps).map(load).to_iter_dataset(options))
+
+
+def _permutation(n: int, seed: int, *key: int) -> np.ndarray:
+    """int64 [n], a permutation for each (seed, key).
+
+    The same under every NumPy: bit generators are frozen, the methods of Generator are not.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return np.argsort(np.random.PCG64(sequence).random_raw(n), kind="stable")

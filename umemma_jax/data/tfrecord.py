@@ -1,0 +1,175 @@
+"""TFRecord files: framing, masked CRC32C, and the offset index that gives random access.
+
+One record is a little-endian uint64 length, the length's masked CRC32C (uint32), the payload, and the payload's
+masked CRC32C (uint32), as TensorFlow's `tensorflow/core/lib/io/record_writer.h` defines it. Beside `<file>` lies
+`<file>.index`: little-endian uint64 offsets of all record starts, and the file's length at the end.
+"""
+
+import contextlib
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from umemma_jax.errors import UserError
+
+_HEADER = struct.Struct("<QI")
+_FOOTER = struct.Struct("<I")
+_OFFSET = np.dtype("<u8")
+_REMEDY = "copy the file again, or prepare the dataset again"
+
+
+def masked_crc32c(data: bytes) -> int:
+    """CRC32C (Castagnoli, RFC 3720), rotated and offset as TFRecord stores it."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def index_path(path: Path) -> Path:
+    """Where the index of the TFRecord file `path` lies."""
+    return path.with_name(path.name + ".index")
+
+
+class RecordWriter:
+    """Writes one TFRecord file and, on `close`, its index. Not atomic: the caller renames the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets = [0]
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115  closed by close()
+
+    @property
+    def records(self) -> int:
+        """Number of records written so far."""
+        return len(self._offsets) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Length of the file so far."""
+        return self._offsets[-1]
+
+    def write(self, record: bytes) -> None:
+        """Appends one record."""
+        length = struct.pack("<Q", len(record))
+        self._file.write(length + _FOOTER.pack(masked_crc32c(length)))
+        self._file.write(record)
+        self._file.write(_FOOTER.pack(masked_crc32c(record)))
+        self._offsets.append(self.bytes + _HEADER.size + len(record) + _FOOTER.size)
+
+    def close(self) -> None:
+        """Brings records and index to the disk: only then is it known that they fitted on it."""
+        with self._file:
+            _flush(self._file)
+        _write_index(index_path(self.path), np.array(self._offsets, _OFFSET))
+
+    def abandon(self) -> None:
+        """Closes the file without caring whether its last bytes still fit on the disk."""
+        with contextlib.suppress(OSError):  # the reason for abandoning is already under way to the user
+            self._file.close()
+
+
+def read_record(file: int, path: Path, number: int, start: int, end: int) -> bytes:
+    """Reads one record and checks both its checksums.
+
+    Args:
+      file: file descriptor of `path`.
+      path: named in errors.
+      number: the record's position in the file, from 0, named in errors.
+      start: offset of the record's first byte.
+      end: offset just behind its last byte.
+
+    Raises:
+      UserError: the record is truncated, or a byte of it has changed, or the disk fails.
+    """
+    try:
+        frame = os.pread(file, end - start, start)
+    except OSError as error:
+        raise UserError(f"{path}: record {number} cannot be read ({error.strerror})") from error
+    if len(frame) < end - start or len(frame) < _HEADER.size + _FOOTER.size:
+        raise UserError(f"{path}: record {number} is truncated: {_REMEDY}")
+    length, length_crc = _HEADER.unpack_from(frame)
+    if masked_crc32c(frame[:8]) != length_crc or length != len(frame) - _HEADER.size - _FOOTER.size:
+        raise UserError(f"{path}: the length of record {number} is corrupted: {_REMEDY}")
+    record = frame[_HEADER.size : -_FOOTER.size]
+    (record_crc,) = _FOOTER.unpack_from(frame, len(frame) - _FOOTER.size)
+    if masked_crc32c(record) != record_crc:
+        raise UserError(f"{path}: record {number} is corrupted (checksum mismatch): {_REMEDY}")
+    return record
+
+
+def load_index(path: Path) -> np.ndarray:
+    """Offsets of the records of `path`, from its index file; made, and kept if it can be, where absent or stale.
+
+    Returns:
+      int64 [records + 1]: every record's start, and the file's length.
+
+    Raises:
+      UserError: the file cannot be read, or is truncated or corrupted (found while indexing).
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): {_REMEDY}") from error
+    offsets = _read_index(index_path(path))
+    if offsets is not None and offsets[-1] == size:
+        return offsets
+    offsets = _scan(path, size)
+    _keep_index(index_path(path), offsets)
+    return offsets
+
+
+def _read_index(path: Path) -> np.ndarray | None:
+    """The offsets in an index file, or None if there is none or it is none."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if not data or len(data) % _OFFSET.itemsize:
+        return None
+    offsets = np.frombuffer(data, _OFFSET).astype(np.int64)
+    if offsets[0] != 0 or np.any(np.diff(offsets) < _HEADER.size + _FOOTER.size):
+        return None
+    return offsets
+
+
+def _scan(path: Path, size: int) -> np.ndarray:
+    """Finds the records of a file by walking over their (checked) headers."""
+    offsets = [0]
+    with open(path, "rb", buffering=0) as file:
+        while offsets[-1] < size:
+            header = os.pread(file.fileno(), _HEADER.size, offsets[-1])
+            number = len(offsets) - 1
+            if len(header) < _HEADER.size:
+                raise UserError(f"{path}: record {number} is truncated: {_REMEDY}")
+            length, length_crc = _HEADER.unpack(header)
+            if masked_crc32c(header[:8]) != length_crc:
+                raise UserError(f"{path}: the length of record {number} is corrupted: {_REMEDY}")
+            offsets.append(offsets[-1] + _HEADER.size + length + _FOOTER.size)
+            if offsets[-1] > size:
+                raise UserError(f"{path}: record {number} is truncated: {_REMEDY}")
+    return np.array(offsets, np.int64)
+
+
+def _keep_index(path: Path, offsets: np.ndarray) -> None:
+    """Writes an index by rename; in a folder that cannot be written to, the index stays in memory only."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        _write_index(partial, offsets.astype(_OFFSET))
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _write_index(path: Path, offsets: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        file.write(offsets.tobytes())
+        _flush(file)
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""Uni-modal encoders: one module per family, each exporting `Model`."""

@@ -1,0 +1,176 @@
+"""Reading evaluation results: their words, their ceilings, and means over seeds.
+
+`results` is the dict that report.json holds (see `umemma_jax.report.write_report`); all metrics are
+fractions from 0 to 1.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+
+from umemma_jax.errors import UserError
+
+MINUS = "\u2212"
+METHOD_LABELS = {
+    "late_fusion": "late fusion",
+    "ume": "UME average",
+    "augmentation": "augmentation alone",
+    "ume_mma": "UME-MMA",
+}
+METRIC_LABELS = {
+    "macro_f1": "macro-F1",
+    "f1_macro": "macro-F1",
+    "f1_micro": "micro-F1",
+    "f1_weighted": "weighted F1",
+    "f1_samples": "samples F1",
+}
+
+
+def method_label(method: str) -> str:
+    """The method as people write it."""
+    return METHOD_LABELS.get(method, method.replace("_", " "))
+
+
+def metric_label(metric: str) -> str:
+    """The metric as people write it."""
+    return METRIC_LABELS.get(metric, metric.replace("_", " "))
+
+
+def kind_label(kind: str) -> str:
+    """What a kind of missing-rate cell loses: "image missing", or "mixed"."""
+    return kind if kind == "mixed" else f"{kind} missing"
+
+
+def pattern_label(pattern: str, modalities: Sequence[str]) -> str:
+    """A pattern with what it lacks: "image alone (audio missing)"."""
+    left = pattern.split("+")
+    lost = [modality for modality in modalities if modality not in left]
+    if not lost:
+        return f"complete ({' + '.join(left)})"
+    return f"{' + '.join(left) if len(left) > 1 else f'{left[0]} alone'} ({', '.join(lost)} missing)"
+
+
+def patterns_by_size(results: dict) -> list[str]:
+    """The patterns, complete first, single modalities last."""
+    return sorted(results["patterns"], key=lambda pattern: -pattern.count("+"))
+
+
+def metrics(results: dict) -> list[str]:
+    """The names of the metrics, the headline metric first."""
+    return sorted(results["missing_rates"][0]["mean"], key=lambda name: name != results["metric"])
+
+
+def kinds(cells: Sequence[dict]) -> list[str]:
+    """The kinds of missing-rate cells, in their order."""
+    return list(dict.fromkeys(cell["kind"] for cell in cells))
+
+
+def percent(fraction: float, examples: int) -> str:
+    """97.2; two decimals where more than 5,000 examples carry them."""
+    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}"
+
+
+def points(difference: float, examples: int) -> str:
+    """A difference of fractions in percentage points, with its sign: +0.2, −0.2, 0.0."""
+    text = percent(abs(difference), examples)
+    if float(text) == 0:
+        return text
+    return f"{'+' if difference > 0 else MINUS}{text}"
+
+
+def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float]:
+    """The pattern's ceiling: which uni-modal model of what is left is best, and its metric."""
+    left = pattern.split("+")
+    best = max(left, key=lambda modality: ceilings[modality][metric])
+    return best, ceilings[best][metric]
+
+
+def compare(rows: Sequence[dict]) -> dict:
+    """Means and sample standard deviations over seeds of every method, methods in given order.
+
+    A ceiling belongs to a seed: the mean over that seed's rows that trained uni-modal models.
+
+    Returns:
+        {dataset, split, examples, metric, modalities, metrics,
+         ceilings: {modality: {metric: {mean, std}}},
+         methods: {method: {seeds, patterns: {pattern: {metric: {mean, std}}},
+                            differences: {pattern: {mean, std}},   # from the seed's ceiling
+                            missing_rates: [{kind, rate, metric: {mean, std}, ...}]}}}
+        std is None for a single seed.
+
+    Raises:
+        UserError: no rows, rows of different evaluations, or a method and seed given twice.
+    """
+    shared = _shared(rows)
+    names = metrics(rows[0])
+    ceilings = {}  # of each seed that has them
+    for seed in sorted({row["seed"] for row in rows}):
+        of_seed = [row["ceilings"] for row in rows if row["seed"] == seed and row["ceilings"]]
+        if of_seed:
+            ceilings[seed] = _reduce(statistics.fmean, of_seed, names)
+    methods = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        methods[method] = _over_seeds([row for row in rows if row["method"] == method], ceilings)
+    return shared | {
+        "metrics": names,
+        "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
+        "methods": methods,
+    }
+
+
+def _shared(rows: Sequence[dict]) -> dict:
+    """What makes the rows comparable; raises UserError where they are not."""
+    if not rows:
+        raise UserError("nothing to compare: no results given")
+    keys = ("dataset", "split", "examples", "metric", "modalities")
+    for key in keys:
+        values = sorted({json.dumps(row[key]) for row in rows})
+        if len(values) > 1:
+            raise UserError(
+                f"results that cannot be compared: {key} is {' and '.join(values)}; "
+                "give results of one split and metric"
+            )
+    grids = [[(cell["kind"], cell["rate"]) for cell in row["missing_rates"]] for row in rows]
+    runs = [(row["method"], row["seed"]) for row in rows]
+    for grid, (method, seed) in zip(grids, runs, strict=True):
+        if runs.count((method, seed)) > 1:
+            raise UserError(f"method {method}, seed {seed} comes twice; give each run once")
+        if grid != grids[0]:
+            raise UserError(
+                f"results that cannot be compared: method {method}, seed {seed} has other missing "
+                "rates than the first; evaluate it again"
+            )
+    return {key: rows[0][key] for key in keys}
+
+
+def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
+    """One method's entry of `compare`."""
+    metric, names, complete = rows[0]["metric"], metrics(rows[0]), "+".join(rows[0]["modalities"])
+    bounded = [row for row in rows if row["seed"] in ceilings]
+    differences = {}
+    for pattern in rows[0]["patterns"]:
+        if bounded and pattern != complete:
+            differences[pattern] = _mean_std(
+                [
+                    row["patterns"][pattern][metric] - best_left(ceilings[row["seed"]], pattern, metric)[1]
+                    for row in bounded
+                ]
+            )
+    cells = [{(c["kind"], c["rate"]): c["mean"] for c in row["missing_rates"]} for row in rows]
+    means = _reduce(_mean_std, cells, names)
+    return {
+        "seeds": sorted(row["seed"] for row in rows),
+        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], names),
+        "differences": differences,
+        "missing_rates": [{"kind": kind, "rate": rate} | means[kind, rate] for kind, rate in means],
+    }
+
+
+def _reduce(function: Callable, tables: list[dict], names: list[str]) -> dict:
+    """{row: {name: function(numbers at this place of every table)}}."""
+    return {row: {name: function([table[row][name] for table in tables]) for name in names} for row in tables[0]}
+
+
+def _mean_std(values: list[float]) -> dict:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}
