@@ -1,9 +1,10 @@
 """Degradations of large AV-MNIST: images that lost most of their PCA energy, sound in white noise.
 
 CentralNet (arXiv 1808.07275) and MFAS (arXiv 1903.06496) made AV-MNIST hard by removing 75 % of the images' energy by
-PCA and adding noise to the sound, but published neither code nor noise level. MultiBench's copy comes from
-github.com/slyviacassell/_MFAS, which keeps the LEADING components that carry at most 25 % of the variance: the first
-three of MNIST, 23 %. Accuracies reported for images alone are 53 to 74 % (github.com/jperezrua/mfas, issues 13 and 17).
+PCA and adding noise to the sound, but published neither code nor noise level. MultiBench's copy comes, by its path,
+from github.com/slyviacassell/_MFAS, whose datasets/avmnist_gen.py keeps the LEADING components that carry at most 25 %
+of the variance: the first three of MNIST, 23 %. Accuracies reported for images alone are 53 to 74 %
+(github.com/jperezrua/mfas, issues 13 and 17).
 
 Leading components are kept here, too, but the one at the boundary in part, so that the stated share of the energy is
 removed exactly. With 15 nearest neighbours the images then give 65 % (three components: 52 %, four: 65 %).

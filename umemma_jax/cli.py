@@ -15,8 +15,12 @@ from umemma_jax.errors import UserError
 CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: configs/<name>.py[:argument].", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and report. Default: runs/<config>.")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "eval"], "train: also resumes. eval: report again from checkpoints."
+    "mode",
+    "train",
+    ["train", "eval", "compare"],
+    "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds.",
 )
+SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -51,7 +55,7 @@ def _parse(argv: Sequence[str]) -> None:
 
 def _run(argv: Sequence[str]) -> int:
     # After the flags, so that a typo does not wait for JAX.
-    from umemma_jax import evaluate, experiment, report, train
+    from umemma_jax import compare, evaluate, experiment, report, train
 
     logging.set_verbosity(logging.WARNING)
     config = CONFIG.value
@@ -59,6 +63,10 @@ def _run(argv: Sequence[str]) -> int:
     workdir = Path(WORKDIR.value or f"runs/{name}")
     if config.data.prepare and not os.path.exists(config.data.dir):
         _prepare(config.data.prep, config.data.dir)
+    if MODE.value == "compare":
+        compare.compare(config, workdir, SEEDS.value)
+        print(f"Comparison: {workdir / 'report'}")
+        return 0
     built = experiment.build(config)
     try:
         trained = train.load(built, workdir) if MODE.value == "eval" else train.train(built, workdir)

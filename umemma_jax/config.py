@@ -105,12 +105,18 @@ def tower_config(
 
 
 def apply_method(config: ConfigDict, method: str) -> None:
-    """Sets the switches that make the recipe one of `METHODS`."""
+    """Sets the switches that make the recipe of `ume_mma` one of `METHODS`.
+
+    Without the uni-modal stage its epochs and learning rate go to the fusion stage: every method trains its encoders
+    equally long.
+    """
     if method not in METHODS:
         raise UserError(f"config argument '{method}': unknown method, use one of {', '.join(METHODS)}")
     unimodal, fused, augment = METHODS[method]
     config.missing.augment = augment
     if not unimodal:
+        config.fusion.learning_rate = config.unimodal.learning_rate
+        config.fusion.epochs += config.unimodal.epochs
         config.unimodal.epochs = 0
     if not fused:
         config.fusion.epochs = 0

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,13 @@ class Trained:
 
     Attributes:
       unimodal: variables with each modality at its best epoch; None where the config has no such stage.
-      fusion: variables of the model to evaluate. Without a fusion stage that is the uni-modal models' ensemble.
+      ensemble: the uni-modal models' ensemble, from which the fusion stage starts; None as above.
+      fusion: variables of the model to evaluate; the ensemble where the config has no fusion stage.
       compilations: how often each stage's step was compiled by this process.
     """
 
     unimodal: PyTree | None
+    ensemble: PyTree | None
     fusion: PyTree
     compilations: dict[str, int]
 
@@ -57,7 +60,9 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     """
     claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
     stop = _stop_on_sigterm()
-    return _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
+    trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # all is saved
+    return trained
 
 
 def load(experiment: Experiment, workdir: Path) -> Trained:
@@ -74,17 +79,18 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
 
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, int]]) -> Trained:
     """Hands the variables from stage to stage; `run` gives a stage's final state and its number of compilations."""
-    variables, unimodal, compilations = initial_variables(experiment), None, {}
+    variables, compilations = initial_variables(experiment), {}
+    unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
         state, compilations["unimodal"] = run(experiment, "unimodal", variables)
         unimodal = steps.best_variables(state)
         params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
-        # Copies, since training donates its state and these are the ceilings.
-        variables = jax.tree.map(jnp.copy, {**unimodal, "params": params})
+        ensemble = {**unimodal, "params": params}
+        variables = jax.tree.map(jnp.copy, ensemble)  # training donates its state
     if experiment.config.fusion.epochs:
         state, compilations["fusion"] = run(experiment, "fusion", variables)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return Trained(unimodal, variables, compilations)
+    return Trained(unimodal, ensemble, variables, compilations)
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
@@ -196,7 +202,9 @@ def _run_stage(
             state = checkpoints.restore(first, state, batches)
         if first == total:
             return state, 0
-        with Progress(workdir, name, total, first, config.data.batch_size) as progress:
+        with Progress(
+            workdir, name, total, first, config.data.batch_size, active=jax.process_index() == 0
+        ) as progress:
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
                 state, values = train_step(state, batch)
@@ -248,10 +256,12 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
             variables = {"params": state.params, "batch_stats": state.batch_stats}
             scores = evaluator.unimodal(evaluator.encode(variables, experiment.batches(split, rows)))
             accuracy = {m: score["accuracy"] for m, score in scores.items()}
-            progress.event("validation", step, {f"accuracy/{m}": value for m, value in accuracy.items()})
         else:
             accuracy = dict.fromkeys(experiment.modalities, 0.0)
-        return keep_best(state, accuracy, epoch)
+        state = keep_best(state, accuracy, epoch)
+        if len(rows):
+            progress.event("validation", step, {f"accuracy/{m}": value for m, value in accuracy.items()})
+        return state
 
     return validate
 

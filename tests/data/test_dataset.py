@@ -120,6 +120,14 @@ def test_equal_input_gives_equal_records(tmp_path: Path):
         assert a.read_bytes() == b.read_bytes()
 
 
+def test_fingerprint_tells_datasets_apart(tmp_path: Path):
+    same, again, other = (
+        write_dataset(tmp_path / name, train=make_examples(n)).fingerprint
+        for name, n in (("a", 30), ("b", 30), ("c", 31))
+    )
+    assert same == again != other
+
+
 def test_folder_is_as_open_as_any_other(tmp_path: Path):
     (tmp_path / "plain").mkdir()
     dataset = write_dataset(tmp_path / "small", train=make_examples(30))

@@ -55,6 +55,20 @@ def test_batches_can_be_written_to():
     codec(TABLE).decode([None])[:] = 1
 
 
+@pytest.mark.parametrize(
+    ("modality", "mean", "value"),
+    [
+        (IMAGE, np.linspace(0.4, 254.9, 6).reshape(2, 3, 1), [[[0], [51], [102]], [[153], [204], [255]]]),
+        (AUDIO, np.array([-1.6, -0.4, 0.4, 32766.8]), [-2, 0, 0, 32767]),
+        (TABLE, np.array([0.5, -1.25, 0, 3]), [0.5, -1.25, 0, 3]),
+    ],
+)
+def test_mean_as_a_value(modality: Modality, mean: np.ndarray, value: list):
+    got = codec(modality).from_mean(mean.astype(np.float32))
+    np.testing.assert_array_equal(got, value)
+    codec(modality).encode(got)
+
+
 @pytest.mark.parametrize("view", [np.s_[::-1], np.s_[:, ::-1]])
 def test_views_are_stored_as_they_look(view):
     image = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)[view]

@@ -85,7 +85,6 @@ def encode(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
         if isinstance(value, bytes):
             feature.bytes_list.value.append(value)
         else:
-            feature.int64_list.SetInParent()  # an empty list is a value too: no label of many
             feature.int64_list.value.extend(value)
     return example.SerializeToString(deterministic=True)
 

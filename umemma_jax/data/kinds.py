@@ -1,8 +1,7 @@
 """What a modality's kind means on disk and in a batch: the one table to extend for a new kind or encoding.
 
 A codec is made for one modality of one dataset. It knows how one value becomes the bytes of a feature (`encode`),
-how the bytes of B examples become the arrays of a batch (`decode`), and how a value is laid out for statistics
-(`to_positions`, `from_positions`).
+how the bytes of B examples become the arrays of a batch (`decode`), and what statistics need of a value (the rest).
 """
 
 from collections.abc import Sequence
@@ -47,11 +46,17 @@ class Codec(Protocol):
         Raises ValueError if the bytes are not what `encode` makes.
         """
 
-    def positions(self, value: Any) -> np.ndarray:
+    def to_positions(self, value: np.ndarray) -> np.ndarray:
         """One value as [positions, channels], for statistics."""
 
+    def from_positions(self, value: np.ndarray) -> np.ndarray:
+        """Back from [positions, channels] to the layout of a value, in any dtype."""
+
+    def measured(self, positions: int) -> dict[str, int]:
+        """Fields of `Modality` that follow from the positions of the longest value."""
+
     def from_mean(self, mean: np.ndarray) -> Any:
-        """A value from the element-wise mean that `statistics.npz` holds."""
+        """The value nearest to the element-wise mean that `statistics.npz` holds."""
 
 
 class _FixedShape:
@@ -84,6 +89,9 @@ class _FixedShape:
 
     def measured(self, positions: int) -> dict[str, int]:
         return {}
+
+    def from_mean(self, mean: np.ndarray) -> np.ndarray:
+        return _nearest(mean, self._dtype)
 
 
 class _RawImage(_FixedShape):
@@ -156,6 +164,9 @@ class _PcmAudio:
     def measured(self, positions: int) -> dict[str, int]:
         return {"max_samples": positions}
 
+    def from_mean(self, mean: np.ndarray) -> np.ndarray:
+        return _nearest(mean, self._dtype)
+
 
 CODECS = {
     ("image", "raw"): _RawImage,
@@ -197,3 +208,7 @@ def _check_shape(modality: Modality, rank: int) -> tuple[int, ...]:
 def _check_no_length(modality: Modality, length: int | None) -> None:
     if length is not None:
         raise ValueError(f"{modality.kind}/{modality.encoding} has a fixed shape and takes no length")
+
+
+def _nearest(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return (np.rint(value) if dtype.kind in "iu" else value).astype(dtype)

@@ -1,0 +1,25 @@
+"""Recipe of MultiBench's AV-MNIST models: a 28x28 image and a 112x112 spectrogram, two LeNets, batches of 40.
+
+Source: Liang et al., 2021, arXiv 2107.07502, `LeNet(1, 6, 3)` and `LeNet(1, 6, 5)`.
+"""
+
+from ml_collections import ConfigDict
+
+from umemma_jax.config import default_config, tower_config
+
+SIDE = 112  # of the spectrogram
+HOP = 80  # samples at 8 kHz
+
+
+def get_config() -> ConfigDict:
+    """The recipe, for `--config=benchmarks/multibench.py`."""
+    config = default_config()
+    config.data.batch_size = 40
+    config.modalities = ("image", "audio")
+    config.inputs.image = tower_config({"name": "lenet", "channels": 6, "layers": 3})
+    config.inputs.audio = tower_config(
+        {"name": "lenet", "channels": 6, "layers": 5},
+        {"n_mels": SIDE, "hop_length": HOP},
+        length=SIDE * HOP,
+    )
+    return config

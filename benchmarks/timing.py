@@ -1,0 +1,58 @@
+"""Timings that stand a noisy machine: taken in turns, after warm-up, waited for, compared as ratios of medians."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds that each run takes in each round, float64 [rounds].
+
+    Every run is called once beforehand, to compile and to fill caches. Then they take turns, in each round from
+    another one on, so that load from elsewhere meets all of them alike.
+
+    Args:
+      runs: name -> what to time; what it returns is waited for.
+      rounds: calls of each run that are timed.
+    """
+    for run in runs.values():
+        jax.block_until_ready(run())
+    names = list(runs)
+    seconds = {name: np.zeros(rounds) for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name][number] = seconds_of(runs[name])
+    return seconds
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Seconds until what `run` returns is computed."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints the one table of a benchmark, its first column left-aligned, and the machine that it is of."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    print(f"\n{title}\n")
+    for first, *others in (header, ["-" * width for width in widths], *rows):
+        numbers = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        print("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
+    print(f"\n{machine()}")
+
+
+def machine() -> str:
+    """What the figures depend on, in one line."""
+    devices = jax.devices()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (
+        f"{cores} cores ({platform.machine()}), Python {platform.python_version()}, jax {jax.__version__}, "
+        f"backend {jax.default_backend()}, {len(devices)} x {devices[0].device_kind}"
+    )

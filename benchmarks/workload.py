@@ -1,0 +1,90 @@
+"""What the benchmarks measure: a recipe of configs/ or benchmarks/ on prepared or synthetic data."""
+
+import argparse
+import contextlib
+import runpy
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from umemma_jax import sharding, steps, train
+from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.experiment import Experiment
+
+PyTree = Any
+CLASSES = 10
+IMAGE_SHAPE = (28, 28, 1)
+SAMPLE_RATE = 8000
+SAMPLES = 8000
+
+
+def parse(description: str, config: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line that the benchmarks share: `config` (a ConfigDict), `data` (a folder or None), `quick`."""
+    summary, _, rest = description.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=load_config, default=config, help="recipe[:argument], default %(default)s")
+    parser.add_argument("--data", help="prepared dataset; default: synthetic examples of AV-MNIST's shapes")
+    parser.add_argument("--quick", action="store_true", help="see that it works: tiny sizes, figures mean nothing")
+    return parser.parse_args(argv)
+
+
+def load_config(recipe: str) -> ConfigDict:
+    """The config of `configs/<name>.py[:argument]`."""
+    path, *argument = recipe.split(":")
+    return runpy.run_path(path)["get_config"](*argument)
+
+
+@contextlib.contextmanager
+def data_folder(data: str | None, train_examples: int, test_examples: int) -> Iterator[str]:
+    """The prepared dataset named, or a synthetic one that is gone afterwards."""
+    if data:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix="umemma_jax_benchmark_") as parent:
+        folder = Path(parent) / "synthetic"
+        write_synthetic(folder, {"train": train_examples, "test": test_examples})
+        yield str(folder)
+
+
+def write_synthetic(folder: Path, splits: dict[str, int]) -> None:
+    """Writes noise of AV-MNIST's shapes: 28x28 pixels, and half a second to a second at 8 kHz."""
+    rng = np.random.default_rng(0)
+    modalities = {
+        "image": Modality(kind="image", encoding="raw", shape=IMAGE_SHAPE),
+        "audio": Modality(kind="audio", encoding="pcm_s16le", sample_rate=SAMPLE_RATE),
+    }
+    classes = [str(number) for number in range(CLASSES)]
+    with DatasetWriter(
+        folder, name="synthetic", description="Noise.", classes=classes, modalities=modalities
+    ) as writer:
+        for split, examples in splits.items():
+            for number in range(examples):
+                image = rng.integers(0, 256, IMAGE_SHAPE, np.uint8)
+                audio = rng.integers(-(2**13), 2**13, rng.integers(SAMPLES // 2, SAMPLES, endpoint=True), np.int16)
+                writer.write(split, id=str(number), label=number % CLASSES, image=image, audio=audio)
+
+
+def fusion_step(experiment: Experiment, variables: PyTree) -> Callable[[PyTree], steps.Metrics]:
+    """The fusion stage's compiled step as (batch on the devices) -> metrics; it keeps the state between calls."""
+    spec, _ = train.stage_spec(experiment, "fusion")
+    # Copies, since the step donates its state and others start from the same variables.
+    state = steps.init_state(spec, jax.tree.map(jnp.copy, variables))
+    state = jax.device_put(state, sharding.replicated(experiment.mesh))
+    step, _ = sharding.compile_step(
+        steps.make_step(spec, experiment.means), experiment.mesh, experiment.config.parallel
+    )
+
+    def run(batch: PyTree) -> steps.Metrics:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return metrics
+
+    return run

@@ -1,0 +1,70 @@
+"""Every method on the same data, over several seeds: what the README's table and figure are made by.
+
+The methods are one code with other switches (`config.METHODS`). The ensemble `ume` is what `ume_mma` starts its fusion
+stage from, so it needs no training of its own.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from umemma_jax import evaluate, experiment, report, train
+from umemma_jax.config import METHODS, apply_method, method_name
+from umemma_jax.errors import UserError
+
+
+def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any]]:
+    """Trains and evaluates every method with seeds 0, 1, ..., seeds - 1.
+
+    Each run has its folder `<workdir>/<method>/seed<n>` with its own report; a run that is finished there is not
+    repeated. The comparison is written to `<workdir>/report`.
+
+    Args:
+      config: the recipe of `ume_mma`, from which the other methods follow.
+      workdir: of the comparison.
+      seeds: number of runs of each method.
+
+    Returns:
+      The results of all runs, method by method.
+
+    Raises:
+      UserError: the config is not that of `ume_mma`, or a run failed.
+    """
+    if method_name(config) != "ume_mma":
+        raise UserError(f"--mode=compare starts from the recipe of ume_mma, this is that of {method_name(config)}")
+    rows = {method: [] for method in METHODS}
+    for seed in range(seeds):
+        for method in METHODS:
+            if method != "ume":
+                print(f"{method}, seed {seed}")
+                for name, results in _run(config, workdir, method, seed).items():
+                    rows[name].append(results)
+    order = ("late_fusion", "augmentation", "ume", "ume_mma")
+    results = [result for method in order for result in rows[method]]
+    report.write_comparison(results, workdir / "report")
+    return results
+
+
+def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str, dict[str, Any]]:
+    """Results by method of one training run; that of `ume_mma` yields those of `ume` too."""
+    own = config.copy_and_resolve_references()
+    own.seed = seed
+    apply_method(own, method)
+    names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
+    folders = {name: workdir / name / f"seed{seed}" for name in names}
+    built = experiment.build(own)
+    train.claim_workdir(own, built.dataset.fingerprint, folders[method])
+    if all((folder / "report" / "report.json").exists() for folder in folders.values()):
+        return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
+    trained = train.train(built, folders[method])
+    found = {}
+    for name, folder in folders.items():
+        variables = trained.ensemble if name == "ume" else trained.fusion
+        results, tables = evaluate.evaluate(built, trained.unimodal, variables)
+        found[name] = {**results, "method": name}
+        report.write_report(found[name], folder / "report", tables)
+    jax.clear_caches()  # the next run compiles its own functions
+    return found
