@@ -10,11 +10,12 @@ CLASSES = 3
 
 
 def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0):
-    """Images with a bright row and tones, both by class and in noise; some modalities absent by nature."""
+    """Images with a bright row, tones and vectors, all by class and in noise; some modalities absent by nature."""
     rng = np.random.default_rng(seed)
     modalities = {
         "image": Modality(kind="image", encoding="raw", shape=(8, 8, 1)),
         "audio": Modality(kind="audio", encoding="pcm_s16le", sample_rate=8000),
+        "vector": Modality(kind="tabular", encoding="float32", shape=(CLASSES,)),
     }
     with DatasetWriter(
         path, name="small", description="For tests.", classes=["a", "b", "c"], modalities=modalities
@@ -26,7 +27,12 @@ def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0):
                 image[2 * label + 1] += 150
                 time = np.arange(int(rng.integers(600, 800))) / 8000
                 tone = 3000 * np.sin(2 * np.pi * (500 + 700 * label) * time) + 2000 * rng.normal(size=time.size)
-                values = {"image": image.astype(np.uint8), "audio": tone.astype(np.int16)}
+                vector = np.eye(CLASSES)[label] + 0.5 * rng.normal(size=CLASSES)
+                values = {
+                    "image": image.astype(np.uint8),
+                    "audio": tone.astype(np.int16),
+                    "vector": vector.astype(np.float32),
+                }
                 if rng.random() < missing_share:
                     del values[("image", "audio")[number % 2]]
                 writer.write(split, id=f"{split}{number}", label=label, **values)

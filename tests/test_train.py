@@ -14,7 +14,7 @@ import pytest
 
 from tests import small_run
 from umemma_jax import evaluate, experiment, train
-from umemma_jax.config import apply_method
+from umemma_jax.config import apply_method, tower_config
 from umemma_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -210,6 +210,33 @@ def test_naturally_incomplete_data_is_honoured_in_training_and_evaluation(tmp_pa
     for m in ("image", "audio"):
         assert results["patterns"][m]["examples"] == 41 - lacking[m]
     assert results["patterns"]["image+audio"]["examples"] == 41
+
+
+def test_three_modalities_and_an_encoder_of_one_s_own(dataset, tmp_path):
+    config = small_run.get_config(dataset, modalities=("image", "audio", "vector"))
+    config.inputs.vector = tower_config({"name": "tests.own_encoder", "width": 6})
+    results = run(experiment.build(config), tmp_path)
+    assert len(results["patterns"]) == 7
+    assert set(results["ceilings"]) == {"image", "audio", "vector"}
+    assert {cell["kind"] for cell in results["missing_rates"]} == {"image", "audio", "vector", "mixed"}
+    assert results["patterns"]["image+audio+vector"]["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("stand_in", ["zero", "mean"])
+def test_every_stand_in_trains(dataset, tmp_path, stand_in):
+    results = run(experiment.build(small_run.get_config(dataset, missing__stand_in=stand_in)), tmp_path)
+    assert results["stand_in"] == stand_in
+    assert results["patterns"]["audio"]["accuracy"] > 0.6
+
+
+def test_pmap_runs_the_whole_job_and_ends_where_jit_ends(dataset, tmp_path):
+    """Both stages over 4 devices, validation included; by SGD, since Adam makes steps out of rounding noise."""
+    found = {}
+    for parallel in ("jit", "pmap"):
+        config = small_run.get_config(dataset, parallel=parallel, unimodal__epochs=1, fusion__epochs=1)
+        config.unimodal.optimizer = config.fusion.optimizer = "sgd"
+        found[parallel] = jax.device_get(train.train(experiment.build(config), tmp_path / parallel).fusion)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found["pmap"], found["jit"])
 
 
 def test_frozen_encoders_stay_those_of_the_unimodal_stage(dataset, tmp_path):

@@ -83,7 +83,7 @@ class Evaluator:
           encoded: the same split.
           kept: bool [C, N, M]; in table c, an example that keeps nothing does not count.
         """
-        sums = self._count_cells(predictions, encoded, self._pattern_numbers(kept), kept.any(axis=-1))
+        sums = self._count_cells(predictions, encoded, self._pattern_numbers(kept), missing.keeps_any(kept))
         return metrics.classification(jax.device_get(sums))
 
     def every_pattern(self, predictions: jax.Array, encoded: Encoded) -> dict[str, Scores]:
@@ -94,7 +94,7 @@ class Evaluator:
         available = np.asarray(encoded.available)
         kept = available[None] & self.patterns[:, None, :]
         scores = self.cells(predictions, encoded, kept)
-        counted = (kept.any(axis=-1) * np.asarray(encoded.weight)).sum(axis=-1)
+        counted = (missing.keeps_any(kept) * np.asarray(encoded.weight)).sum(axis=-1)
         return {
             missing.pattern_name(pattern, self.modalities): {
                 **{name: float(values[p]) for name, values in scores.items()},
@@ -132,7 +132,7 @@ class Evaluator:
         cells = []
         for number, (kind, rate) in enumerate(kinds_rates):
             own = {name: values[number * seeds : (number + 1) * seeds] for name, values in scores.items()}
-            lost = 1.0 - tables[number].mean(axis=(0, 1))
+            lost = [1.0 - tables[number, ..., m].mean() for m in range(len(self.modalities))]
             cells.append(
                 {
                     "kind": kind,

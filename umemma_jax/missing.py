@@ -10,6 +10,7 @@ always survives. Two layouts draw it:
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -270,7 +271,15 @@ def missing_table(available: np.ndarray, kind: str, rate: float, seed: int, moda
         kept[chosen, np.arange(len(chosen)) % num_modalities] = False
     else:
         kept[chosen, list(modalities).index(kind)] = False
-    return np.where(kept.any(axis=1, keepdims=True), kept, available)
+    return np.where(keeps_any(kept)[:, None], kept, available)
+
+
+def keeps_any(present: np.ndarray) -> np.ndarray:
+    """Which presence masks, bool [..., M], keep at least one modality, bool [...].
+
+    One OR per modality: NumPy's own `any` over a last axis this short takes many times as long.
+    """
+    return functools.reduce(np.logical_or, np.moveaxis(present, -1, 0))
 
 
 def table_hash(tables: np.ndarray) -> str:

@@ -1,83 +1,193 @@
 """Layers that encoders share."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 
-def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Maximum over 2x2 windows with stride 2: `[B, H, W, C]` -> `[B, H // 2, W // 2, C]`.
-
-    Written as a reshape and a maximum: the gradient of `nn.max_pool` is a select-and-scatter,
-    which is slow on CPU. An odd last row or column is dropped.
-    """
-    batch, height, width, channels = x.shape
-    rows, columns = height // 2, width // 2
-    x = x[:, : 2 * rows, : 2 * columns]
-    return x.reshape(batch, rows, 2, columns, 2, channels).max(axis=(2, 4))
-
-
 class BatchNorm(nn.Module):
     """Batch normalisation whose statistics count only the rows that `mask` keeps.
 
-    Statistics are float32 sums divided once by their count, so that under `jax.pmap` (sums and
-    count are psum'd over `axis_name`) and under `jax.jit` on a sharded batch they are those of the
-    global batch. As in PyTorch the running variance is the unbiased one, and the default momentum
-    (0.1 there, where it weighs the new value) and epsilon are PyTorch's. Where no row counts, the
-    running statistics normalise and stay as they are.
+    Statistics are float32 sums divided once by their count, so that under `jax.pmap` (sums and count are psum'd over
+    `axis_name`) and under `jax.jit` on a sharded batch they are those of the global batch. As in PyTorch the running
+    variance is the unbiased one, and the default momentum (0.1 there, as the weight of the new value) and epsilon are
+    PyTorch's. Where no row counts, the running statistics normalise and stay as they are.
 
     Source: Ioffe & Szegedy, 2015, arXiv 1502.03167, algorithm 1.
 
     Attributes:
-        momentum: weight of the old running statistics.
-        epsilon: added to the variance.
-        axis_name: axis of `jax.pmap` over which the batch is spread, or None.
+      features: C.
+      momentum: weight of the old running statistics.
+      epsilon: added to the variance.
+      axis_name: axis of `jax.pmap` over which the batch is spread, or None.
     """
 
+    features: int
     momentum: float = 0.9
     epsilon: float = 1e-5
     axis_name: str | None = None
 
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, mask: jax.Array | None = None, train: bool = False
-    ) -> jax.Array:
-        """Normalises `x` `[B, ..., C]`, keeping shape and dtype; `mask` is bool `[B]`."""
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        mean, var = running_mean.value, running_var.value
+    def setup(self) -> None:
+        shape = (self.features,)
+        self.scale = self.param("scale", nn.initializers.ones, shape)
+        self.bias = self.param("bias", nn.initializers.zeros, shape)
+        self.mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        self.var = self.variable("batch_stats", "var", jnp.ones, shape)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Normalises x [B, ..., C], keeping shape and dtype; mask is bool [B]."""
+        axes = tuple(range(x.ndim - 1))
+        kept = keep_rows(x, mask).astype(jnp.float32)
+        count = count_rows(x, mask) * (kept[0].size / self.features)
+        mean, gain = self.mean_and_gain(count, kept.sum(axes), jnp.square(kept).sum(axes), train)
+        mean, gain, bias = (jnp.expand_dims(v, axes) for v in (mean, gain, self.bias))
+        return ((x - mean) * gain + bias).astype(x.dtype)
+
+    def mean_and_gain(
+        self, count: jax.Array, sums: jax.Array, squares: jax.Array, train: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean and gain, [C] each: the output is `(x - mean) * gain + bias`.
+
+        In training they come from the count of the values of a channel, their sums [C] and the sums of their squares
+        [C], and the running statistics move; else from the running statistics.
+        """
+        mean, var = self.mean.value, self.var.value
         if train:
-            count, batch_mean, batch_var = masked_moments(x, mask, self.axis_name)
+            if self.axis_name is not None:
+                count, sums, squares = jax.lax.psum((count, sums, squares), self.axis_name)
+            divisor = jnp.maximum(count, 1)
+            batch_mean = sums / divisor
+            batch_var = jnp.maximum(squares / divisor - jnp.square(batch_mean), 0)
             mean = jnp.where(count > 0, batch_mean, mean)
             var = jnp.where(count > 0, batch_var, var)
             if not self.is_initializing():
-                unbiased = var * jnp.where(count > 0, count / jnp.maximum(count - 1, 1), 1)
-                keep = self.momentum
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
-        gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        shape = (1,) * (x.ndim - 1) + (channels,)
-        y = (x - mean.reshape(shape)) * gain.reshape(shape) + bias.reshape(shape)
-        return y.astype(x.dtype)
+                unbiased = jnp.where(count > 0, divisor / jnp.maximum(count - 1, 1), 1) * var
+                self.mean.value = self.momentum * self.mean.value + (1 - self.momentum) * mean
+                self.var.value = self.momentum * self.var.value + (1 - self.momentum) * unbiased
+        return mean, self.scale * jax.lax.rsqrt(var + self.epsilon)
 
 
-def masked_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None = None
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Count, mean and biased variance per channel over the rows of `x` that `mask` keeps."""
-    axes = tuple(range(x.ndim - 1))
-    x = x.astype(jnp.float32)
-    rows = jnp.float32(x.shape[0])
-    if mask is not None:
-        x = jnp.where(mask.reshape((-1,) + (1,) * (x.ndim - 1)), x, 0)
-        rows = mask.sum(dtype=jnp.float32)
-    count = rows * (x[0].size // x.shape[-1])
-    sums, squares = x.sum(axes), jnp.square(x).sum(axes)
-    if axis_name is not None:
-        count, sums, squares = jax.lax.psum((count, sums, squares), axis_name)
-    total = jnp.maximum(count, 1)
-    mean = sums / total
-    return count, mean, jnp.maximum(squares / total - jnp.square(mean), 0)
+class ConvNormPool(nn.Module):
+    """SAME convolution without bias, batch norm, ReLU and 2x2 max-pool, in an order that is cheap.
+
+    Normalising after the pool handles a quarter of the values. The two commute where the norm's scale is positive; so
+    filters whose scale is negative are flipped before the convolution, and what the pool finds is flipped back.
+
+    On CPU, convolutions of few channels are computed by windows (see `conv_by_windows`), which is several times as
+    fast as XLA's convolution there; on accelerators and for many channels XLA's own is used. Both are exact.
+
+    Attributes:
+      features: O.
+      kernel_size: side of the square kernel, odd.
+      dtype: dtype of the convolution; statistics, parameters and the result are float32.
+      axis_name: axis of `jax.pmap` over which the batch is spread, or None.
+    """
+
+    features: int
+    kernel_size: int = 3
+    dtype: str = "float32"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """x [B, H, W, C] -> [B, H // 2, W // 2, O]; rows that mask [B] leaves out do not count in statistics."""
+        _, height, width, channels = x.shape
+        shape = (self.kernel_size, self.kernel_size, channels, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        norm = BatchNorm(self.features, axis_name=self.axis_name, name="norm")
+        sign = jnp.where(norm.scale < 0, -1.0, 1.0)
+
+        # Rows of zeros stay zeros, as there is no bias: they add nothing to the sums.
+        x = keep_rows(x, mask).astype(self.dtype)
+        kernel = (kernel * jnp.expand_dims(sign, (0, 1, 2))).astype(self.dtype)
+        by_windows = jax.default_backend() == "cpu" and channels < 16 and height % 2 == width % 2 == 0
+        if by_windows:
+            y = conv_by_windows(x, kernel)
+            pooled, axes, channel_axis = largest(y), (0, 2, 3, 4), 0
+        else:
+            y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            pooled, axes, channel_axis = max_pool_2x2(y), (0, 1, 2), 3
+
+        count = count_rows(x, mask) * (height * width)
+        y = y.astype(jnp.float32)
+        mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), jnp.square(y).sum(axes), train)
+        others = tuple(axis for axis in range(4) if axis != channel_axis)
+        sign, mean, gain, bias = (jnp.expand_dims(v, others) for v in (sign, mean, gain, norm.bias))
+        y = nn.relu((pooled.astype(jnp.float32) * sign - mean) * gain + bias)
+        return y.transpose(3, 1, 2, 0) if by_windows else y
+
+
+def conv_by_windows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """SAME convolution, sorted by position in the 2x2 window: x [B, H, W, C] -> [4, O, H // 2, W // 2, B].
+
+    One matrix product. The (k + 1) x (k + 1) inputs that the four outputs of a window see are a column, and the four
+    shifts of each filter within them are rows. Rows and batch come in an order that makes the columns out of long
+    contiguous copies, and the maximum over a window one over the leading axis.
+
+    Args:
+      x: [B, H, W, C], H and W even.
+      kernel: [k, k, C, O], k odd.
+    """
+    batch, height, width, channels = x.shape
+    size, _, _, features = kernel.shape
+    rows, columns, pad, taps = height // 2, width // 2, size // 2, (size + 1) // 2
+
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    x = x.reshape(batch, rows + taps - 1, 2, columns + taps - 1, 2, channels).transpose(2, 4, 5, 1, 3, 0)
+    x = jnp.stack([x[..., j : j + columns, :] for j in range(taps)])
+    x = jnp.stack([x[..., i : i + rows, :, :] for i in range(taps)])
+
+    shifts = [((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)) for a in (0, 1) for b in (0, 1)]
+    kernel = jnp.stack([jnp.pad(kernel, shift) for shift in shifts])
+    kernel = kernel.reshape(4, taps, 2, taps, 2, channels, features).transpose(0, 6, 1, 3, 2, 4, 5)
+
+    y = kernel.reshape(4 * features, -1) @ x.reshape(-1, rows * columns * batch)
+    return y.reshape(4, features, rows, columns, batch)
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """Maximum over 2x2 windows with stride 2: [B, H, W, C] -> [B, H // 2, W // 2, C].
+
+    An odd last row or column is dropped. The gradient of `nn.max_pool` is a select-and-scatter, slow on CPU; this one
+    is a comparison.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns = height // 2, width // 2
+    x = x[:, : 2 * rows, : 2 * columns].reshape(batch, rows, 2, columns, 2, channels)
+    return largest(x.transpose(2, 4, 0, 1, 3, 5).reshape(4, batch, rows, columns, channels))
+
+
+@jax.custom_vjp
+def largest(x: jax.Array) -> jax.Array:
+    """Maximum over the leading axis, [N, ...] -> [...]; of equal values the first gets the gradient, as in PyTorch."""
+    return functools.reduce(jnp.maximum, x)
+
+
+def _largest_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    y = largest(x)
+    return y, (x, y)
+
+
+def _largest_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    x, y = residuals
+    parts, free = [], jnp.ones(y.shape, bool)
+    for value in x:
+        chosen = free & (value == y)
+        free &= ~chosen
+        parts.append(jnp.where(chosen, gradient, 0))
+    return (jnp.stack(parts),)
+
+
+largest.defvjp(_largest_forward, _largest_backward)
+
+
+def keep_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """x [B, ...] with zeros in the rows that mask [B] leaves out."""
+    return x if mask is None else jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, 0)
+
+
+def count_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """How many rows of x [B, ...] mask [B] keeps, float32."""
+    return jnp.float32(x.shape[0]) if mask is None else mask.sum(dtype=jnp.float32)
