@@ -19,50 +19,49 @@ from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
 from umemma_jax import sharding, train
 
-ROUNDS = 7
 STEPS = 10  # of a run
-PIPELINE_STEPS = 200  # many, since some batches lie ready when a run starts
+PIPELINE_STEPS = 200  # many, since a few batches lie ready when a run starts
 SYNTHETIC_EXAMPLES = 2000
+SECONDS = 30.0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     arguments = workload.parse(__doc__, "configs/av_mnist.py", argv)
-    config = arguments.config
-    quick = arguments.quick
-    counts = {"pipeline": 4 if quick else PIPELINE_STEPS, "step": 2 if quick else STEPS}
-    counts["training"] = counts["step"]
-    train_examples = 4 * config.data.batch_size if quick else SYNTHETIC_EXAMPLES
-    with workload.data_folder(arguments.data, train_examples, config.evaluation.batch_size) as config.data.dir:
+    config, quick = arguments.config, arguments.quick
+    batch_size, threads = config.data.batch_size, config.data.threads
+    num_steps = 2 if quick else STEPS
+    num_batches = {"pipeline": 4 if quick else PIPELINE_STEPS, "step": num_steps, "training": num_steps}
+    splits = {"train": 4 * batch_size if quick else SYNTHETIC_EXAMPLES, "test": config.evaluation.batch_size}
+    with workload.data_folder(arguments.data, splits) as config.data.dir:
         experiment = experiment_lib.build(config)
         step = workload.fusion_step(experiment, train.initial_variables(experiment))
-        batches = {name: train.training_batches(experiment, "fusion") for name in ("pipeline", "training")}
-        fixed = sharding.put_batch(next(batches["training"]), experiment.mesh)
+        alone, batches = (train.training_batches(experiment, "fusion") for _ in range(2))
+        fixed = sharding.put_batch(next(batches), experiment.mesh)
 
-        def pipeline() -> None:
-            for _ in range(counts["pipeline"]):
-                next(batches["pipeline"])
+        def run_pipeline() -> None:
+            for _ in range(num_batches["pipeline"]):
+                next(alone)
 
-        def step_alone() -> Any:
-            for _ in range(counts["step"]):
+        def run_step() -> Any:
+            for _ in range(num_steps):
                 metrics = step(fixed)
             return metrics
 
-        def training() -> Any:
-            for _ in range(counts["training"]):
-                metrics = step(sharding.put_batch(next(batches["training"]), experiment.mesh))
+        def run_training() -> Any:
+            for _ in range(num_steps):
+                metrics = step(sharding.put_batch(next(batches), experiment.mesh))
             return metrics
 
-        seconds = timing.interleaved(
-            {"pipeline": pipeline, "step": step_alone, "training": training}, 2 if quick else ROUNDS
-        )
-    rates = {name: counts[name] * config.data.batch_size / np.median(values) for name, values in seconds.items()}
+        runs = {"pipeline": run_pipeline, "step": run_step, "training": run_training}
+        seconds = timing.interleaved(runs, 0 if quick else SECONDS)
+    rates = {name: num_batches[name] * batch_size / np.median(values) for name, values in seconds.items()}
     timing.print_table(
-        f"Pipeline and training, stage fusion, batch {config.data.batch_size}, {config.data.threads} reading thread(s)",
-        ("", "examples/s", "ratio to step"),
+        f"Stage fusion, batch {batch_size}, {threads} reading thread(s): medians of {len(seconds['step'])} runs each",
+        ("", "examples/s", "rate / step"),
         [(name, f"{rate:,.0f}", f"{rate / rates['step']:.2f}") for name, rate in rates.items()],
     )
 
 
 if __name__ == "__main__":
-    main()
+    workload.run(main)

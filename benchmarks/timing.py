@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+MIN_ROUNDS = 3
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+
+def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, np.ndarray]:
     """Seconds that each run takes in each round, float64 [rounds].
 
     Every run is called once beforehand, to compile and to fill caches. Then they take turns, in each round from
@@ -18,17 +20,18 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
 
     Args:
       runs: name -> what to time; what it returns is waited for.
-      rounds: calls of each run that are timed.
+      seconds: no round begins after that long, once there are MIN_ROUNDS.
     """
     for run in runs.values():
         jax.block_until_ready(run())
     names = list(runs)
-    seconds = {name: np.zeros(rounds) for name in names}
-    for number in range(rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            seconds[name][number] = seconds_of(runs[name])
-    return seconds
+    times = {name: [] for name in names}
+    end = time.perf_counter() + seconds
+    while len(times[names[-1]]) < MIN_ROUNDS or time.perf_counter() < end:
+        for name in names:
+            times[name].append(seconds_of(runs[name]))
+        names = names[1:] + names[:1]
+    return {name: np.array(values) for name, values in times.items()}
 
 
 def seconds_of(run: Callable[[], Any]) -> float:

@@ -3,8 +3,9 @@
 import argparse
 import contextlib
 import runpy
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import sharding, steps, train
 from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 
 PyTree = Any
@@ -22,6 +24,14 @@ CLASSES = 10
 IMAGE_SHAPE = (28, 28, 1)
 SAMPLE_RATE = 8000
 SAMPLES = 8000
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a benchmark; a user's mistake ends it with one line and exit status 1."""
+    try:
+        main()
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def parse(description: str, config: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -32,7 +42,9 @@ def parse(description: str, config: str, argv: Sequence[str] | None = None) -> a
     )
     parser.add_argument("--config", type=load_config, default=config, help="recipe[:argument], default %(default)s")
     parser.add_argument("--data", help="prepared dataset; default: synthetic examples of AV-MNIST's shapes")
-    parser.add_argument("--quick", action="store_true", help="see that it works: tiny sizes, figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that it works; the figures mean nothing"
+    )
     return parser.parse_args(argv)
 
 
@@ -43,18 +55,18 @@ def load_config(recipe: str) -> ConfigDict:
 
 
 @contextlib.contextmanager
-def data_folder(data: str | None, train_examples: int, test_examples: int) -> Iterator[str]:
-    """The prepared dataset named, or a synthetic one that is gone afterwards."""
+def data_folder(data: str | None, splits: Mapping[str, int]) -> Iterator[str]:
+    """The prepared dataset named, or a synthetic one with so many examples per split that is gone afterwards."""
     if data:
         yield data
         return
     with tempfile.TemporaryDirectory(prefix="umemma_jax_benchmark_") as parent:
         folder = Path(parent) / "synthetic"
-        write_synthetic(folder, {"train": train_examples, "test": test_examples})
+        write_synthetic(folder, splits)
         yield str(folder)
 
 
-def write_synthetic(folder: Path, splits: dict[str, int]) -> None:
+def write_synthetic(folder: Path, splits: Mapping[str, int]) -> None:
     """Writes noise of AV-MNIST's shapes: 28x28 pixels, and half a second to a second at 8 kHz."""
     rng = np.random.default_rng(0)
     modalities = {

@@ -20,12 +20,12 @@ def get_config(method: str = "ume_mma") -> ConfigDict:
 
     config.modalities = ("image", "audio")
     config.inputs.image = tower_config(
-        encoder={"name": "lenet", "channels": 32, "layers": 2},
+        encoder={"name": "lenet", "channels": 8, "layers": 2},
         preprocess={"shift": 3},
     )
     config.inputs.audio = tower_config(
-        encoder={"name": "spectrogram_cnn"},
-        preprocess={"n_mels": 40, "shift": 0.2, "time_mask": 0.1, "freq_mask": 0.1},
+        encoder={"name": "spectrogram_cnn", "channels": (8, 16, 32, 64)},
+        preprocess={"n_mels": 32, "hop_length": 125, "shift": 0.2, "time_mask": 0.1, "freq_mask": 0.1},
         length=8000,
     )
 

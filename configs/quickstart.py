@@ -24,8 +24,8 @@ def get_config(method: str = "ume_mma") -> ConfigDict:
         preprocess={"shift": 1},
     )
     config.inputs.audio = tower_config(
-        encoder={"name": "spectrogram_cnn"},
-        preprocess={"n_mels": 32},
+        encoder={"name": "spectrogram_cnn", "channels": (8, 16, 32)},
+        preprocess={"n_mels": 32, "shift": 0.2, "noise": 0.5, "time_mask": 0.2},
     )
 
     config.unimodal.epochs = 20

@@ -236,7 +236,8 @@ def test_pmap_runs_the_whole_job_and_ends_where_jit_ends(dataset, tmp_path):
         config = small_run.get_config(dataset, parallel=parallel, unimodal__epochs=1, fusion__epochs=1)
         config.unimodal.optimizer = config.fusion.optimizer = "sgd"
         found[parallel] = jax.device_get(train.train(experiment.build(config), tmp_path / parallel).fusion)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found["pmap"], found["jit"])
+    pmap, jit = (np.concatenate([x.ravel() for x in jax.tree.leaves(found[name])]) for name in ("pmap", "jit"))
+    assert np.linalg.norm(pmap - jit) / np.linalg.norm(jit) < 1e-4
 
 
 def test_frozen_encoders_stay_those_of_the_unimodal_stage(dataset, tmp_path):

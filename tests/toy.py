@@ -20,7 +20,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask=None, train=False):
-        x = BatchNorm(axis_name=self.axis_name)(nn.Dense(FEATURES, use_bias=False)(x), mask, train)
+        x = BatchNorm(FEATURES, axis_name=self.axis_name)(nn.Dense(FEATURES, use_bias=False)(x), mask, train)
         return jnp.tanh(x)
 
 

@@ -1,87 +1,181 @@
 """The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
 
+import gc
 import importlib
+import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from absl import flags, logging
-from ml_collections import config_flags
+import absl.logging
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from umemma_jax.errors import UserError
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: configs/<name>.py[:argument].", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and report. Default: runs/<config>.")
-MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "eval", "compare"],
-    "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds.",
-)
-SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1)
+USAGE = "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N]"
+INTERRUPTED = 130  # what shells report of a process that SIGINT ended
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line.
+
+    Attributes:
+      config: the recipe, with the fields that the command line overrides.
+      workdir: folder of checkpoints, metrics and report.
+      mode: `train`, `eval` or `compare`.
+      seeds: runs of each method in mode `compare`.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    mode: str
+    seeds: int
 
 
 def run(argv: Sequence[str]) -> int:
     """Runs main.py with its command line; returns the exit status."""
+    _quiet_orbax()
     try:
-        _parse(argv)
-        return _run(argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command = parse(argv)
+        if command is not None:
+            _run(command, argv)
+        return 0
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues")
+        return INTERRUPTED
+    finally:
+        gc.collect()  # what Orbax left unfinished is destroyed now rather than in a half shut down interpreter
 
 
-def _parse(argv: Sequence[str]) -> None:
-    """Parses flags; what is wrong with them, or in the config file, comes out as one line."""
+def parse(argv: Sequence[str]) -> Command | None:
+    """The command that a command line gives; None where it only asked for help, which is then printed.
+
+    Raises:
+      UserError: what is wrong with a flag, or in the config file.
+    """
+    values = flags.FlagValues()
+    values.set_gnu_getopt()  # flags may come in any order
+    recipe = flags.DEFINE_string("config", None, "Recipe: configs/<name>.py[:argument].", flag_values=values)
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Folder of checkpoints, metrics and report. Default: runs/<config>.", flag_values=values
+    )
+    mode = flags.DEFINE_enum(
+        "mode",
+        "train",
+        ["train", "eval", "compare"],
+        "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds.",
+        flag_values=values,
+    )
+    seeds = flags.DEFINE_integer(
+        "seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1, flag_values=values
+    )
+    help_wanted = flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
-        rest = flags.FLAGS(argv)
-    except UserError:
-        raise
-    # ml_collections reports a misspelt field as AttributeError or KeyError, a wrong type as TypeError or ValueError.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(" ".join(str(error).strip("'\"").split())) from error
-    except FileNotFoundError as error:
-        raise UserError(f"--config: {error.filename} does not exist, see configs/ for the recipes") from error
-    if len(rest) > 1:
-        raise UserError(f"unknown argument '{rest[1]}': flags start with --")
-    if CONFIG.value is None:
+        rest = values(argv, known_only=True)
+    except flags.Error as error:
+        raise UserError(str(error).removeprefix("flag ")) from error
+    if help_wanted.value:
+        print(f"usage: {USAGE}\n{values.module_help(__name__)}")
+        return None
+    if recipe.value is None:
         raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
 
+    # After the flags, so that a typo in them does not wait for JAX.
+    from umemma_jax import config as config_lib
 
-def _run(argv: Sequence[str]) -> int:
-    # After the flags, so that a typo does not wait for JAX.
+    config = config_lib.load(recipe.value)
+    _override(config, rest)
+    config_lib.check(config)
+    file, _, argument = recipe.value.partition(":")
+    name = "_".join(filter(None, (Path(file).stem, argument)))
+    return Command(config, Path(workdir.value or f"runs/{name}"), mode.value, seeds.value)
+
+
+def _override(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Sets the fields that `--config.<field>=<value>` names; there must be nothing else in `argv`."""
+    from umemma_jax import config as config_lib
+
+    for argument in argv[1:]:
+        if found := re.match(r"--?(?:no)?config\.([^=[]+)", argument):
+            config_lib.get(config, found[1])  # raises where there is no such field
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(argv))
+        rest = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"unknown flag --{error.flagname}: usage: {USAGE}") from error
+    except flags.IllegalFlagValueError as error:
+        text = str(error).removeprefix("flag ")
+        kind = type(config_lib.get(config, text.removeprefix("--config.").partition("=")[0])).__name__
+        raise UserError(f"{text}; the field is of type {kind}") from error
+    except (flags.Error, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"--config.<field>: {error}") from error
+    if len(rest) > 1:
+        raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
+
+
+def _run(command: Command, argv: Sequence[str]) -> None:
     from umemma_jax import compare, evaluate, experiment, report, train
 
-    logging.set_verbosity(logging.WARNING)
-    config = CONFIG.value
-    name = Path(flags.FLAGS["config"].config_filename.split(":")[0]).stem
-    workdir = Path(WORKDIR.value or f"runs/{name}")
+    config, workdir = command.config, command.workdir
     if config.data.prepare and not os.path.exists(config.data.dir):
         _prepare(config.data.prep, config.data.dir)
-    if MODE.value == "compare":
-        compare.compare(config, workdir, SEEDS.value)
-        print(f"Comparison: {workdir / 'report'}")
-        return 0
-    built = experiment.build(config)
     try:
-        trained = train.load(built, workdir) if MODE.value == "eval" else train.train(built, workdir)
+        if command.mode == "compare":
+            compare.compare(config, workdir, command.seeds)
+            print(f"Comparison: {workdir / 'report'}")
+            return
+        built = experiment.build(config)
+        trained = train.load(built, workdir) if command.mode == "eval" else train.train(built, workdir)
     except train.Preempted as stop:
         print(f"{stop}; the same command continues")
-        return 0
+        return
     results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     results["timing"]["compilations"] |= trained.compilations
     results["command"] = shlex.join(["python", *argv])
     report.write_report(results, workdir / "report", tables)
     print(report.summary(results))
     print(f"Report: {workdir / 'report'}")
-    return 0
 
 
-def _prepare(module: str, folder: str) -> None:
+def _prepare(command: str, folder: str) -> None:
     """Makes the dataset where it is absent, if its prep module needs nothing but the folder."""
-    importlib.import_module(module).prepare(folder)
+    module, *arguments = command.split() or [""]
+    try:
+        prepare = importlib.import_module(module).prepare
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"config.data.prep: '{module}' is no module with a function prepare ({error})") from error
+    if arguments:
+        raise UserError(
+            f"config.data.prepare: `{command}` needs more than the folder, run `python -m {command} --out={folder}`"
+        )
+    prepare(folder)
+
+
+def _quiet_orbax() -> None:
+    """Keeps Orbax from telling in its own way what it also raises, and what a UserError then says in one line.
+
+    After a failed save or restore it logs tracebacks, and what it left unfinished complains: futures and coroutines
+    when they are destroyed, TensorStore's threads of a closed event loop.
+    """
+    for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
+        logger.addFilter(_not_orbax)
+    sys.unraisablehook = _unless_loop_closed
+
+
+def _not_orbax(record: logging.LogRecord) -> bool:
+    return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
+
+
+def _unless_loop_closed(unraisable: "sys.UnraisableHookArgs") -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)

@@ -1,9 +1,17 @@
-"""The recipe's fields with their defaults, and the checks that need no data.
+"""The recipe: loading it from a config file, its fields with their defaults, and the checks that need no data.
 
-A config file starts from `default_config()` and sets what differs; it is locked, so a misspelt field fails at once.
+A config file starts from `default_config()` and sets what differs. `check` compares it with the defaults, so that a
+misspelt field or a value of a wrong type is named before anything is done with it.
 """
 
-from collections.abc import Mapping
+import inspect
+import math
+import re
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -22,6 +30,9 @@ FREE_TO_CHANGE = (
     "data.prepare",
 )
 
+# Fields whose keys are the user's own.
+OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess")
+
 METHODS = {
     # method: (uni-modal stage, fusion stage, missing augmentation)
     "ume_mma": (True, True, True),
@@ -29,6 +40,54 @@ METHODS = {
     "augmentation": (False, True, True),
     "late_fusion": (False, True, False),
 }
+
+
+def load(recipe: str) -> ConfigDict:
+    """The config of `FILE` or `FILE:ARGUMENT`: what its `get_config()`, or `get_config(ARGUMENT)`, returns.
+
+    Raises:
+      UserError: there is no such file, or its code fails, in which case the line of the file is named.
+    """
+    file, *arguments = recipe.split(":", 1)
+    get_config = _definitions(file).get("get_config")
+    if not callable(get_config):
+        raise UserError(f"{file}: defines no function get_config(), see configs/ for examples")
+    try:
+        inspect.signature(get_config).bind(*arguments)
+    except TypeError as error:
+        raise UserError(
+            f"--config={recipe}: get_config: {error} (an argument follows the file: FILE:ARGUMENT)"
+        ) from None
+    config = _run(file, lambda: get_config(*arguments))
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config() returns {type(config).__name__}: end it with `return config`")
+    return config
+
+
+def _definitions(file: str) -> dict[str, Any]:
+    """The global names of a config file once it has run."""
+    try:
+        source = Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--config={file}: cannot be read ({reason}), see configs/ for the recipes") from error
+    names = {"__name__": Path(file).stem, "__file__": file}
+    _run(file, lambda: exec(compile(source, file, "exec"), names))
+    return names
+
+
+def _run(file: str, code: Callable[[], Any]) -> Any:
+    """Runs the user's code; what it raises comes out as one line with the line of the file."""
+    try:
+        return code()
+    except UserError:
+        raise
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}: mend the line") from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f"{file}, line {lines[-1]}" if lines else file
+        raise UserError(f"{where}: {type(error).__name__}: {error}: mend the line") from error
 
 
 def default_config() -> ConfigDict:
@@ -132,30 +191,104 @@ def method_name(config: ConfigDict) -> str:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, naming the field, where a value cannot be right."""
-    _require(len(config.modalities) >= 2, "modalities", "name at least two")
-    _require(len(set(config.modalities)) == len(config.modalities), "modalities", "a name stands twice")
-    for name in config.modalities:
-        _require(name in config.inputs, f"inputs.{name}", f"missing, though '{name}' is in config.modalities")
-        _require("name" in config.inputs[name].encoder, f"inputs.{name}.encoder.name", "missing: name an encoder")
-    _require(config.fusion.head in fusion.HEADS, "fusion.head", f"use one of {', '.join(fusion.HEADS)}")
-    for field, choices in {
+    """Raises UserError, naming the field, where a field does not exist or a value cannot be right."""
+    _check_fields(config, default_config())
+    for name in config.inputs:
+        _check_fields(config.inputs[name], ConfigDict(tower_config({})), f"inputs.{name}.")
+    _check_modalities(config)
+    choices = {
         "missing.layout": ("random", "stratified"),
         "missing.stand_in": ("zero", "token", "mean"),
         "parallel": ("jit", "pmap"),
         "unimodal.optimizer": ("adamw", "sgd"),
         "fusion.optimizer": ("adamw", "sgd"),
-    }.items():
-        value = _get(config, field)
-        _require(value in choices, field, f"'{value}' is not one of {', '.join(choices)}")
-    for field in ("data.batch_size", "evaluation.batch_size", "evaluation.seeds", "log_every", "checkpoint_every"):
-        _require(_get(config, field) >= 1, field, "must be 1 or more")
-    for field in ("unimodal.epochs", "fusion.epochs"):
-        _require(_get(config, field) >= 0, field, "must be 0 or more")
-    _require(0 <= config.data.validation_share < 1, "data.validation_share", "must be in [0, 1)")
-    _require(0 <= config.dropout < 1, "dropout", "must be in [0, 1)")
-    _require(all(0 <= rate <= 1 for rate in config.evaluation.rates), "evaluation.rates", "must be in [0, 1]")
+        "fusion.head": tuple(fusion.HEADS),
+    }
+    for field, names in choices.items():
+        value = get(config, field)
+        _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
+    _check_ranges(config)
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
+    _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
+
+
+def _check_fields(config: ConfigDict, default: ConfigDict, prefix: str = "") -> None:
+    """Compares names and types with those of the defaults."""
+    for key in config:
+        _require(key in default, f"{prefix}{key}", f"unknown field, there are {', '.join(default)}")
+    for key, standard in default.items():
+        field = f"{prefix}{key}"
+        _require(key in config, field, "missing: start the config from default_config() and tower_config()")
+        value, kind = config[key], type(standard)
+        if not fits(value, kind):
+            raise UserError(f"config.{field}: {value!r} is not of type {kind.__name__}, such as {standard!r}")
+        if isinstance(standard, ConfigDict) and key not in OPEN_FIELDS:
+            _check_fields(value, standard, f"{field}.")
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type, given as an annotation; True where the annotation does not say."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (int, bool, str):
+        return type(value) is kind
+    if kind in (tuple, ConfigDict):
+        return isinstance(value, (list, tuple) if kind is tuple else ConfigDict)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(fits(item, arguments[0]) for item in value)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _check_modalities(config: ConfigDict) -> None:
+    names = config.modalities
+    _require(all(isinstance(name, str) for name in names), "modalities", f"{names} are not all names")
+    _require(len(names) >= 2, "modalities", f"{tuple(names)}: name at least two")
+    _require(len(set(names)) == len(names), "modalities", "a name stands twice")
+    for name in names:
+        _require(name in config.inputs, f"inputs.{name}", f"missing, though '{name}' is in config.modalities")
+        encoder = config.inputs[name].encoder.get("name")
+        valid = isinstance(encoder, str) and re.fullmatch(r"\w+(\.\w+)*", encoder)
+        _require(bool(valid), f"inputs.{name}.encoder.name", f"{encoder!r}: name an encoder, or a module of your own")
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    whole = {
+        "seed": 0,
+        "data.batch_size": 1,
+        "data.threads": 0,
+        "evaluation.batch_size": 1,
+        "evaluation.seeds": 1,
+        "log_every": 1,
+        "checkpoint_every": 1,
+        "keep_checkpoints": 1,
+        **{f"{stage}.epochs": 0 for stage in ("unimodal", "fusion")},
+        **{f"inputs.{name}.length": 0 for name in config.inputs},
+    }
+    for field, least in whole.items():
+        value = get(config, field)
+        _require(least <= value < 2**31, field, f"{value} must be {least} or more, and fit into 31 bits")
+    shares = ["data.validation_share", "dropout"]
+    positive = []
+    for stage in ("unimodal", "fusion"):
+        shares += [f"{stage}.label_smoothing", f"{stage}.momentum"]
+        positive += [f"{stage}.learning_rate", f"{stage}.clip"]
+    for field in shares:
+        _require(0 <= get(config, field) < 1, field, f"{get(config, field)} must be in [0, 1)")
+    for field in positive:
+        value = get(config, field)
+        _require(0 < value < math.inf, field, f"{value} must be above 0, and finite")
+    for field in ("unimodal.warmup", "fusion.warmup"):
+        _require(0 <= get(config, field) <= 1, field, f"{get(config, field)} must be in [0, 1]")
+    scales = [f"inputs.{name}.learning_rate_scale" for name in config.inputs]
+    for field in ("unimodal.weight_decay", "fusion.weight_decay", *scales):
+        value = get(config, field)
+        _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")
+    rates = config.evaluation.rates
+    valid = len(rates) > 0 and all(fits(rate, float) and 0 <= rate <= 1 for rate in rates)
+    _require(valid, "evaluation.rates", f"{rates} must be numbers in [0, 1], at least one")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -172,10 +305,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _get(config: ConfigDict, field: str) -> Any:
+def get(config: ConfigDict, field: str) -> Any:
+    """The value of a field such as `data.batch_size`. Raises UserError where there is none."""
+    value, path = config, "config"
     for key in field.split("."):
-        config = config[key]
-    return config
+        if not isinstance(value, ConfigDict) or key not in value:
+            known = ", ".join(value) if isinstance(value, ConfigDict) else "no fields"
+            raise UserError(f"config.{field}: unknown field, {path} has {known}")
+        value, path = value[key], f"{path}.{key}"
+    return value
 
 
 def _require(condition: bool, field: str, remedy: str) -> None:

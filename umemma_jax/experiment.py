@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import preprocess
+from umemma_jax import missing, preprocess
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
@@ -75,13 +75,19 @@ def build(config: ConfigDict) -> Experiment:
     mesh = make_mesh()
     check_batch_size(config.data.batch_size, mesh, "data.batch_size")
     check_batch_size(config.evaluation.batch_size, mesh, "evaluation.batch_size")
-    dataset = open_dataset(config.data.dir, prep=f"python -m {config.data.prep} --out={config.data.dir}")
+    missing.policy_from_config(config.missing, tuple(config.modalities))
+    prep = f"python -m {config.data.prep} --out={config.data.dir}" if config.data.prep else None
+    dataset = open_dataset(config.data.dir, prep=prep)
     _check_dataset(config, dataset)
-    lengths = {m: t.length for m, t in config.inputs.items() if m in config.modalities and t.get("length")}
+    lengths = {m: config.inputs[m].length for m in config.modalities if config.inputs[m].length}
+    towers = tuple(_tower(config, dataset, name) for name in config.modalities)
+    for tower in towers:
+        _check_tower(tower, config, dataset, lengths.get(tower.name))
     train_rows, validation = _split(config, dataset)
+    _check_train_rows(config, train_rows, mesh)
     means = _mean_inputs(config, dataset, lengths) if config.missing.stand_in == "mean" else {}
     model = LateFusion(
-        towers=tuple(_tower(config, dataset, name) for name in config.modalities),
+        towers=towers,
         num_classes=len(dataset.info.classes),
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
@@ -105,35 +111,51 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
                 f"config.data.{field}: '{config.data[field]}' is not a split of {dataset.path} "
                 f"(it has {', '.join(info.splits)})"
             )
+        if used:
+            dataset.source(config.data[field])  # raises where a shard is truncated
     if info.multi_label:
         raise UserError(f"{dataset.path}: multi-label datasets are not supported yet")
 
 
 def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str, np.ndarray]]:
     """Rows to train on, and the rows and their split that choose the best epoch."""
-    data = config.data
-    labels = dataset.source(data.train_split).labels()
+    data, source = config.data, dataset.source(config.data.train_split)
     if data.validation_split:
         validation = np.arange(len(dataset.source(data.validation_split)))
-        return np.arange(len(labels)), (data.validation_split, validation)
+        return np.arange(len(source)), (data.validation_split, validation)
     if not data.validation_share:
-        return np.arange(len(labels)), (data.train_split, np.arange(0))
-    train_rows, validation = split_rows(labels, data.validation_share, config.seed)
+        return np.arange(len(source)), (data.train_split, np.arange(0))
+    train_rows, validation = split_rows(source.labels(), data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
+
+
+def _check_train_rows(config: ConfigDict, rows: np.ndarray, mesh: Mesh) -> None:
+    largest = len(rows) // mesh.size * mesh.size
+    if not largest:
+        raise UserError(f"config.data.dir: {len(rows)} training examples are too few for {mesh.size} devices")
+    if config.data.batch_size > largest:
+        raise UserError(
+            f"config.data.batch_size = {config.data.batch_size}: there are only {len(rows)} training examples "
+            f"(without those for validation), use {largest} or less"
+        )
 
 
 def _tower(config: ConfigDict, dataset: Dataset, name: str) -> Tower:
     recipe, modality = config.inputs[name], dataset.info.modalities[name]
     arguments = recipe.encoder.to_dict()
-    encoder_class = load_encoder(arguments.pop("name"))
-    fields = {field.name for field in dataclasses.fields(encoder_class)} - {"parent", "name"}
-    for key in arguments:
-        if key not in fields:
-            raise UserError(
-                f"config.inputs.{name}.encoder.{key}: unknown, {recipe.encoder.name} takes "
-                f"{', '.join(sorted(fields - {'axis_name'}))}"
-            )
-    if config.parallel == "pmap" and "axis_name" in fields:
+    field = f"config.inputs.{name}.encoder"
+    try:
+        encoder_class = load_encoder(arguments.pop("name"))
+    except UserError as error:
+        raise UserError(f"{field}.name: {error}") from error
+    known = {f.name: f.type for f in dataclasses.fields(encoder_class) if f.name not in ("parent", "name", "axis_name")}
+    for key, value in arguments.items():
+        if key not in known:
+            raise UserError(f"{field}.{key}: unknown, {recipe.encoder.name} takes {', '.join(sorted(known))}")
+        if not config_lib.fits(value, known[key]):
+            kind = getattr(known[key], "__name__", known[key])
+            raise UserError(f"{field}.{key}: {value!r} is not of type {kind}")
+    if config.parallel == "pmap" and hasattr(encoder_class, "axis_name"):
         arguments["axis_name"] = AXIS
     return Tower(
         name=name,
@@ -141,6 +163,35 @@ def _tower(config: ConfigDict, dataset: Dataset, name: str) -> Tower:
         encoder=functools.partial(encoder_class, **arguments),
         frozen=recipe.frozen,
     )
+
+
+def _check_tower(tower: Tower, config: ConfigDict, dataset: Dataset, length: int | None) -> None:
+    """Traces a tower on the shapes of one example: values that are each of the right type may not go together."""
+    field, name = f"config.inputs.{tower.name}", config.inputs[tower.name].encoder.name
+    try:
+        raw = codec(dataset.info.modalities[tower.name], length).decode([None])
+    except ValueError as error:
+        raise UserError(f"{field}.length: {error}") from error
+    try:
+        x = jax.eval_shape(tower.preprocess, raw)
+    except Exception as error:
+        raise UserError(f"{field}.preprocess: its values do not go together ({_first_line(error)})") from error
+
+    def features(x: jax.Array) -> jax.Array:
+        return tower.encoder().init_with_output(jax.random.key(0), x, train=False)[0]
+
+    try:
+        shape = jax.eval_shape(features, x).shape
+    except Exception as error:
+        if "." in name:
+            raise  # a module of the user's own, who needs the traceback
+        raise UserError(f"{field}.encoder: {name} fails on inputs of shape {x.shape} ({_first_line(error)})") from error
+    if len(shape) != 2 or not all(shape):
+        raise UserError(f"{field}.encoder: {name} gives features of shape {shape} instead of [B, D]")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _mean_inputs(config: ConfigDict, dataset: Dataset, lengths: dict[str, int]) -> dict[str, PyTree]:

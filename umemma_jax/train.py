@@ -1,5 +1,6 @@
 """The stages of training and their loop: resumable at any step, bit for bit."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
@@ -28,6 +30,8 @@ from umemma_jax.steps import StageSpec, TrainState
 
 PyTree = Any
 STAGES = ("unimodal", "fusion")
+
+_norm = jax.jit(optax.tree.norm)
 
 
 class Preempted(Exception):
@@ -215,20 +219,14 @@ def _run_stage(
                     state = validate(state, step, step // epoch_steps, progress)
                 stopping = stop()
                 if step % config.checkpoint_every == 0 or step == total or stopping:
-                    _finite(values, name, step, workdir)
-                    _save(checkpoints, step, state, batches)
+                    norm = _norm((state.params, state.batch_stats))
+                    _finite({**values, "norm of the parameters": norm}, name, step, workdir)
+                    checkpoints.save(step, state, batches)
                 if stopping:
                     checkpoints.wait()
                     raise Preempted(f"stage {name}: saved at step {step} of {total}")
         checkpoints.wait()
     return state, traced.traces
-
-
-def _save(checkpoints: Checkpoints, step: int, state: TrainState, batches: Any) -> None:
-    try:
-        checkpoints.save(step, state, batches)
-    except OSError as error:
-        raise UserError(f"checkpoint of step {step} cannot be written: {error}") from error
 
 
 def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -> dict[str, float]:
@@ -237,7 +235,7 @@ def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -
     for key, number in numbers.items():
         if not math.isfinite(number):
             raise UserError(
-                f"stage {name}, step {step}: {key} is {number}. The last good checkpoint is kept in "
+                f"stage {name}, step {step}: {key} is {number}. The last good checkpoint, if any, is kept in "
                 f"{workdir}/checkpoints/{name}; lower config.{name}.learning_rate or config.{name}.clip and "
                 "start in a new workdir"
             )
@@ -283,24 +281,31 @@ def claim_workdir(config: ConfigDict, dataset_fingerprint: str, workdir: Path) -
       UserError: the workdir cannot be written, or belongs to a run with another config.
     """
     record = json.loads(json.dumps({"config": config.to_dict(), "dataset": dataset_fingerprint}))
-    path = workdir / "config.json"
+    path, temporary = workdir / "config.json", workdir / ".config.json.partial"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
             os.replace(temporary, path)
             return
         known = json.loads(path.read_text())
+        changed = config_lib.differences(known["config"], record["config"])
+        if known["dataset"] != record["dataset"]:
+            changed.append("dataset.json")
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be written: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): remove it or use another --workdir") from error
-    changed = config_lib.differences(known["config"], record["config"])
-    if known["dataset"] != record["dataset"]:
-        changed.append("dataset.json")
-    if changed:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UserError(
-            f"--workdir={workdir} holds a run of another config ({'; '.join(changed)}): "
+            f"--workdir={workdir} cannot be written ({error.strerror}): make room or choose another --workdir"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it if this is the config that was trained there, "
+            "or use another --workdir"
+        ) from error
+    if changed:
+        shown = "; ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        raise UserError(
+            f"--workdir={workdir} holds a run of another config ({shown}): "
             "use another --workdir, or the same config"
         )

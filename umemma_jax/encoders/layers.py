@@ -30,6 +30,7 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
 
     def setup(self) -> None:
+        """Makes parameters and running statistics, [C] each."""
         shape = (self.features,)
         self.scale = self.param("scale", nn.initializers.ones, shape)
         self.bias = self.param("bias", nn.initializers.zeros, shape)

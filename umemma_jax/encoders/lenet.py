@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from umemma_jax.encoders.layers import ConvNormPool
+from umemma_jax.errors import UserError
 
 
 class Model(nn.Module):
@@ -30,11 +31,12 @@ class Model(nn.Module):
         Rows that mask [B] leaves out do not count in batch statistics.
 
         Raises:
-          ValueError: the input is too small to be halved `layers + 1` times.
+          UserError: the input is too small to be halved `layers + 1` times.
         """
         x = x[..., None] if x.ndim == 3 else x
         if min(x.shape[1:3]) >> (self.layers + 1) == 0:
-            raise ValueError(f"{x.shape[1]}x{x.shape[2]} inputs cannot be halved {self.layers + 1} times: fewer layers")
+            size = f"{x.shape[1]}x{x.shape[2]}"
+            raise UserError(f"encoder lenet: {size} inputs cannot be halved {self.layers + 1} times, lower `layers`")
         for layer in range(self.layers + 1):
             x = ConvNormPool(
                 features=self.channels << layer,

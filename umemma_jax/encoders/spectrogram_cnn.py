@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax.encoders.layers import ConvNormPool
+from umemma_jax.errors import UserError
 
 
 class Model(nn.Module):
@@ -27,10 +28,14 @@ class Model(nn.Module):
         Rows that mask [B] leaves out do not count in batch statistics.
 
         Raises:
-          ValueError: the spectrogram is too small to be halved by every block.
+          UserError: the spectrogram is too small to be halved by every block.
         """
         if min(x.shape[1:]) >> len(self.channels) == 0:
-            raise ValueError(f"{x.shape[1]}x{x.shape[2]} spectrograms cannot be halved {len(self.channels)} times")
+            size = f"{x.shape[1]}x{x.shape[2]}"
+            raise UserError(
+                f"encoder spectrogram_cnn: {size} spectrograms cannot be halved {len(self.channels)} times, "
+                "shorten `channels`"
+            )
         x = x[..., None]
         for block, channels in enumerate(self.channels):
             x = ConvNormPool(channels, dtype=self.dtype, axis_name=self.axis_name, name=f"block{block}")(x, mask, train)

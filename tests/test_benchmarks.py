@@ -1,0 +1,89 @@
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import timing, workload
+from umemma_jax.data.dataset import open_dataset
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(name, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("train_step", ["random layout", "stratified layout", "without augmentation"]),
+        ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation"]),
+        ("pipeline", ["pipeline", "step", "training"]),
+    ],
+)
+def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(name, rows):
+    done = run(name, "--quick", "--config=tests/small_run.py:replaced")  # the argument is its data folder
+    assert done.returncode == 0, done.stderr
+    title, header, rule, *table, machine = filter(None, done.stdout.splitlines())
+    assert "medians" in title and set(rule) == {"-", " "}
+    assert [next(name for name in rows if line.startswith(name)) for line in table] == rows
+    assert all(len(line) == len(rule) for line in (header, *table))  # numbers are right-aligned
+    assert "jax" in machine and "cores" in machine and "backend" in machine
+
+
+def test_mistake_on_the_command_line_is_one_line_and_status_1(tmp_path):
+    done = run("pipeline", f"--data={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
+
+
+def test_runs_take_turns_after_a_warm_up_each_first_once_per_cycle():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) or jnp.zeros(()) for name in "abc"}
+    seconds = timing.interleaved(runs, seconds=0)
+    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
+    assert [len(values) for values in seconds.values()] == [timing.MIN_ROUNDS] * 3
+    assert all((values > 0).all() for values in seconds.values())
+
+
+def test_what_a_run_returns_is_waited_for():
+    class Pending:
+        waited = 0
+
+        def block_until_ready(self):
+            self.waited += 1
+
+    pending = Pending()
+    timing.seconds_of(lambda: {"loss": pending})
+    assert pending.waited == 1
+
+
+def test_table_is_aligned_and_names_the_machine(capsys):
+    timing.print_table("Speed", ("", "ms"), [("one", "1.5"), ("another", "10.0")])
+    assert capsys.readouterr().out == (
+        f"\nSpeed\n\n           ms\n-------  ----\none       1.5\nanother  10.0\n\n{timing.machine()}\n"
+    )
+
+
+def test_synthetic_data_is_a_dataset_of_av_mnist_s_shapes_and_is_gone_afterwards():
+    with workload.data_folder(None, {"train": 12, "test": 5}) as folder:
+        info = open_dataset(folder).info
+        assert {name: split.examples for name, split in info.splits.items()} == {"train": 12, "test": 5}
+        assert info.modalities["image"].shape == (28, 28, 1) and 4000 <= info.modalities["audio"].max_samples <= 8000
+    assert not pathlib.Path(folder).exists()
+
+
+def test_given_data_is_left_alone(tmp_path):
+    with workload.data_folder(str(tmp_path), {}) as folder:
+        assert folder == str(tmp_path)
+    assert tmp_path.exists()
+
+
+def test_recipes_load_with_their_argument():
+    assert workload.load_config("configs/quickstart.py:late_fusion").unimodal.epochs == 0
+    assert workload.load_config("benchmarks/multibench.py").data.batch_size == 40
