@@ -7,7 +7,7 @@ python main.py --config=configs/av_mnist.py --config.data.dir=DIR --workdir=DIR 
 
 import sys
 
-from umemma_jax.cli import run
+from umemma_jax.cli import main
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv))
+    main(sys.argv)

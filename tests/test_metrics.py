@@ -26,7 +26,9 @@ def test_sums_of_parts_add_up_to_the_whole():
     label, predicted = rng.integers(3, size=(2, 40))
     weight = np.ones(40, np.float32)
     whole = metrics.class_sums(predicted, label, weight, 3)
-    parts = [metrics.class_sums(predicted[i : i + 13], label[i : i + 13], weight[i : i + 13], 3) for i in (0, 13, 26, 39)]
+    parts = [
+        metrics.class_sums(predicted[i : i + 13], label[i : i + 13], weight[i : i + 13], 3) for i in (0, 13, 26, 39)
+    ]
     jax.tree.map(lambda total, *each: np.testing.assert_array_equal(total, sum(each)), whole, *parts)
 
 

@@ -92,7 +92,14 @@ def uninterrupted(recipe, dataset, tmp_path_factory):
 @pytest.mark.slow
 def test_killed_at_several_moments_of_both_stages_ends_bit_for_bit_the_same(recipe, dataset, uninterrupted, tmp_path):
     workdir = tmp_path / "killed"
-    for stage, step in (("unimodal", 1), ("unimodal", 7), ("unimodal", 20), ("fusion", 2), ("fusion", 9), ("fusion", 18)):
+    for stage, step in (
+        ("unimodal", 1),
+        ("unimodal", 7),
+        ("unimodal", 20),
+        ("fusion", 2),
+        ("fusion", 9),
+        ("fusion", 18),
+    ):
         process = start(recipe, workdir)
         wait_for(process, workdir, stage, step)
         process.kill()
@@ -106,7 +113,10 @@ def test_killed_at_several_moments_of_both_stages_ends_bit_for_bit_the_same(reci
     reports = [json.loads((path / "report" / "report.json").read_text()) for path in (workdir, whole)]
     assert reports[0]["patterns"] == reports[1]["patterns"]
     logged = [
-        [(r["stage"], r["step"], r.get("loss")) for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())]
+        [
+            (r["stage"], r["step"], r.get("loss"))
+            for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+        ]
         for path in (workdir, whole)
     ]
     assert logged[0] == logged[1]

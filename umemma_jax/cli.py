@@ -1,6 +1,6 @@
 """The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
 
-import gc
+import contextlib
 import importlib
 import logging
 import os
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import absl.logging
 from absl import flags
@@ -38,8 +39,20 @@ class Command:
     seeds: int
 
 
+def main(argv: Sequence[str]) -> NoReturn:
+    """Runs main.py with its command line, and ends the process.
+
+    Without the interpreter's shutdown: after an error or Ctrl-C, XLA may still be compiling in a thread and Orbax have
+    unfinished coroutines; the one would crash then, the other complain.
+    """
+    status = run(argv)
+    with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
+        sys.stdout.flush()
+    os._exit(status)
+
+
 def run(argv: Sequence[str]) -> int:
-    """Runs main.py with its command line; returns the exit status."""
+    """Does what the command line says; returns the exit status."""
     _quiet_orbax()
     try:
         command = parse(argv)
@@ -52,8 +65,6 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues")
         return INTERRUPTED
-    finally:
-        gc.collect()  # what Orbax left unfinished is destroyed now rather than in a half shut down interpreter
 
 
 def parse(argv: Sequence[str]) -> Command | None:

@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import flax.struct
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from umemma_jax import metrics, missing
+from umemma_jax import __version__, metrics, missing
 from umemma_jax.config import method_name
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion
@@ -262,6 +262,7 @@ def evaluate(
         "missing_rates": cells,
         "naturally_missing": {m: examples - present[m] for m in experiment.modalities},
         "definitions": DEFINITIONS,
+        "versions": {"umemma_jax": __version__, "jax": jax.__version__, "flax": flax.__version__},
         "timing": {
             "first_pass_and_grid_seconds": start - compile_start,  # with compilation
             "encoder_pass_seconds": encoded_at - start,

@@ -7,6 +7,7 @@ does not depend on the batch around it. Strength 0 turns an augmentation off.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -244,7 +245,7 @@ class Audio:
         return mels
 
     def _log_mel(self, samples: jax.Array) -> jax.Array:
-        """Waveforms [B, S] -> [B, T, F]."""
+        """Waveforms [B, S] -> [B, T, F], `log(x + floor) - log(floor)`, so that silence is exactly 0."""
         size = samples.shape[1]
         frames = -(-size // self.hop_length)
         covered = (frames - 1) * self.hop_length + self.win_length
@@ -255,14 +256,14 @@ class Audio:
         cut = samples[:, starts + np.arange(self.win_length)] * window[None, None]
         spectrum = jnp.fft.rfft(cut, self.n_fft or self.win_length)
         power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-        return jnp.log(jnp.matmul(power, self._filters(), precision="highest") + self.floor)
+        return jnp.log1p(jnp.matmul(power, self._filters(), precision="highest") / self.floor)
 
     def _normalised(self, mels: jax.Array, length: jax.Array) -> jax.Array:
         """[B, T, F], 0 in the frames that are not valid."""
         _, frames, bins = mels.shape
         valid = (jnp.arange(frames)[None] * self.hop_length < length[:, None])[..., None]
         if self.normalise == "fixed":
-            return jnp.where(valid, (mels - self.mean) / self.std, 0)
+            return jnp.where(valid, (mels + (math.log(self.floor) - self.mean)) / self.std, 0)
         values = jnp.maximum(valid.sum(axis=(1, 2), keepdims=True) * bins, 1)
         mean = jnp.where(valid, mels, 0).sum(axis=(1, 2), keepdims=True) / values
         centred = jnp.where(valid, mels - mean, 0)

@@ -197,7 +197,9 @@ def _run_stage(
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
     state = _place(steps.init_state(spec, variables), experiment)
-    train_step, traced = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+    train_step, traced = sharding.compile_step(
+        steps.make_step(spec, experiment.means), experiment.mesh, config.parallel
+    )
     validate = _validation(experiment) if name == "unimodal" else None
     batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints) as checkpoints:
@@ -206,9 +208,7 @@ def _run_stage(
             state = checkpoints.restore(first, state, batches)
         if first == total:
             return state, 0
-        with Progress(
-            workdir, name, total, first, config.data.batch_size, active=jax.process_index() == 0
-        ) as progress:
+        with Progress(workdir, name, total, first, config.data.batch_size, active=jax.process_index() == 0) as progress:
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
                 state, values = train_step(state, batch)
@@ -306,6 +306,5 @@ def claim_workdir(config: ConfigDict, dataset_fingerprint: str, workdir: Path) -
     if changed:
         shown = "; ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
         raise UserError(
-            f"--workdir={workdir} holds a run of another config ({shown}): "
-            "use another --workdir, or the same config"
+            f"--workdir={workdir} holds a run of another config ({shown}): use another --workdir, or the same config"
         )

@@ -1,0 +1,29 @@
+"""README's code runs as it stands there."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umemma_jax.data.dataset import open_dataset
+
+README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text()
+ENCODER, DATASET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_encoder_keeps_the_contract():
+    names = {}
+    exec(ENCODER, names)
+    model, x = names["Model"](width=5), jnp.ones((3, 4, 4, 1))
+    variables = model.init(jax.random.key(0), x)
+    assert model.apply(variables, x, mask=jnp.ones(3, bool), train=True).shape == (3, 5)
+
+
+def test_the_dataset_is_written_and_lacks_what_was_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(DATASET, {"pixels": np.zeros((28, 28, 1), np.uint8), "samples": np.ones(800, np.int16)})
+    source = open_dataset("DATA").source("train")
+    np.testing.assert_array_equal(source.present(("image", "audio")), [[True, True], [False, True]])
+    np.testing.assert_array_equal(source.labels(), [0, 1])
