@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.inputs.image = tower_config({"name": "lenet", "channels": 6, "layers": 3})
     config.inputs.audio = tower_config(
         {"name": "lenet", "channels": 6, "layers": 5},
-        {"n_mels": SIDE, "hop_length": HOP},
+        {"n_mels": SIDE, "hop_length": HOP, "n_fft": 512},
         length=SIDE * HOP,
     )
     return config

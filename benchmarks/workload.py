@@ -18,6 +18,7 @@ from umemma_jax import sharding, steps, train
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
+from umemma_jax.memory import keep_freed_memory
 
 PyTree = Any
 CLASSES = 10
@@ -28,6 +29,7 @@ SAMPLES = 8000
 
 def run(main: Callable[[], None]) -> None:
     """Runs a benchmark; a user's mistake ends it with one line and exit status 1."""
+    keep_freed_memory()  # as a training run does
     try:
         main()
     except (UserError, OSError) as error:

@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -56,9 +57,7 @@ def run(argv: Sequence[str]) -> int:
     _quiet_orbax()
     try:
         command = parse(argv)
-        if command is not None:
-            _run(command, argv)
-        return 0
+        return 0 if command is None else _run(command, argv)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
@@ -100,8 +99,8 @@ def parse(argv: Sequence[str]) -> Command | None:
     if recipe.value is None:
         raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
 
-    # After the flags, so that a typo in them does not wait for JAX.
-    from umemma_jax import config as config_lib
+    with _uninterrupted():  # after the flags, so that a typo in them does not wait for JAX
+        from umemma_jax import config as config_lib
 
     config = config_lib.load(recipe.value)
     _override(config, rest)
@@ -134,8 +133,9 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
         raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
 
 
-def _run(command: Command, argv: Sequence[str]) -> None:
-    from umemma_jax import compare, evaluate, experiment, report, train
+def _run(command: Command, argv: Sequence[str]) -> int:
+    with _uninterrupted():
+        from umemma_jax import compare, evaluate, experiment, report, train
 
     config, workdir = command.config, command.workdir
     if config.data.prepare and not os.path.exists(config.data.dir):
@@ -144,18 +144,29 @@ def _run(command: Command, argv: Sequence[str]) -> None:
         if command.mode == "compare":
             compare.compare(config, workdir, command.seeds)
             print(f"Comparison: {workdir / 'report'}")
-            return
+            return 0
         built = experiment.build(config)
         trained = train.load(built, workdir) if command.mode == "eval" else train.train(built, workdir)
+        results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+        results["timing"]["compilations"] |= trained.compilations
+        results["command"] = shlex.join(["python", *argv])
+        report.write_report(results, workdir / "report", tables)
+        print(report.summary(results))
+        print(f"Report: {workdir / 'report'}")
+        return 0
     except train.Preempted as stop:
         print(f"{stop}; the same command continues")
-        return
-    results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
-    results["timing"]["compilations"] |= trained.compilations
-    results["command"] = shlex.join(["python", *argv])
-    report.write_report(results, workdir / "report", tables)
-    print(report.summary(results))
-    print(f"Report: {workdir / 'report'}")
+        return INTERRUPTED if stop.signal == signal.SIGINT else 0
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts Ctrl-C off until the end: JAX's extension modules do not survive it while they load."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _prepare(command: str, folder: str) -> None:

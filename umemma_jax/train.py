@@ -7,8 +7,7 @@ import json
 import math
 import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,15 @@ _norm = jax.jit(optax.tree.norm)
 
 
 class Preempted(Exception):
-    """The process was asked to end (SIGTERM) and its state is saved."""
+    """The process was asked to end, and its state is saved.
+
+    Attributes:
+      signal: what asked it to: SIGTERM, or SIGINT (Ctrl-C).
+    """
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +67,12 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
 
     Raises:
       UserError: among others, a loss that is not finite, or a workdir of another config.
-      Preempted: after SIGTERM, once the state is saved.
+      Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     """
     claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
-    stop = _stop_on_sigterm()
-    trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # all is saved
+    with _signals() as stop:
+        trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
+    signal.signal(signal.SIGTERM, _all_is_saved)
     return trained
 
 
@@ -190,7 +197,7 @@ def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: P
 
 
 def _run_stage(
-    experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], bool]
+    experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], signal.Signals | None]
 ) -> tuple[TrainState, int]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config = experiment.config
@@ -224,7 +231,7 @@ def _run_stage(
                     checkpoints.save(step, state, batches)
                 if stopping:
                     checkpoints.wait()
-                    raise Preempted(f"stage {name}: saved at step {step} of {total}")
+                    raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
         checkpoints.wait()
     return state, traced.traces
 
@@ -264,11 +271,32 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
     return validate
 
 
-def _stop_on_sigterm() -> Callable[[], bool]:
-    """Says whether SIGTERM has come since this call."""
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Takes note of SIGTERM and Ctrl-C, and says which has come; a second Ctrl-C does not wait for the step to end.
+
+    A KeyboardInterrupt can go unheeded: raised inside a callback of the garbage collector, it is only reported.
+    """
     received = []
-    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    return lambda: bool(received)
+
+    def note(number: int, frame: object) -> None:
+        received.append(signal.Signals(number))
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    noted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background jobs
+        noted.append(signal.SIGINT)
+    previous = {number: signal.signal(number, note) for number in noted}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _all_is_saved(number: int, frame: object) -> None:
+    raise Preempted("all stages are finished and saved", signal.Signals(number))
 
 
 # The workdir.

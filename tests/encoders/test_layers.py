@@ -68,6 +68,25 @@ def test_convolution_by_windows_and_its_gradients_are_those_of_xla(size, height,
     assert_trees_close(ours, xla)
 
 
+@pytest.mark.parametrize("shape", [(8, 6, 3), (7, 6, 3)], ids=["by windows", "odd size"])
+def test_a_batch_that_is_spread_over_devices_stays_where_it_is(shape):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    layer = ConvNormPool(4)
+    x, mask = jax.device_put((normal(16, *shape), np.arange(16) < 13), spread)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
+
+    def loss(params, x):
+        y, _ = layer.apply({**variables, "params": params}, x, mask, True, mutable=["batch_stats"])
+        return jnp.square(y).sum()
+
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(variables["params"], x).compile().as_text()
+    assert "all-reduce" in program  # of sums only
+    assert "all-gather" not in program
+    assert "all-to-all" not in program
+    assert "collective-permute" not in program
+
+
 # --- batch norm -------------------------------------------------------------------------------------------------------
 
 

@@ -144,8 +144,31 @@ def conv_by_windows(x: jax.Array, kernel: jax.Array) -> jax.Array:
     kernel = jnp.stack([jnp.pad(kernel, shift) for shift in shifts])
     kernel = kernel.reshape(4, taps, 2, taps, 2, channels, features).transpose(0, 6, 1, 3, 2, 4, 5)
 
-    y = kernel.reshape(4 * features, -1) @ x.reshape(-1, rows * columns * batch)
+    y = mix(kernel.reshape(4 * features, -1), x.reshape(-1, rows, columns, batch))
     return y.reshape(4, features, rows, columns, batch)
+
+
+@jax.custom_vjp
+def mix(matrix: jax.Array, x: jax.Array) -> jax.Array:
+    """Matrix product along the leading axis, [P, N] and [N, ...] -> [P, ...].
+
+    The other axes are not merged into one, so that a batch among them can be spread over devices and stay where it is.
+    JAX's own gradient of such a product ends in a transpose of the largest array here; this one does not.
+    """
+    return jnp.tensordot(matrix, x, axes=1)
+
+
+def _mix_forward(matrix: jax.Array, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return mix(matrix, x), (matrix, x)
+
+
+def _mix_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    matrix, x = residuals
+    others = tuple(range(1, x.ndim))
+    return jnp.tensordot(gradient, x, axes=(others, others)), mix(matrix.T, gradient)
+
+
+mix.defvjp(_mix_forward, _mix_backward)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
