@@ -36,8 +36,9 @@ class Checkpoints:
             read_only=reading,
             create=not reading,
             save_interval_steps=0 if reading else 1,
-            cleanup_tmp_directories=not reading,
         )
+        if not reading:
+            self._remove_unfinished()
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
@@ -93,12 +94,17 @@ class Checkpoints:
 
     def _not_written(self, error: Exception) -> UserError:
         """What to say of a failed save, of which nothing is left."""
-        for unfinished in self._folder.glob("*.orbax-checkpoint-tmp"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        self._remove_unfinished()
         return UserError(
             f"{self._folder}: a checkpoint cannot be written ({_reason(error)}): make room, or make the folder "
             f"writable, and the same command continues from {self._newest()}"
         )
+
+    def _remove_unfinished(self) -> None:
+        """Removes what a failed save or a killed process left; nothing else is being written."""
+        if jax.process_index() == 0:
+            for unfinished in self._folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
 
     def _newest(self, before: float = float("inf")) -> str:
         steps = [int(path.name) for path in self._folder.glob("[0-9]*") if path.name.isdecimal()]

@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from umemma_jax.errors import UserError
+from umemma_jax.memory import keep_freed_memory
 
 USAGE = "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N]"
 INTERRUPTED = 130  # what shells report of a process that SIGINT ended
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> NoReturn:
     Without the interpreter's shutdown: after an error or Ctrl-C, XLA may still be compiling in a thread and Orbax have
     unfinished coroutines; the one would crash then, the other complain.
     """
+    keep_freed_memory()
     status = run(argv)
     with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
         sys.stdout.flush()

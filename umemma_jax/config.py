@@ -28,6 +28,8 @@ FREE_TO_CHANGE = (
     "data.dir",
     "data.prep",
     "data.prepare",
+    "data.threads",
+    "data.cache_megabytes",
 )
 
 # Fields whose keys are the user's own.
@@ -107,6 +109,7 @@ def default_config() -> ConfigDict:
                 "test_split": "test",
                 "batch_size": 64,  # over all devices
                 "threads": 1,
+                "cache_megabytes": 512,  # a training split no larger than this, decoded, is held in memory
             },
             "unimodal": stage_config(),
             "fusion": {**stage_config(), "head": "linear"},
@@ -259,6 +262,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "seed": 0,
         "data.batch_size": 1,
         "data.threads": 0,
+        "data.cache_megabytes": 0,
         "evaluation.batch_size": 1,
         "evaluation.seeds": 1,
         "log_every": 1,

@@ -91,7 +91,7 @@ def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, flo
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=stage.learning_rate,
-        warmup_steps=round(stage.warmup * total_steps),
+        warmup_steps=min(round(stage.warmup * total_steps), total_steps - 1),
         decay_steps=total_steps,
     )
 

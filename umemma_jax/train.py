@@ -169,6 +169,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         process_count=jax.process_count(),
         arrange=arrange,
         threads=config.data.threads,
+        cache_bytes=config.data.cache_megabytes << 20,
     )
 
 

@@ -15,6 +15,8 @@ from tests.data.conftest import MODALITIES, make_examples, write_dataset
 from tests.data.test_source import replace_records
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.pipeline import (
+    BatchReader,
+    CachedReader,
     TrainOrder,
     eval_batches,
     split_rows,
@@ -364,3 +366,32 @@ def test_split_fraction():
 
 def test_all_modalities_are_in_the_fixture():
     assert set(NAMES) == set(MODALITIES)
+
+
+# Memory
+
+
+@pytest.mark.parametrize("rows", [None, np.array([9, 2, 5, 11, 3, 7])])
+def test_cached_batches_are_those_read_from_disk_and_need_no_disk(tmp_path, examples, rows):
+    dataset = write_dataset(tmp_path / "small", train=examples)
+    arguments = {"modalities": NAMES, "batch_size": 3, "seed": 5, "rows": rows}
+    read = take(train_batches(dataset, "train", **arguments), 30)
+    cached = train_batches(dataset, "train", **arguments, cache_bytes=1 << 20)
+    for path in tmp_path.rglob("*.tfrecord"):
+        path.write_bytes(b"")
+    assert_equal(take(cached, 30), read)
+
+
+def test_what_is_larger_than_the_cache_is_read_from_disk(tmp_path, examples):
+    dataset = write_dataset(tmp_path / "small", train=examples)
+    batches = train_batches(dataset, "train", NAMES, 3, seed=5, cache_bytes=1000)
+    for path in tmp_path.rglob("*.tfrecord"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="record"):
+        take(batches, 30)
+
+
+def test_a_cached_reader_pads_as_an_uncached_one(dataset: Dataset):
+    reader = BatchReader(dataset, dataset.source("train"), NAMES)
+    cached = CachedReader(reader, np.array([4, 1, 8]))
+    assert_equal([cached.read(np.array([8, 4, -1]))], [reader.read(np.array([8, 4, -1]))])

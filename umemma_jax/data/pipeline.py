@@ -40,6 +40,7 @@ def train_batches(
     arrange: Arrange | None = None,
     threads: int = 1,
     prefetch: int = 2,
+    cache_bytes: int = 0,
 ) -> grain.DatasetIterator:
     """Endless batches in an order that is shuffled globally and anew in every epoch.
 
@@ -59,6 +60,7 @@ def train_batches(
       arrange: permutes the rows of each global batch, given which modalities they have.
       threads: that read ahead; 0 reads when asked.
       prefetch: batches held ready.
+      cache_bytes: if the decoded rows are no larger than this, they are read once and held in memory.
 
     Returns:
       A grain iterator, whose `get_state` and `set_state` are exact whatever has been prefetched.
@@ -69,8 +71,11 @@ def train_batches(
       ValueError: B is not divisible by the number of processes.
     """
     source = dataset.source(split)
+    rows = _checked_rows(rows, len(source))
+    order = TrainOrder(rows, batch_size, seed)
     reader = BatchReader(dataset, source, modalities, lengths)
-    order = TrainOrder(_checked_rows(rows, len(source)), batch_size, seed)
+    if _size(reader.read(rows[:1])) * len(rows) <= cache_bytes:
+        reader = CachedReader(reader, rows)
     mine = _process_slice(batch_size, process_index, process_count)
     if arrange is None:
         return _iterate(lambda step: reader.read(order[step][mine]), sys.maxsize, threads, prefetch)
@@ -237,6 +242,35 @@ class BatchReader:
                 except ValueError as error:
                     raise UserError(f"{self._source.where(row)}: {name}: {error}: prepare the dataset again") from error
             raise
+
+
+class CachedReader:
+    """What a `BatchReader` reads, from memory: the given rows are read and decoded once, at the start."""
+
+    def __init__(self, reader: BatchReader, rows: np.ndarray) -> None:
+        # One padding row at the end, where the position of row -1 points too.
+        self._examples = reader.read(np.append(rows, _PADDING))
+        self._positions = np.full(rows.max() + 2, len(rows))
+        self._positions[rows] = np.arange(len(rows))
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """The batch of `rows`, int [B], all of them among those given; rows of -1 are padding."""
+        positions = self._positions[rows]
+        return _map(lambda values: values.take(positions, axis=0), self._examples)
+
+
+def _map(function: Callable[[np.ndarray], Any], tree: Any) -> Any:
+    """The arrays of nested dicts, each replaced by what the function makes of it."""
+    if isinstance(tree, Mapping):
+        return {name: _map(function, value) for name, value in tree.items()}
+    return function(tree)
+
+
+def _size(batch: Batch) -> int:
+    """Bytes of a batch's arrays."""
+    sizes: list[int] = []
+    _map(lambda values: sizes.append(values.nbytes), batch)
+    return sum(sizes)
 
 
 def _checked_rows(rows: np.ndarray | None, size: int) -> np.ndarray:
