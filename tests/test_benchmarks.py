@@ -23,7 +23,7 @@ def run(name, *arguments):
     [
         ("train_step", ["random layout", "stratified layout", "without augmentation"]),
         ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation"]),
-        ("pipeline", ["pipeline", "step", "training"]),
+        ("pipeline", ["step", "pipeline, disk", "pipeline, memory", "training, disk", "training, memory"]),
     ],
 )
 def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(name, rows):
@@ -86,4 +86,4 @@ def test_given_data_is_left_alone(tmp_path):
 
 def test_recipes_load_with_their_argument():
     assert workload.load_config("configs/quickstart.py:late_fusion").unimodal.epochs == 0
-    assert workload.load_config("benchmarks/multibench.py").data.batch_size == 40
+    assert workload.load_config("benchmarks/multibench.py").data.batch_size == 48

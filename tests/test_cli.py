@@ -198,7 +198,7 @@ def test_command_line(recipe, workdir, arguments, culprit, remedy):
         ("--config.nothing.at.all=3", "config.nothing.at.all: unknown field, config has .*unimodal"),
         ("--config.seed.x=3", r"config.seed.x: unknown field, config.seed has no fields"),
         ("--config.seed=-1", "config.seed: -1 must be 0 or more"),
-        ("--seeds=0", "--seeds=0: .*1 or greater|lower"),
+        ("--seeds=0", "--seeds=0: 0 is not a positive integer"),
         ("extra", "unknown argument 'extra': usage: "),
     ],
 )
@@ -258,8 +258,9 @@ def test_corrupted_record_in_the_middle_of_training(write_recipe, dataset, workd
     (shard,) = (tmp_path / "data").glob("train*.tfrecord")
     record = int(TrainOrder(np.arange(96), 16, seed=0)[4][7])  # read for the fifth step
     flip_byte(shard, load_index(shard)[record] + 100)
-    # With a validation split of its own, the training split is not read before training.
-    recipe = write_recipe("config.data.validation_split = 'test'", path=tmp_path / "data")
+    # Without a cache and with a validation split of its own, the training split is not read before training.
+    change = "config.data.validation_split, config.data.cache_megabytes = 'test', 0"
+    recipe = write_recipe(change, path=tmp_path / "data")
     line = refusal(recipe, f"--workdir={workdir}")
     assert line.startswith(f"{shard}: record {record} is corrupted (checksum mismatch)") and "prepare" in line
     assert content(workdir) == [
@@ -278,7 +279,13 @@ def flip_byte(path, position):
     path.write_bytes(data)
 
 
-# Batches.
+# Devices and batches.
+
+
+def test_no_device(recipe, workdir):
+    line = refusal(recipe, f"--workdir={workdir}", environment={"JAX_PLATFORMS": "abacus"})
+    assert line.startswith("JAX finds no device: ") and "'abacus'" in line and "JAX_PLATFORMS=''" in line
+    assert not workdir.exists()
 
 
 @pytest.mark.parametrize("size", [2, 18])

@@ -37,9 +37,9 @@ class Checkpoints:
             create=not reading,
             save_interval_steps=0 if reading else 1,
         )
-        if not reading:
-            self._remove_unfinished()
         try:
+            if not reading:
+                self._remove_unfinished()
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise self._not_written(error) from error

@@ -78,7 +78,10 @@ def parse(argv: Sequence[str]) -> Command | None:
     values.set_gnu_getopt()  # flags may come in any order
     recipe = flags.DEFINE_string("config", None, "Recipe: configs/<name>.py[:argument].", flag_values=values)
     workdir = flags.DEFINE_string(
-        "workdir", None, "Folder of checkpoints, metrics and report. Default: runs/<config>.", flag_values=values
+        "workdir",
+        None,
+        "Folder of checkpoints, metrics and report. Default: runs/<name>[_<argument>].",
+        flag_values=values,
     )
     mode = flags.DEFINE_enum(
         "mode",

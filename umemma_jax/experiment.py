@@ -72,7 +72,10 @@ def build(config: ConfigDict) -> Experiment:
       UserError: a field that cannot be right, with or without a look at the data.
     """
     config_lib.check(config)
-    mesh = make_mesh()
+    try:
+        mesh = make_mesh()
+    except RuntimeError as error:
+        raise UserError(f"JAX finds no device: {' '.join(str(error).split())}") from error
     check_batch_size(config.data.batch_size, mesh, "data.batch_size")
     check_batch_size(config.evaluation.batch_size, mesh, "evaluation.batch_size")
     missing.policy_from_config(config.missing, tuple(config.modalities))
@@ -172,26 +175,24 @@ def _check_tower(tower: Tower, config: ConfigDict, dataset: Dataset, length: int
         raw = codec(dataset.info.modalities[tower.name], length).decode([None])
     except ValueError as error:
         raise UserError(f"{field}.length: {error}") from error
-    try:
-        x = jax.eval_shape(tower.preprocess, raw)
-    except Exception as error:
-        raise UserError(f"{field}.preprocess: its values do not go together ({_first_line(error)})") from error
+    x = jax.eval_shape(tower.preprocess, raw)
 
     def features(x: jax.Array) -> jax.Array:
         return tower.encoder().init_with_output(jax.random.key(0), x, train=False)[0]
 
     try:
         shape = jax.eval_shape(features, x).shape
+    except UserError as error:
+        raise UserError(f"{field}.encoder: {error}") from error
     except Exception as error:
         if "." in name:
             raise  # a module of the user's own, who needs the traceback
-        raise UserError(f"{field}.encoder: {name} fails on inputs of shape {x.shape} ({_first_line(error)})") from error
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{field}.encoder: {name} fails on inputs of shape {x.shape} ({type(error).__name__}: {reason})"
+        ) from error
     if len(shape) != 2 or not all(shape):
         raise UserError(f"{field}.encoder: {name} gives features of shape {shape} instead of [B, D]")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _mean_inputs(config: ConfigDict, dataset: Dataset, lengths: dict[str, int]) -> dict[str, PyTree]:

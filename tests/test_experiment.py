@@ -1,0 +1,184 @@
+"""From a config to dataset, model and rows: what it gives, and what it refuses before anything is compiled."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from tests import small_run
+from umemma_jax import experiment
+from umemma_jax.config import tower_config
+from umemma_jax.data.dataset import open_dataset
+from umemma_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small"
+    small_run.write_dataset(path)
+    return path
+
+
+def refusal(config):
+    with pytest.raises(UserError) as error:
+        experiment.build(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Rows.
+
+
+def test_validation_is_a_stratified_share_of_the_training_split(dataset):
+    built = experiment.build(small_run.get_config(dataset))
+    split, rows = built.validation
+    assert split == "train" and len(rows) == 10
+    np.testing.assert_array_equal(np.sort(np.concatenate([built.train_rows, rows])), np.arange(96))
+    labels = open_dataset(dataset).source("train").labels()[rows]
+    assert np.bincount(labels).min() >= 3
+
+
+def test_validation_split_of_its_own_or_none(dataset):
+    built = experiment.build(small_run.get_config(dataset, data__validation_split="test"))
+    assert (built.validation[0], len(built.validation[1]), len(built.train_rows)) == ("test", 41, 96)
+    built = experiment.build(small_run.get_config(dataset, data__validation_share=0.0))
+    assert (len(built.validation[1]), len(built.train_rows)) == (0, 96)
+
+
+def test_lengths_and_means_are_those_of_the_pipeline(dataset):
+    built = experiment.build(small_run.get_config(dataset, missing__stand_in="mean"))
+    assert built.lengths == {"audio": 800}
+    assert built.means["image"].shape == (1, 8, 8, 1) and built.means["image"].dtype == np.uint8
+    assert built.means["audio"]["samples"].shape == (1, 800)
+    assert experiment.build(small_run.get_config(dataset)).means == {}
+
+
+# Refusals.
+
+
+def test_data_folder_names_the_prep_command_only_where_there_is_one(tmp_path):
+    config = small_run.get_config(tmp_path / "absent")
+    assert "python -m data_prep.<dataset>" in refusal(config)
+    config.data.prep = "data_prep.own --raw=DIR"
+    assert f"`python -m data_prep.own --raw=DIR --out={tmp_path / 'absent'}`" in refusal(config)
+
+
+@pytest.mark.parametrize("field", ["train_split", "validation_split", "test_split"])
+def test_unknown_split(dataset, field):
+    line = refusal(small_run.get_config(dataset, **{f"data__{field}": "tests"}))
+    assert line.startswith(f"config.data.{field}: 'tests' is not a split of {dataset} (it has train, test)")
+
+
+def test_truncated_shard_is_found_at_once(dataset, tmp_path):
+    small_run.write_dataset(tmp_path / "data")
+    (shard,) = (tmp_path / "data").glob("test*.tfrecord")
+    shard.write_bytes(shard.read_bytes()[:-10])
+    assert refusal(small_run.get_config(tmp_path / "data")).startswith(f"{shard}: record 40 is truncated")
+
+
+def test_modality_that_the_dataset_lacks(dataset):
+    config = small_run.get_config(dataset, modalities=("image", "video"))
+    config.inputs.video = config.inputs.image
+    assert "config.modalities: 'video' is not in the dataset" in refusal(config)
+    assert "it has image, audio, vector" in refusal(config)
+
+
+@pytest.mark.parametrize("field", ["data", "evaluation"])
+@pytest.mark.parametrize("size", [2, 18])  # on the four devices of the tests
+def test_batch_that_does_not_divide_over_the_devices(dataset, field, size):
+    line = refusal(small_run.get_config(dataset, **{f"{field}__batch_size": size}))
+    assert line.startswith(f"config.{field}.batch_size = {size} does not divide evenly over 4 devices")
+    assert line.endswith("use a multiple of 4")
+
+
+def test_batch_larger_than_the_training_rows(dataset):
+    line = refusal(small_run.get_config(dataset, data__batch_size=88))
+    assert line.startswith("config.data.batch_size = 88: there are only 86 training examples")
+    assert line.endswith("use 84 or less")
+    experiment.build(small_run.get_config(dataset, data__batch_size=84))
+
+
+def test_fewer_examples_than_devices(tmp_path):
+    small_run.write_dataset(tmp_path / "data", train=3)
+    line = refusal(small_run.get_config(tmp_path / "data", data__validation_share=0.0))
+    assert line == "config.data.dir: 3 training examples are too few for 4 devices"
+
+
+def test_unknown_missing_pattern(dataset):
+    config = small_run.get_config(dataset)
+    config.missing.keep = {"image+vidio": 1.0}
+    assert refusal(config).startswith("config.missing.keep: unknown pattern 'image+vidio', use one of image+audio")
+
+
+ENCODERS = [
+    ({"name": "lenett"}, "name: .*no module umemma_jax.encoders.lenett.*name a module that exports Model"),
+    ({"name": "layers"}, "name: .*exports no Model"),
+    ({"name": "my_package.my_encoder"}, "name: .*no module my_package.my_encoder"),
+    ({"name": "lenet", "chanels": 3}, "chanels: unknown, lenet takes channels, dtype"),
+    ({"name": "lenet", "axis_name": "data"}, "axis_name: unknown, lenet takes channels"),
+    ({"name": "lenet", "channels": "abc"}, "channels: 'abc' is not of type int"),
+    ({"name": "lenet", "channels": True}, "channels: True is not of type int"),
+    ({"name": "lenet", "channels": -1, "layers": 1}, r"lenet fails on inputs of shape \(1, 8, 8, 1\) \(\w+: "),
+    ({"name": "lenet", "layers": 9}, "encoder lenet: 8x8 inputs cannot be halved 10 times"),
+    ({"name": "lenet", "layers": 1, "dtype": "float33"}, "lenet fails on inputs .*float33"),
+    ({"name": "spectrogram_cnn", "channels": (8, "x")}, r"channels: \(8, 'x'\) is not of type "),
+]
+
+
+@pytest.mark.parametrize(("encoder", "message"), ENCODERS)
+def test_encoder(dataset, encoder, message):
+    config = small_run.get_config(dataset)
+    config.inputs.image = tower_config(encoder)
+    assert re.match(rf"config\.inputs\.image\.encoder[.:] ?{message}", refusal(config))
+
+
+def test_features_must_be_rows(dataset):
+    """A module of the user's own whose features are no [B, D]."""
+    config = small_run.get_config(dataset)
+    config.inputs.image = tower_config({"name": "tests.own_encoder", "width": 5})
+    assert "tests.own_encoder gives features of shape (1, 8, 8, 5) instead of [B, D]" in refusal(config)
+
+
+def test_what_fails_inside_a_module_of_the_users_own_keeps_its_traceback(dataset):
+    config = small_run.get_config(dataset, modalities=("vector", "audio"))
+    config.inputs.vector = tower_config({"name": "tests.own_encoder", "width": -1})
+    with pytest.raises(Exception, match=r"non-negative|negative") as error:
+        experiment.build(config)
+    assert not isinstance(error.value, UserError)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("audio", {"n_mel": 3}, r"\.n_mel: unknown.* n_mels"),
+        ("audio", {"n_mels": "3"}, r"\.n_mels: .*int"),
+        ("audio", {"hop_length": 0}, r"\.hop_length: .*positive"),
+        ("image", {"mean": (1.0, 2.0)}, r"\.mean: 2 values"),
+    ],
+)
+def test_preprocess(dataset, name, values, message):
+    config = small_run.get_config(dataset)
+    config.inputs[name] = tower_config({"name": "lenet", "layers": 1}, values)
+    assert re.match(rf"config\.inputs\.{name}\.preprocess{message}", refusal(config))
+
+
+def test_length_of_a_modality_of_fixed_shape(dataset):
+    config = small_run.get_config(dataset)
+    config.inputs.image.length = 10
+    assert refusal(config) == "config.inputs.image.length: image/raw has a fixed shape and takes no length"
+
+
+def test_mean_stand_in_without_statistics(dataset, monkeypatch):
+    config = small_run.get_config(dataset, missing__stand_in="mean")
+    opened = open_dataset(dataset)
+    opened.statistics.pop("audio")
+    monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: opened)
+    assert refusal(config).startswith("config.missing.stand_in: ")
+
+
+def test_multi_label_is_not_supported_yet(dataset, monkeypatch):
+    opened = open_dataset(dataset)
+    opened.info = dataclasses.replace(opened.info, multi_label=True)
+    monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: opened)
+    assert "multi-label datasets are not supported yet" in refusal(small_run.get_config(dataset))
