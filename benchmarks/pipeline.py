@@ -12,6 +12,7 @@ of each and its ratio to the step's. Where XLA computes on the same cores, what 
 the step, and the lighter the encoders, the larger is its share.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,54 +25,46 @@ from umemma_jax import sharding, train
 STEPS = 20  # of a run
 PIPELINE_STEPS = 200  # many, since a few batches lie ready when a run starts
 SYNTHETIC_EXAMPLES = 2000
+CACHE_MEGABYTES = {"disk": 0, "memory": 4096}
 SECONDS = 40.0
-MEMORY_MEGABYTES = 4096
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     arguments = workload.parse(__doc__, "benchmarks/multibench.py", argv)
     config, quick = arguments.config, arguments.quick
-    batch_size = config.data.batch_size
-    num_batches = {"step": 2 if quick else STEPS, "pipeline": 4 if quick else PIPELINE_STEPS}
-    num_batches["training"] = num_batches["step"]
+    batch_size, threads = config.data.batch_size, config.data.threads
+    num_steps, num_batches = (2, 4) if quick else (STEPS, PIPELINE_STEPS)
     splits = {"train": 4 * batch_size if quick else SYNTHETIC_EXAMPLES, "test": config.evaluation.batch_size}
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         experiment = experiment_lib.build(config)
         step = workload.fusion_step(experiment, train.initial_variables(experiment))
+
+        def next_step(batches: Any) -> Any:
+            return step(sharding.put_batch(next(batches), experiment.mesh))
+
         fixed = sharding.put_batch(next(train.training_batches(experiment, "fusion")), experiment.mesh)
-
-        def steps_on(next_batch: Callable[[], Any]) -> Callable[[], Any]:
-            def run() -> Any:
-                for _ in range(num_batches["step"]):
-                    metrics = step(next_batch())
-                return metrics
-
-            return run
-
-        def pipeline(batches: Any) -> Callable[[], None]:
-            def run() -> None:
-                for _ in range(num_batches["pipeline"]):
-                    next(batches)
-
-            return run
-
-        def training(batches: Any) -> Callable[[], Any]:
-            return steps_on(lambda: sharding.put_batch(next(batches), experiment.mesh))
-
-        runs = {"step": steps_on(lambda: fixed)}
-        for name, part in {"pipeline": pipeline, "training": training}.items():
-            for place, megabytes in {"disk": 0, "memory": MEMORY_MEGABYTES}.items():
-                config.data.cache_megabytes = megabytes
-                runs[f"{name}, {place}"] = part(train.training_batches(experiment, "fusion"))
-        seconds = timing.interleaved(runs, 0 if quick else SECONDS)
-    rates = {name: num_batches[name.split(",")[0]] * batch_size / np.median(values) for name, values in seconds.items()}
+        runs = {"step": (num_steps, functools.partial(step, fixed))}
+        for place, megabytes in CACHE_MEGABYTES.items():
+            config.data.cache_megabytes = megabytes
+            alone, consumed = (train.training_batches(experiment, "fusion") for _ in range(2))
+            runs[f"pipeline, {place}"] = (num_batches, functools.partial(next, alone))
+            runs[f"training, {place}"] = (num_steps, functools.partial(next_step, consumed))
+        repeated = {name: functools.partial(repeat, *run) for name, run in runs.items()}
+        seconds = timing.interleaved(repeated, 0 if quick else SECONDS)
+    rates = {name: runs[name][0] * batch_size / np.median(values) for name, values in seconds.items()}
     timing.print_table(
-        f"Stage fusion, batch {batch_size}, {config.data.threads} reading thread(s): "
-        f"medians of {len(seconds['step'])} runs each",
+        f"Stage fusion, batch {batch_size}, {threads} reading thread(s): medians of {len(seconds['step'])} runs each",
         ("", "examples/s", "rate / step"),
         [(name, f"{rate:,.0f}", f"{rate / rates['step']:.2f}") for name, rate in rates.items()],
     )
+
+
+def repeat(times: int, call: Callable[[], Any]) -> Any:
+    """Calls so many times in a row; the last result."""
+    for _ in range(times):
+        result = call()
+    return result
 
 
 if __name__ == "__main__":

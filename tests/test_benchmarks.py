@@ -23,7 +23,7 @@ def run(name, *arguments):
     [
         ("train_step", ["random layout", "stratified layout", "without augmentation"]),
         ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation"]),
-        ("pipeline", ["step", "pipeline, disk", "pipeline, memory", "training, disk", "training, memory"]),
+        ("pipeline", ["step", "pipeline, disk", "training, disk", "pipeline, memory", "training, memory"]),
     ],
 )
 def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(name, rows):

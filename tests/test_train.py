@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests import small_run
-from umemma_jax import evaluate, experiment, train
+from umemma_jax import evaluate, experiment, sharding, train
 from umemma_jax.config import apply_method, tower_config
 from umemma_jax.errors import UserError
 
@@ -39,6 +39,13 @@ def recipe(dataset, tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "small.py"
     path.write_text(RECIPE.format(path=str(dataset)))
     return path
+
+
+@pytest.fixture(autouse=True)
+def devices(request, monkeypatch):
+    """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[: getattr(request, "param", 1)]), (sharding.AXIS,))
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
 
 
 def start(recipe, workdir, *flags):
@@ -239,6 +246,7 @@ def test_every_stand_in_trains(dataset, tmp_path, stand_in):
     assert results["patterns"]["audio"]["accuracy"] > 0.6
 
 
+@pytest.mark.parametrize("devices", [4], indirect=True)
 def test_pmap_runs_the_whole_job_and_ends_where_jit_ends(dataset, tmp_path):
     """Both stages over 4 devices, validation included; by SGD, since Adam makes steps out of rounding noise."""
     found = {}
