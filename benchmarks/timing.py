@@ -2,6 +2,7 @@
 
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,8 +16,8 @@ MIN_ROUNDS = 3
 def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, np.ndarray]:
     """Seconds that each run takes in each round, float64 [rounds].
 
-    Every run is called once beforehand, to compile and to fill caches. Then they take turns, in each round from
-    another one on, so that load from elsewhere meets all of them alike.
+    Every run is called once beforehand, to compile and to fill caches. Then they take turns, in each round in another
+    order, so that load from elsewhere, and what one run leaves behind for the next, meets all of them alike.
 
     Args:
       runs: name -> what to time; what it returns is waited for.
@@ -24,13 +25,13 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[s
     """
     for run in runs.values():
         jax.block_until_ready(run())
-    names = list(runs)
-    times = {name: [] for name in names}
-    end = time.perf_counter() + seconds
-    while len(times[names[-1]]) < MIN_ROUNDS or time.perf_counter() < end:
-        for name in names:
+    times = {name: [] for name in runs}
+    shuffle = random.Random(0)
+    rounds, end = 0, time.perf_counter() + seconds
+    while rounds < MIN_ROUNDS or time.perf_counter() < end:
+        for name in shuffle.sample(list(runs), len(runs)):
             times[name].append(seconds_of(runs[name]))
-        names = names[1:] + names[:1]
+        rounds += 1
     return {name: np.array(values) for name, values in times.items()}
 
 

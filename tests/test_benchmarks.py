@@ -42,12 +42,14 @@ def test_mistake_on_the_command_line_is_one_line_and_status_1(tmp_path):
     assert done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
-def test_runs_take_turns_after_a_warm_up_each_first_once_per_cycle():
+def test_runs_are_warmed_up_and_then_take_turns_in_changing_order():
     calls = []
-    runs = {name: lambda name=name: calls.append(name) or jnp.zeros(()) for name in "abc"}
+    runs = {name: lambda name=name: calls.append(name) or jnp.zeros(()) for name in "abcde"}
     seconds = timing.interleaved(runs, seconds=0)
-    assert "".join(calls) == "abc" + "abc" + "bca" + "cab"
-    assert [len(values) for values in seconds.values()] == [timing.MIN_ROUNDS] * 3
+    warm_up, *rounds = ("".join(calls[i : i + 5]) for i in range(0, len(calls), 5))
+    assert warm_up == "abcde" and len(rounds) == timing.MIN_ROUNDS
+    assert all(sorted(names) == list("abcde") for names in rounds) and len(set(rounds)) > 1
+    assert [len(values) for values in seconds.values()] == [timing.MIN_ROUNDS] * 5
     assert all((values > 0).all() for values in seconds.values())
 
 
