@@ -9,7 +9,7 @@ from tests import toy
 from umemma_jax import missing
 from umemma_jax.errors import UserError
 from umemma_jax.fusion import HEADS
-from umemma_jax.model import load_encoder, start_from_heads
+from umemma_jax.model import encoder_module, start_from_heads
 
 STAND_INS = ("zero", "token", "mean")
 
@@ -173,8 +173,8 @@ def test_dropout_keeps_the_mean_and_the_rate():
 
 
 def test_encoders_are_found_by_name_and_by_path():
-    assert load_encoder("lenet").__module__ == "umemma_jax.encoders.lenet"
+    assert encoder_module("lenet").__name__ == "umemma_jax.encoders.lenet"
     with pytest.raises(UserError, match="no_such"):
-        load_encoder("no_such")
+        encoder_module("no_such")
     with pytest.raises(UserError, match="exports no Model"):
-        load_encoder("umemma_jax.errors")
+        encoder_module("umemma_jax.errors")

@@ -16,7 +16,7 @@ from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.errors import UserError
-from umemma_jax.model import LateFusion, Tower, load_encoder
+from umemma_jax.model import LateFusion, Tower, encoder_module
 from umemma_jax.sharding import AXIS, check_batch_size, make_mesh
 
 PyTree = Any
@@ -148,7 +148,7 @@ def _tower(config: ConfigDict, dataset: Dataset, name: str) -> Tower:
     arguments = recipe.encoder.to_dict()
     field = f"config.inputs.{name}.encoder"
     try:
-        encoder_class = load_encoder(arguments.pop("name"))
+        encoder_class = encoder_module(arguments.pop("name")).Model
     except UserError as error:
         raise UserError(f"{field}.name: {error}") from error
     known = {f.name: f.type for f in dataclasses.fields(encoder_class) if f.name not in ("parent", "name", "axis_name")}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -173,8 +174,8 @@ def start_from_heads(params: Mapping, head: str) -> dict:
     return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads)}
 
 
-def load_encoder(name: str) -> type[nn.Module]:
-    """`Model` of `umemma_jax.encoders.<name>`, or of a module path of the user's own (a name with a dot)."""
+def encoder_module(name: str) -> types.ModuleType:
+    """`umemma_jax.encoders.<name>`, or a module of the user's own (a name with a dot); it exports `Model`."""
     path = name if "." in name else f"umemma_jax.encoders.{name}"
     try:
         module = importlib.import_module(path)
@@ -182,4 +183,4 @@ def load_encoder(name: str) -> type[nn.Module]:
         raise UserError(f"encoder '{name}': no module {path} ({error}); name a module that exports Model") from error
     if not hasattr(module, "Model"):
         raise UserError(f"encoder '{name}': module {path} exports no Model")
-    return module.Model
+    return module

@@ -207,6 +207,22 @@ def _largest_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Arra
 largest.defvjp(_largest_forward, _largest_backward)
 
 
+def merge_frames(x: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    """Videos [B, T, H, W, C] and mask [B] as images [B * T, H, W, C] and mask [B * T]; images stay as they are."""
+    if x.ndim == 4:
+        return x, mask
+    batch, frames, *image = x.shape
+    return x.reshape(batch * frames, *image), None if mask is None else jnp.repeat(mask, frames)
+
+
+def pool_frames(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The mean over the frames of a video: [B * T, D] -> [B, D], for x.shape before `merge_frames`."""
+    if len(shape) == 4:
+        return features
+    batch, frames, *_ = shape
+    return features.reshape(batch, frames, -1).mean(axis=1)
+
+
 def keep_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
     """x [B, ...] with zeros in the rows that mask [B] leaves out."""
     return x if mask is None else jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, 0)

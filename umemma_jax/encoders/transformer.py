@@ -1,0 +1,184 @@
+"""Transformer layers that the text and patch encoders share."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "relu": jax.nn.relu,
+}
+
+
+class Transformer(nn.Module):
+    """A stack of layers of self-attention and MLP.
+
+    Parameters are float32 and the same for every value of the fields from `dtype` on, but for `scan`, which keeps those
+    of all layers stacked, under `layers` instead of `layer0`, `layer1`, ...
+
+    Source: Vaswani et al., 2017, arXiv 1706.03762.
+
+    Attributes:
+      depth: number of layers.
+      heads: N; D is a multiple of it.
+      mlp_width: hidden width of the MLPs.
+      activation: of the MLPs, key of `ACTIVATIONS`.
+      epsilon: of the layer norms.
+      norm_first: normalise what enters attention and MLP (ViT, CLIP), else the sums that leave them (BERT).
+      qkv_bias: whether queries, keys and values have biases.
+      causal: a token sees itself and those before it.
+      dtype: of the matrix products; norms' statistics and softmax are float32.
+      attention: implementation of `jax.nn.dot_product_attention`: `xla` or `cudnn` (GPU, 16-bit dtypes).
+      fused_qkv: one matrix product for queries, keys and values.
+      scan: compile one layer, and loop over it.
+      remat: recompute a layer's inside in the backward pass, for memory.
+    """
+
+    depth: int
+    heads: int
+    mlp_width: int
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+    norm_first: bool = True
+    qkv_bias: bool = True
+    causal: bool = False
+    dtype: str = "float32"
+    attention: str = "xla"
+    fused_qkv: bool = True
+    scan: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """[B, T, D] -> [B, T, D] in `dtype`; of row b, lengths[b] >= 1 tokens count, int32 [B], or all."""
+        x = x.astype(self.dtype)
+        layer = nn.remat(Layer, prevent_cse=not self.scan) if self.remat else Layer
+        fields = {name: getattr(self, name) for name in LAYER_FIELDS}
+        if not self.scan:
+            for index in range(self.depth):
+                x, _ = layer(**fields, name=f"layer{index}")(x, lengths)
+            return x
+        scanned = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=nn.broadcast,
+            length=self.depth,
+        )
+        return scanned(**fields, name="layers")(x, lengths)[0]
+
+
+LAYER_FIELDS = (
+    "heads",
+    "mlp_width",
+    "activation",
+    "epsilon",
+    "norm_first",
+    "qkv_bias",
+    "causal",
+    "dtype",
+    "attention",
+    "fused_qkv",
+)
+
+
+class Layer(nn.Module):
+    """Self-attention and MLP, each with its residual and norm; fields as in `Transformer`."""
+
+    heads: int
+    mlp_width: int
+    activation: str
+    epsilon: float
+    norm_first: bool
+    qkv_bias: bool
+    causal: bool
+    dtype: str
+    attention: str
+    fused_qkv: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> tuple[jax.Array, None]:
+        """([B, T, D], lengths [B] or None) -> ([B, T, D], None), as `nn.scan` expects."""
+        attention = Attention(
+            self.heads, self.qkv_bias, self.causal, self.dtype, self.attention, self.fused_qkv, name="attention"
+        )
+        mlp = Mlp(self.mlp_width, self.activation, self.dtype, name="mlp")
+        norm1, norm2 = (layer_norm(self.epsilon, self.dtype, name) for name in ("norm1", "norm2"))
+        if self.norm_first:
+            x = x + attention(norm1(x), lengths)
+            return x + mlp(norm2(x)), None
+        x = norm1(x + attention(x, lengths))
+        return norm2(x + mlp(x)), None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; fields as in `Transformer`."""
+
+    heads: int
+    qkv_bias: bool
+    causal: bool
+    dtype: str
+    attention: str
+    fused_qkv: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        batch, tokens, width = x.shape
+        projections = [Projection(width, self.qkv_bias, name=name)(width) for name in ("query", "key", "value")]
+        if self.fused_qkv:
+            kernel = jnp.concatenate([kernel for kernel, _ in projections], axis=1).astype(self.dtype)
+            bias = jnp.concatenate([bias for _, bias in projections]).astype(self.dtype)
+            qkv = jnp.split(x @ kernel + jnp.expand_dims(bias, (0, 1)), 3, axis=-1)
+        else:
+            qkv = [x @ k.astype(self.dtype) + jnp.expand_dims(b.astype(self.dtype), (0, 1)) for k, b in projections]
+        query, key, value = (x.reshape(batch, tokens, self.heads, width // self.heads) for x in qkv)
+        # Lengths and not a mask: cuDNN takes them as they are, and refuses padding masks.
+        x = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=self.causal,
+            key_value_seq_lengths=lengths,
+            implementation=self.attention,
+        )
+        return nn.Dense(width, dtype=self.dtype, name="out")(x.reshape(batch, tokens, width))
+
+
+class Projection(nn.Module):
+    """The parameters of a linear map to `features`, for whoever applies them."""
+
+    features: int
+    bias: bool
+
+    @nn.compact
+    def __call__(self, width: int) -> tuple[jax.Array, jax.Array]:
+        """Kernel [width, features] and bias [features], float32; zeros where there is no bias."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, self.features))
+        if not self.bias:
+            return kernel, jnp.zeros(self.features)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an activation between them."""
+
+    hidden: int
+    activation: str
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        hidden = ACTIVATIONS[self.activation](nn.Dense(self.hidden, dtype=self.dtype, name="up")(x))
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="down")(hidden)
+
+
+def layer_norm(epsilon: float, dtype: str, name: str) -> nn.LayerNorm:
+    """Layer norm with statistics in float32, computed as PyTorch does: E[(x - E x)^2], not E x^2 - (E x)^2."""
+    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
