@@ -176,6 +176,54 @@ def test_mistakes_on_the_command_line_are_one_line(capsys, arguments, message):
     assert capsys.readouterr().out == ""
 
 
+def bert_shapes(width=768, depth=12, vocabulary=30522, positions=512):
+    """Names and shapes of a Hugging Face BertModel without its pooler."""
+    shapes = {
+        "embeddings.word_embeddings.weight": (vocabulary, width),
+        "embeddings.position_embeddings.weight": (positions, width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+    }
+    linear = {
+        "attention.self.query": (width, width),
+        "attention.self.key": (width, width),
+        "attention.self.value": (width, width),
+        "attention.output.dense": (width, width),
+        "intermediate.dense": (4 * width, width),
+        "output.dense": (width, 4 * width),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for layer in range(depth):
+        prefix = f"encoder.layer.{layer}"
+        norms += [f"{prefix}.attention.output.LayerNorm", f"{prefix}.output.LayerNorm"]
+        for name, shape in linear.items():
+            shapes |= {f"{prefix}.{name}.weight": shape, f"{prefix}.{name}.bias": shape[:1]}
+    return shapes | {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}
+
+
+MEASURED = """
+import resource, sys
+from umemma_jax import convert
+card = convert.convert(*sys.argv[1:])
+assert "torch" not in sys.modules
+print(card.parameters, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_bert_base_converts_without_pytorch_in_little_memory(tmp_path):
+    shapes, source = bert_shapes(), tmp_path / "source"
+    source.mkdir()
+    arrays = (np.full(shape, 0.01, np.float32) for shape in shapes.values())
+    weights.write_safetensors(source / "model.safetensors", list(shapes), arrays)
+    (source / "config.json").write_text('{"model_type": "bert", "num_attention_heads": 12}')
+    command = [sys.executable, "-c", MEASURED, "bert", str(source), str(tmp_path / "ours")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    parameters, peak = map(int, done.stdout.split())
+    assert parameters == sum(int(np.prod(shape)) for shape in shapes.values())
+    assert peak <= 2.2 * (source / "model.safetensors").stat().st_size
+
+
 def test_the_original_class_loads_an_export_strictly(tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
     original = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))

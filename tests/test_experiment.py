@@ -166,7 +166,7 @@ def test_preprocess(dataset, name, values, message):
 def test_length_of_a_modality_of_fixed_shape(dataset):
     config = small_run.get_config(dataset)
     config.inputs.image.length = 10
-    assert refusal(config) == "config.inputs.image.length: image/raw has a fixed shape and takes no length"
+    assert refusal(config) == "config.inputs.image.length: image/raw takes no length"
 
 
 def test_mean_stand_in_without_statistics(dataset, monkeypatch):

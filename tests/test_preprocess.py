@@ -20,6 +20,7 @@ IMAGE = Modality("image", "raw", shape=(28, 28, 1), mean=(33.3,), std=(78.6,))
 COLOUR = Modality("image", "raw", shape=(9, 7, 3), mean=(120.0, 110.0, 100.0), std=(60.0, 50.0, 40.0))
 AUDIO = Modality("audio", "pcm_s16le", sample_rate=8000)
 TABLE = Modality("tabular", "float32", shape=(3,), mean=(1.0, -2.0, 0.0), std=(2.0, 0.5, 0.0))
+TEXT = Modality("text", "utf-8")
 
 
 def preprocess(modality, **config):
@@ -269,10 +270,23 @@ def test_masks_blank_no_more_than_they_say():
     assert (bins.min(), bins.max()) == (0, 10)
 
 
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_text_is_the_encoders_to_embed(train):
+    raw = {"tokens": np.array([[101, 7, 102], [0, 0, 0]], np.int32), "length": np.array([3, 0], np.int32)}
+    got = jax.jit(preprocess(TEXT), static_argnames="train")(raw, keys(2), train=train)
+    assert got.keys() == raw.keys()
+    for name, array in raw.items():
+        assert got[name].dtype == array.dtype
+        assert_array_equal(got[name], array)
+
+
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE])
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, TEXT])
 def test_preprocess_objects_are_static_under_jit(modality):
     p = preprocess(modality)
     assert hash(p) == hash(preprocess(modality))
@@ -297,6 +311,7 @@ def test_preprocess_objects_are_static_under_jit(modality):
         (AUDIO, {"normalise": "exmaple"}, "config.inputs.m.preprocess.normalise: 'exmaple' is neither"),
         (AUDIO, {"n_fft": 128}, "config.inputs.m.preprocess.n_fft: 128 points are fewer than win_length 256"),
         (AUDIO, {"speed": 1.0}, "config.inputs.m.preprocess.speed: must be below 1"),
+        (TEXT, {"lower": True}, "config.inputs.m.preprocess.lower: unknown, kind 'text' takes nothing"),
         (Modality("image", "jpeg"), {}, "config.inputs.m.preprocess.mean: the dataset does not state it, give it here"),
         (Modality("smell", "raw"), {}, "config.inputs.m.preprocess: no preprocessing for kind 'smell'"),
     ],

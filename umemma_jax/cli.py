@@ -31,7 +31,7 @@ class Command:
     Attributes:
       config: the recipe, with the fields that the command line overrides.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval` or `compare`.
+      mode: `train`, `eval`, `compare` or `export`.
       seeds: runs of each method in mode `compare`.
     """
 
@@ -86,8 +86,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     mode = flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "compare"],
-        "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds.",
+        ["train", "eval", "compare", "export"],
+        "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds. "
+        "export: encoders that started from PyTorch checkpoints, back to those names.",
         flag_values=values,
     )
     seeds = flags.DEFINE_integer(
@@ -140,7 +141,7 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
 
 def _run(command: Command, argv: Sequence[str]) -> int:
     with _uninterrupted():
-        from umemma_jax import compare, evaluate, experiment, report, train
+        from umemma_jax import compare, evaluate, experiment, inputs, report, train
 
     config, workdir = command.config, command.workdir
     if config.data.prepare and not os.path.exists(config.data.dir):
@@ -151,7 +152,11 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             print(f"Comparison: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
-        trained = train.load(built, workdir) if command.mode == "eval" else train.train(built, workdir)
+        trained = train.train(built, workdir) if command.mode == "train" else train.load(built, workdir)
+        if command.mode == "export":
+            for folder in inputs.export(built.inputs, trained.fusion, workdir / "export"):
+                print(f"Exported: {folder}")
+            return 0
         results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
         results["timing"]["compilations"] |= trained.compilations
         results["command"] = shlex.join(["python", *argv])

@@ -148,19 +148,23 @@ def stage_config() -> dict[str, Any]:
 
 
 def tower_config(
-    encoder: Mapping[str, Any], preprocess: Mapping[str, Any] | None = None, length: int = 0
+    encoder: Mapping[str, Any], preprocess: Mapping[str, Any] | None = None, length: int = 0, tokenizer: str = ""
 ) -> dict[str, Any]:
     """One modality of `config.inputs`.
 
     Args:
-      encoder: `name`, and the fields of its Model.
+      encoder: `name`, and the fields of its Model. `pretrained` is the path of a checkpoint: what its weights decide is
+        left out then; `first_layer` may say how they adapt to another number of input channels.
       preprocess: fields of the kind's class in `umemma_jax.preprocess`.
-      length: static length of a batch where lengths vary (audio: samples); 0 is the longest in the dataset.
+      length: static length of a batch where lengths vary (audio: samples, text: tokens); 0 is the longest in the
+        dataset, where that is known.
+      tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint.
     """
     return {
-        "encoder": dict(encoder),
+        "encoder": {"pretrained": "", **encoder},
         "preprocess": dict(preprocess or {}),
         "length": length,
+        "tokenizer": tokenizer,
         "learning_rate_scale": 1.0,  # in the fusion stage
         "frozen": False,  # in the fusion stage
     }

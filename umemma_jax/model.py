@@ -1,6 +1,7 @@
 """Encoders, stand-ins and a late-fusion head as one Linen module, with pure init and apply."""
 
 import dataclasses
+import functools
 import importlib
 import types
 from collections.abc import Callable, Mapping
@@ -23,13 +24,13 @@ class Tower:
 
     Attributes:
       name: of the modality.
-      preprocess: (raw inputs, keys [B] or None, train) -> float array [B, ...].
+      preprocess: (raw inputs, keys [B] or None, train) -> what the encoder takes, arrays [B, ...].
       encoder: () -> Linen module; its call (x, mask bool [B], train) returns features [B, D].
       frozen: no gradient reaches the encoder, and it runs in evaluation mode.
     """
 
     name: str
-    preprocess: Callable[..., jax.Array]
+    preprocess: Callable[..., Any]
     encoder: Callable[[], nn.Module]
     frozen: bool = False
 
@@ -110,7 +111,7 @@ class LateFusion(nn.Module):
             row_keys = None if keys is None else _fold_in(rows(keys), index)
             raw = jax.tree.map(rows, inputs[tower.name])
             x = tower.preprocess(raw, row_keys, train)
-            x = jnp.where(_columns(mask, x.ndim), x, 0)
+            x = jax.tree.map(functools.partial(_keep_rows, mask), x)
             feature = self.encoders[tower.name](x, mask=mask, train=train and not tower.frozen)
             if tower.frozen:
                 feature = jax.lax.stop_gradient(feature)
@@ -154,9 +155,9 @@ class Token(nn.Module):
         return self.param("feature", nn.initializers.zeros, (1, width))
 
 
-def _columns(mask: jax.Array, ndim: int) -> jax.Array:
-    """mask [B] as [B, 1, ...] of rank ndim."""
-    return mask.reshape(mask.shape + (1,) * (ndim - 1))
+def _keep_rows(mask: jax.Array, x: jax.Array) -> jax.Array:
+    """x [B, ...] with zeros in the rows that mask [B] leaves out."""
+    return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, 0)
 
 
 def _fold_in(keys: jax.Array, data: int) -> jax.Array:

@@ -24,8 +24,8 @@ WAVEFORM, SPECTROGRAM = 0, 1  # folded into a row's key, so that the two stages 
 class Preprocess(Protocol):
     """What `build` returns."""
 
-    def __call__(self, raw: Any, keys: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Raw pytree of B rows, typed PRNG keys [B] (needed in training) -> float32 [B, ...]."""
+    def __call__(self, raw: Any, keys: jax.Array | None = None, train: bool = False) -> Any:
+        """Raw pytree of B rows, typed PRNG keys [B] (needed in training) -> float32 [B, ...]; text: its pytree."""
 
 
 def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Preprocess:
@@ -49,7 +49,7 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
     given = {}
     for key, value in config.items():
         if key not in fields:
-            raise UserError(f"{where}.{key}: unknown, kind '{kind}' takes {', '.join(fields)}")
+            raise UserError(f"{where}.{key}: unknown, kind '{kind}' takes {', '.join(fields) or 'nothing'}")
         given[key] = _typed(f"{where}.{key}", value, fields[key])
         if isinstance(stated.get(key), tuple) and len(given[key]) != len(stated[key]):
             raise UserError(f"{where}.{key}: {len(given[key])} values, the dataset has {len(stated[key])} channels")
@@ -346,4 +346,20 @@ class Tabular:
         return _standardise(raw, self.mean, self.std)
 
 
-KINDS = {"image": Image, "audio": Audio, "tabular": Tabular}
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """{"tokens": int32 [B, T], "length": int32 [B]} as it is: the host has tokenised it, the encoder embeds it."""
+
+    STATED = ()
+
+    def __call__(
+        self, raw: Mapping[str, jax.Array], keys: jax.Array | None = None, train: bool = False
+    ) -> Mapping[str, jax.Array]:
+        """Raw tokens and lengths, unchanged; nothing random."""
+        return raw
+
+
+KINDS = {"image": Image, "audio": Audio, "tabular": Tabular, "text": Text}

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
       UserError: among others, a loss that is not finite, or a workdir of another config.
       Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     """
-    claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
     with _signals() as stop:
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
     signal.signal(signal.SIGTERM, _all_is_saved)
@@ -84,7 +84,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     """
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
-    claim_workdir(experiment.config, experiment.dataset.fingerprint, workdir)
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
 
 
@@ -105,9 +105,11 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, int
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, replicated over the mesh."""
+    """Fresh variables, with pre-trained encoders where the config names any, replicated over the mesh."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
+    for x in experiment.inputs:
+        variables = x.start(variables)
     return _place(variables, experiment)
 
 
@@ -165,6 +167,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         seed=2 * config.seed + STAGES.index(name),
         rows=experiment.train_rows,
         lengths=experiment.lengths,
+        tokenizers=experiment.tokenizers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         arrange=arrange,
@@ -303,13 +306,13 @@ def _all_is_saved(number: int, frame: object) -> None:
 # The workdir.
 
 
-def claim_workdir(config: ConfigDict, dataset_fingerprint: str, workdir: Path) -> None:
-    """Writes `config.json` on the first run; on a later one makes sure that the config is the same.
+def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
+    """Writes `config.json` on the first run; on a later one makes sure that config and fingerprints are the same.
 
     Raises:
       UserError: the workdir cannot be written, or belongs to a run with another config.
     """
-    record = json.loads(json.dumps({"config": config.to_dict(), "dataset": dataset_fingerprint}))
+    record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
     path, temporary = workdir / "config.json", workdir / ".config.json.partial"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -319,8 +322,7 @@ def claim_workdir(config: ConfigDict, dataset_fingerprint: str, workdir: Path) -
             return
         known = json.loads(path.read_text())
         changed = config_lib.differences(known["config"], record["config"])
-        if known["dataset"] != record["dataset"]:
-            changed.append("dataset.json")
+        changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
+from umemma_jax.data.tokenizer import Tokenizer, load_tokenizer
 
 CLASSES = ("zero", "one", "two")
 MODALITIES = {
@@ -52,6 +53,15 @@ def write_dataset(path: Path, *, overwrite: bool = False, **splits: list[dict[st
             for example in examples:
                 writer.write(split, **example)
     return open_dataset(path)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory) -> Tokenizer:
+    """BERT's, with few words: padding is 1, a text is 2 ... 3, an unknown word 0, "red" 4 ... "é" 8."""
+    file = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    file.write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\nred\nblue\nshoe\n##s\né\n", encoding="utf-8")
+    (file.parent / "tokenizer_config.json").write_text('{"strip_accents": false}')
+    return load_tokenizer(file.parent)
 
 
 @pytest.fixture

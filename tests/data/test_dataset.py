@@ -268,6 +268,36 @@ def test_file_that_does_not_fit(tmp_path: Path):
     assert os.listdir(tmp_path) == []
 
 
+def test_text_is_written_as_it_is_and_has_no_statistics(tmp_path: Path):
+    modalities = {"image": MODALITIES["image"], "title": Modality("text", "utf-8")}
+    image, titles = np.zeros((3, 4, 2), np.uint8), ["Café “Noir”,\n日本", " ", None]
+    with writer(tmp_path / "small", modalities=modalities) as w:
+        for i, title in enumerate(titles):
+            w.write("train", id=str(i), label=0, image=image, title=title)
+    dataset = open_dataset(tmp_path / "small")
+    assert dataset.info.modalities["title"] == modalities["title"]
+    assert list(dataset.statistics) == ["image"]
+    assert dataset.info.splits["train"].present == {"image": 3, "title": 2}
+    source = dataset.source("train")
+    stored = [example.bytes_value(source.features(row), "title") for row in range(3)]
+    assert stored == [title and title.encode() for title in titles]
+    np.testing.assert_array_equal(source.present(["title"])[:, 0], [True, True, False])
+
+
+def test_empty_text_is_refused_as_it_would_read_as_absent(tmp_path: Path):
+    w = writer(tmp_path / "small", modalities={"title": Modality("text", "utf-8")})
+    message = "example '0': title: empty, which reads as absent: leave it out"
+    with pytest.raises(ValueError, match=message), w:
+        w.write("train", id="0", label=0, title="")
+
+
+def test_text_that_never_occurs(tmp_path: Path):
+    w = writer(tmp_path / "small", modalities=MODALITIES | {"title": Modality("text", "utf-8")})
+    with pytest.raises(UserError, match="no example has the modality 'title'"), w:
+        for example_ in make_examples(3):
+            w.write("train", **example_)
+
+
 def test_nothing_to_write(tmp_path: Path):
     with pytest.raises(UserError, match="gave no example"), writer(tmp_path / "small"):
         pass

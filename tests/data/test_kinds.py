@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from umemma_jax.data.kinds import Modality, codec
+from umemma_jax.data.kinds import Modality, NumericCodec, codec
+from umemma_jax.data.tokenizer import Tokenizer
 
 IMAGE = Modality("image", "raw", shape=(2, 3, 1))
 AUDIO = Modality("audio", "pcm_s16le", sample_rate=8000, max_samples=6)
 TABLE = Modality("tabular", "float32", shape=(4,))
+TEXT = Modality("text", "utf-8")
 
 
 def test_image():
@@ -38,6 +40,58 @@ def test_audio_is_cut_or_padded(length: int | None):
     np.testing.assert_array_equal(batch["length"], np.minimum([1, 4, 6], samples))
 
 
+def test_text_is_stored_as_it_is_and_tokenised_when_read(tokenizer: Tokenizer):
+    texts = ["Red shoes, é", "", "blue", "red " * 9]
+    stored = [codec(TEXT).encode(text) for text in texts]
+    assert stored == [text.encode() for text in texts]
+    batch = codec(TEXT, 7, tokenizer).decode(stored)
+    assert batch["tokens"].dtype == batch["length"].dtype == np.int32
+    np.testing.assert_array_equal(
+        batch["tokens"],
+        [[2, 4, 6, 7, 0, 8, 3], [2, 3, 1, 1, 1, 1, 1], [2, 5, 3, 1, 1, 1, 1], [2, 4, 4, 4, 4, 4, 3]],
+    )
+    np.testing.assert_array_equal(batch["length"], [7, 2, 3, 7])
+
+
+def test_absent_text_is_zero_and_the_empty_one_is_not(tokenizer: Tokenizer):
+    batch = codec(TEXT, 3, tokenizer).decode([None, b"", None, b"blue"])
+    np.testing.assert_array_equal(batch["tokens"], [[0, 0, 0], [2, 3, 1], [0, 0, 0], [2, 5, 3]])
+    np.testing.assert_array_equal(batch["length"], [0, 2, 0, 3])
+    batch = codec(TEXT, 3, tokenizer).decode([None, None])
+    assert (batch["tokens"].shape, batch["tokens"].dtype) == ((2, 3), np.int32)
+    assert not batch["tokens"].any()
+    assert not batch["length"].any()
+
+
+def test_one_call_of_the_tokenizer_for_a_batch(tokenizer: Tokenizer, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        Tokenizer,
+        "encode",
+        lambda self, texts, length, encode=Tokenizer.encode: calls.append(list(texts)) or encode(self, texts, length),
+    )
+    codec(TEXT, 3, tokenizer).decode([b"a", None, b"b"])
+    assert calls == [["a", "b"]]
+
+
+def test_text_has_no_statistics():
+    assert not isinstance(codec(TEXT), NumericCodec)
+    for modality in (IMAGE, AUDIO, TABLE):
+        assert isinstance(codec(modality), NumericCodec)
+
+
+def test_empty_text_stands_in_for_a_mean(tokenizer: Tokenizer):
+    store = codec(TEXT, 4, tokenizer)
+    batch = store.decode([store.encode(store.from_mean(None))])
+    np.testing.assert_array_equal(batch["tokens"], [[2, 3, 1, 1]])
+
+
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE])
+def test_unknown_mean(modality: Modality):
+    with pytest.raises(ValueError, match="no mean is known"):
+        codec(modality).from_mean(None)
+
+
 def test_absent_is_zero():
     image = np.full((2, 3, 1), 7, np.uint8)
     batch = codec(IMAGE).decode([None, image.tobytes(), None])
@@ -49,7 +103,8 @@ def test_absent_is_zero():
     assert codec(TABLE).decode([None, None]).shape == (2, 4)
 
 
-def test_batches_can_be_written_to():
+def test_batches_can_be_written_to(tokenizer: Tokenizer):
+    codec(TEXT, 3, tokenizer).decode([None])["tokens"][:] = 1
     codec(IMAGE).decode([None])[:] = 1
     codec(AUDIO).decode([None])["samples"][:] = 1
     codec(TABLE).decode([None])[:] = 1
@@ -87,6 +142,8 @@ def test_views_are_stored_as_they_look(view):
         (AUDIO, np.zeros(5, ">i2"), "instead of a NumPy array of int16"),
         (TABLE, np.zeros(4), "float64 instead of a NumPy array of float32"),
         (TABLE, np.array([0, 1, np.nan, 3], np.float32), "not finite"),
+        (TEXT, b"bytes", "bytes instead of str"),
+        (TEXT, "half an emoji \ud83d", "surrogates not allowed"),
     ],
 )
 def test_wrong_values(modality: Modality, value, message: str):
@@ -105,6 +162,25 @@ def test_wrong_values(modality: Modality, value, message: str):
 def test_wrong_bytes(modality: Modality, data: bytes, message: str):
     with pytest.raises(ValueError, match=message):
         codec(modality).decode([None, data])
+
+
+def test_bytes_that_are_no_utf8(tokenizer: Tokenizer):
+    with pytest.raises(ValueError, match="can't decode byte 0xff in position 3"):
+        codec(TEXT, 8, tokenizer).decode([b"fine", None, b"red\xff"])
+
+
+def test_text_without_tokenizer_or_length(tokenizer: Tokenizer):
+    for given, lacking in (({}, "tokenizer"), ({"length": 5}, "tokenizer"), ({"tokenizer": tokenizer}, "length")):
+        with pytest.raises(ValueError, match=f"text needs a {lacking}"):
+            codec(TEXT, **given).decode([None])
+    with pytest.raises(ValueError, match="a length of 2 tokens has no room for text beside 2 special tokens"):
+        codec(TEXT, 2, tokenizer)
+
+
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE])
+def test_tokenizer_is_for_text(modality: Modality, tokenizer: Tokenizer):
+    with pytest.raises(ValueError, match="takes no tokenizer"):
+        codec(modality, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 import pytest
 from scipy import stats
 
-from tests.data.conftest import MODALITIES, make_examples, write_dataset
+from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
 from tests.data.test_source import replace_records
-from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import (
     BatchReader,
     CachedReader,
@@ -23,6 +23,7 @@ from umemma_jax.data.pipeline import (
     steps_per_epoch,
     train_batches,
 )
+from umemma_jax.data.tokenizer import Tokenizer
 from umemma_jax.errors import UserError
 
 NAMES = ("image", "audio", "table")
@@ -395,3 +396,90 @@ def test_a_cached_reader_pads_as_an_uncached_one(dataset: Dataset):
     reader = BatchReader(dataset, dataset.source("train"), NAMES)
     cached = CachedReader(reader, np.array([4, 1, 8]))
     assert_equal([cached.read(np.array([8, 4, -1]))], [reader.read(np.array([8, 4, -1]))])
+
+
+# Text
+
+TITLES = ["red shoe", None, "blue", "shoes of red", None, " ", "red red red red red red", "Blue, é"]
+
+
+def write_titles(path: Path, titles: list[str | None]) -> Dataset:
+    """Rows with a number each, and a title unless it is None."""
+    modalities = {"table": Modality("tabular", "float32", shape=(1,)), "title": Modality("text", "utf-8")}
+    with DatasetWriter(path, name="n", description="d", classes=CLASSES, modalities=modalities) as w:
+        for i, title in enumerate(titles):
+            w.write("train", id=str(i), label=0, table=np.array([i], np.float32), title=title)
+    return open_dataset(path)
+
+
+@pytest.fixture
+def titled(tmp_path: Path) -> Dataset:
+    return write_titles(tmp_path / "titled", TITLES)
+
+
+def expected_title(tokenizer: Tokenizer, row: int, length: int) -> tuple[list[int], int]:
+    if row < 0 or TITLES[row] is None:
+        return [0] * length, 0
+    encoded = tokenizer.encode([TITLES[row]], length)
+    return encoded["tokens"][0].tolist(), encoded["length"][0]
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_texts_come_as_tokens(titled: Dataset, tokenizer: Tokenizer, threads: int):
+    arguments = {"lengths": {"title": 5}, "tokenizers": {"title": tokenizer}, "threads": threads}
+    train = take(train_batches(titled, "train", ("table", "title"), 3, seed=0, **arguments), 6)
+    test = list(eval_batches(titled, "train", ("table", "title"), 3, **arguments))
+    assert rows_of(test) == [[0, 1, 2], [3, 4, 5], [6, 7, -1]]
+    for batch in train + test:
+        tokens, length = batch["inputs"]["title"]["tokens"], batch["inputs"]["title"]["length"]
+        assert (tokens.dtype, tokens.shape, length.dtype, length.shape) == (np.int32, (3, 5), np.int32, (3,))
+        for i, row in enumerate(batch["index"]):
+            assert (tokens[i].tolist(), length[i]) == expected_title(tokenizer, row, 5)
+            assert batch["present"][i, 1] == (row >= 0 and TITLES[row] is not None)
+
+
+def test_cached_texts_are_those_read_from_disk(titled: Dataset, tokenizer: Tokenizer):
+    arguments = {
+        "modalities": ("table", "title"),
+        "batch_size": 3,
+        "seed": 5,
+        "lengths": {"title": 6},
+        "tokenizers": {"title": tokenizer},
+    }
+    read = take(train_batches(titled, "train", **arguments), 20)
+    # Per row: tokens and length, table, label, weight and index of 4 bytes an element, presence of 1.
+    size = len(TITLES) * (6 * 4 + 4 + 4 + 4 + 4 + 4 + 2)
+    cached = train_batches(titled, "train", **arguments, cache_bytes=size)
+    uncached = train_batches(titled, "train", **arguments, cache_bytes=size - 1)
+    for path in titled.path.rglob("*.tfrecord"):
+        path.write_bytes(b"")
+    assert_equal(take(cached, 20), read)
+    with pytest.raises(UserError, match="record"):
+        take(uncached, 20)
+
+
+def test_text_without_what_it_needs(titled: Dataset, tokenizer: Tokenizer):
+    lengths, tokenizers = {"title": 5}, {"title": tokenizer}
+    for batches in (eval_batches, lambda *a, **k: train_batches(*a, seed=0, **k)):
+        for given, message in (
+            ({}, "text needs a tokenizer"),
+            ({"lengths": lengths}, "text needs a tokenizer"),
+            ({"tokenizers": tokenizers}, "text needs a length"),
+            ({"lengths": {"title": 2}, "tokenizers": tokenizers}, "no room for text beside 2 special tokens"),
+        ):
+            with pytest.raises(UserError, match=f"{titled.path}: modality 'title': .*{message}") as caught:
+                batches(titled, "train", ("title",), 2, **given)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(UserError, match="modality 'table': tabular/float32 takes no tokenizer"):
+            batches(titled, "train", ("table",), 2, tokenizers={"table": tokenizer})
+        with pytest.raises(UserError, match="no modality 'plot' in this dataset; it has: table, title"):
+            batches(titled, "train", ("title",), 2, lengths=lengths, tokenizers=tokenizers | {"plot": tokenizer})
+
+
+def test_stored_text_that_is_no_utf8(tmp_path: Path, tokenizer: Tokenizer):
+    titled = write_titles(tmp_path / "titled", ["red", "blue"])
+    path = titled.path / titled.info.splits["train"].shards[0].file
+    replace_records(path, {"label": [0], "title": b"red \xff"})
+    with pytest.raises(UserError, match=rf"{path}: record 1: title: 'utf-8' codec can't decode byte 0xff") as caught:
+        list(eval_batches(titled, "train", ("title",), 2, lengths={"title": 5}, tokenizers={"title": tokenizer}))
+    assert "\n" not in str(caught.value)

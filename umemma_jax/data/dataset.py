@@ -56,7 +56,7 @@ class Dataset:
     def statistics(self) -> dict[str, np.ndarray]:
         """Mean value of each modality over the train split: image [H, W, C], audio [max_samples], tabular [D].
 
-        float32, in units of the stored values. Modalities without one (no train split, no fixed shape) are left out.
+        float32, in units of the stored values. Modalities without one (no train split, or text) are left out.
         """
         path = self.path / _STATISTICS
         try:
@@ -158,8 +158,9 @@ class DatasetWriter:
         self._partial = self._path.with_name(f"{self._path.name}.partial-{secrets.token_hex(4)}")
         self._made: list[Path] = []  # folders above `path` that did not exist, innermost first
         self._codecs = {name: kinds.codec(modality) for name, modality in modalities.items()}
-        self._statistics = {name: Statistics() for name in modalities}
-        self._longest = dict.fromkeys(modalities, 0)
+        self._numeric = {name: c for name, c in self._codecs.items() if isinstance(c, kinds.NumericCodec)}
+        self._statistics = {name: Statistics() for name in self._numeric}
+        self._longest = dict.fromkeys(self._numeric, 0)
         self._splits: dict[str, _SplitWriter] = {}
 
     def __enter__(self) -> Self:
@@ -172,7 +173,7 @@ class DatasetWriter:
             raise
         return self
 
-    def write(self, split: str, *, id: str, label: int | Sequence[int], **values: np.ndarray | None) -> None:
+    def write(self, split: str, *, id: str, label: int | Sequence[int], **values: np.ndarray | str | None) -> None:
         """Adds one example.
 
         Args:
@@ -197,6 +198,8 @@ class DatasetWriter:
         for name, value in present.items():
             try:
                 features[name] = self._codecs[name].encode(value)
+                if not features[name]:
+                    raise ValueError("empty, which reads as absent: leave it out")
             except ValueError as error:
                 raise ValueError(f"example {id!r}: {name}: {error}") from error
 
@@ -205,10 +208,11 @@ class DatasetWriter:
         with _disk_errors(self._path):
             self._splits[split].write(id, labels, present, example.encode(features))
         for name, value in present.items():
-            positions = self._codecs[name].to_positions(value)
-            self._longest[name] = max(self._longest[name], len(positions))
-            if split == TRAIN:
-                self._statistics[name].update(positions)
+            if name in self._numeric:
+                positions = self._numeric[name].to_positions(value)
+                self._longest[name] = max(self._longest[name], len(positions))
+                if split == TRAIN:
+                    self._statistics[name].update(positions)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -232,8 +236,8 @@ class DatasetWriter:
         """Completes the temporary folder and puts it in its place."""
         if not self._splits:
             raise UserError(f"{self._path}: nothing to write: the raw data gave no example")
-        for name, longest in self._longest.items():
-            if not longest:
+        for name in self._info.modalities:
+            if not any(split.present[name] for split in self._splits.values()):
                 raise UserError(f"{self._path}: not written: no example has the modality {name!r}")
         with _disk_errors(self._path):
             splits = {name: split.close() for name, split in self._splits.items()}
@@ -247,11 +251,14 @@ class DatasetWriter:
 
     def _measured(self, name: str) -> Modality:
         """A modality with the fields that only the data can tell."""
-        statistics, longest = self._statistics[name], self._longest[name]
-        measured: dict[str, Any] = self._codecs[name].measured(longest) if longest else {}
+        modality = self._info.modalities[name]
+        if name not in self._numeric:
+            return modality
+        statistics = self._statistics[name]
+        measured: dict[str, Any] = self._numeric[name].measured(self._longest[name])
         if not statistics.empty:
             measured |= {"mean": statistics.mean, "std": statistics.std}
-        return dataclasses.replace(self._info.modalities[name], **measured)
+        return dataclasses.replace(modality, **measured)
 
     def _mean_values(self) -> bytes:
         """The content of statistics.npz."""
@@ -259,7 +266,7 @@ class DatasetWriter:
         for name, statistics in self._statistics.items():
             if not statistics.empty:
                 mean = statistics.mean_value(self._longest[name]).astype(np.float32)
-                means[name] = self._codecs[name].from_positions(mean)
+                means[name] = self._numeric[name].from_positions(mean)
         buffer = io.BytesIO()
         np.savez(buffer, **means)
         return buffer.getvalue()
@@ -281,7 +288,7 @@ class _SplitWriter:
         self._name = name
         self._shard_bytes = shard_bytes
         self._ids: set[str] = set()
-        self._present = dict.fromkeys(info.modalities, 0)
+        self.present = dict.fromkeys(info.modalities, 0)
         self._classes = [0] * len(info.classes)
         self._full: list[tfrecord.RecordWriter] = []
         self._current: tfrecord.RecordWriter | None = None
@@ -300,7 +307,7 @@ class _SplitWriter:
         for label in labels:
             self._classes[label] += 1
         for modality in present:
-            self._present[modality] += 1
+            self.present[modality] += 1
 
     def close(self) -> Split:
         """Completes the shards and gives them their final names, which tell how many there are."""
@@ -312,7 +319,7 @@ class _SplitWriter:
             writer.path.rename(path)
             tfrecord.index_path(writer.path).rename(tfrecord.index_path(path))
             shards.append(Shard(path.name, writer.records, writer.bytes))
-        return Split(len(self._ids), tuple(shards), self._present, tuple(self._classes))
+        return Split(len(self._ids), tuple(shards), self.present, tuple(self._classes))
 
     def abandon(self) -> None:
         if self._current is not None:

@@ -1,14 +1,17 @@
 """What a modality's kind means on disk and in a batch: the one table to extend for a new kind or encoding.
 
 A codec is made for one modality of one dataset. It knows how one value becomes the bytes of a feature (`encode`),
-how the bytes of B examples become the arrays of a batch (`decode`), and what statistics need of a value (the rest).
+how the bytes of B examples become the arrays of a batch (`decode`), and what stands in for a mean (`from_mean`). The
+codecs of kinds whose values are numbers also know what statistics need of a value.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from umemma_jax.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -16,8 +19,8 @@ class Modality:
     """One modality of a prepared dataset, as `dataset.json` describes it.
 
     Attributes:
-      kind: "image", "audio" or "tabular"; with `encoding` the key into `CODECS`.
-      encoding: "raw", "pcm_s16le" or "float32".
+      kind: "image", "audio", "text" or "tabular"; with `encoding` the key into `CODECS`.
+      encoding: "raw", "pcm_s16le", "utf-8" or "float32".
       shape: (H, W, C) of raw images, (D,) of tabular data.
       sample_rate: Hz, of audio.
       max_samples: longest stored waveform; set by the writer.
@@ -43,8 +46,19 @@ class Codec(Protocol):
     def decode(self, values: Sequence[bytes | None]) -> Any:
         """The batch of B encoded values: arrays whose first axis is B, zero where the value is None.
 
-        Raises ValueError if the bytes are not what `encode` makes.
+        Raises ValueError if the bytes are not what `encode` makes, or the codec was made without what a batch needs.
         """
+
+    def from_mean(self, mean: np.ndarray | None) -> Any:
+        """The value nearest to the element-wise mean that `statistics.npz` holds; None where it holds none.
+
+        Raises ValueError if it is None, unless the kind has no statistics.
+        """
+
+
+@runtime_checkable
+class NumericCodec(Codec, Protocol):
+    """The codec of a kind that has statistics."""
 
     def to_positions(self, value: np.ndarray) -> np.ndarray:
         """One value as [positions, channels], for statistics."""
@@ -54,9 +68,6 @@ class Codec(Protocol):
 
     def measured(self, positions: int) -> dict[str, int]:
         """Fields of `Modality` that follow from the positions of the longest value."""
-
-    def from_mean(self, mean: np.ndarray) -> Any:
-        """The value nearest to the element-wise mean that `statistics.npz` holds."""
 
 
 class _FixedShape:
@@ -90,24 +101,24 @@ class _FixedShape:
     def measured(self, positions: int) -> dict[str, int]:
         return {}
 
-    def from_mean(self, mean: np.ndarray) -> np.ndarray:
+    def from_mean(self, mean: np.ndarray | None) -> np.ndarray:
         return _nearest(mean, self._dtype)
 
 
 class _RawImage(_FixedShape):
     """uint8 pixels [H, W, C] <-> uint8 [B, H, W, C]."""
 
-    def __init__(self, modality: Modality, length: int | None) -> None:
+    def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("uint8", _check_shape(modality, 3))
-        _check_no_length(modality, length)
+        _check_not_taken(modality, length=length, tokenizer=tokenizer)
 
 
 class _Tabular(_FixedShape):
     """float32 vector [D] <-> float32 [B, D]."""
 
-    def __init__(self, modality: Modality, length: int | None) -> None:
+    def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("<f4", _check_shape(modality, 1))
-        _check_no_length(modality, length)
+        _check_not_taken(modality, length=length, tokenizer=tokenizer)
 
     def encode(self, value: np.ndarray) -> bytes:
         data = super().encode(value)
@@ -128,7 +139,8 @@ class _PcmAudio:
 
     _dtype = np.dtype("<i2")
 
-    def __init__(self, modality: Modality, length: int | None) -> None:
+    def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
+        _check_not_taken(modality, tokenizer=tokenizer)
         if not modality.sample_rate:
             raise ValueError("audio needs a sample_rate")
         if length is not None and length < 1:
@@ -164,32 +176,68 @@ class _PcmAudio:
     def measured(self, positions: int) -> dict[str, int]:
         return {"max_samples": positions}
 
-    def from_mean(self, mean: np.ndarray) -> np.ndarray:
+    def from_mean(self, mean: np.ndarray | None) -> np.ndarray:
         return _nearest(mean, self._dtype)
+
+
+class _Text:
+    """str <-> {"tokens": int32 [B, T], "length": int32 [B]}, all 0 where absent.
+
+    The text itself is stored, as UTF-8, so that another tokenizer needs no new preparation.
+    """
+
+    def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
+        if tokenizer is not None and length is not None:
+            tokenizer.check_length(length)
+        self._length = length
+        self._tokenizer = tokenizer
+
+    def encode(self, value: str) -> bytes:
+        if not isinstance(value, str):
+            raise ValueError(f"{type(value).__name__} instead of str")
+        return value.encode("utf-8")
+
+    def decode(self, values: Sequence[bytes | None]) -> dict[str, np.ndarray]:
+        if self._tokenizer is None or self._length is None:
+            raise ValueError(f"text needs a {'length' if self._tokenizer else 'tokenizer'}")
+        present = [row for row, value in enumerate(values) if value is not None]
+        encoded = self._tokenizer.encode([values[row].decode("utf-8") for row in present], self._length)
+        batch = {name: np.zeros((len(values), *array.shape[1:]), array.dtype) for name, array in encoded.items()}
+        for name, array in encoded.items():
+            batch[name][present] = array
+        return batch
+
+    def from_mean(self, mean: np.ndarray | None) -> str:
+        return ""  # texts have no mean: the one that says nothing
 
 
 CODECS = {
     ("image", "raw"): _RawImage,
     ("audio", "pcm_s16le"): _PcmAudio,
+    ("text", "utf-8"): _Text,
     ("tabular", "float32"): _Tabular,
 }
 
 
-def codec(modality: Modality, length: int | None = None) -> Codec:
+def codec(modality: Modality, length: int | None = None, tokenizer: Tokenizer | None = None) -> Codec:
     """The codec of a modality.
 
     Args:
       modality: what is stored.
-      length: for kinds of variable length, the static length of a batch (audio: samples S).
+      length: for kinds of variable length, the static length of a batch (audio: samples S, text: tokens T).
+      tokenizer: for text.
+
+    Text needs both to decode, and none to encode.
 
     Raises:
-      ValueError: kind and encoding are not in the table, or the modality lacks what its kind needs.
+      ValueError: kind and encoding are not in the table, or the modality lacks what its kind needs, or length
+        or tokenizer do not suit the kind.
     """
     key = (modality.kind, modality.encoding)
     if key not in CODECS:
         known = ", ".join(f"{kind}/{encoding}" for kind, encoding in CODECS)
         raise ValueError(f"kind {key[0]!r} with encoding {key[1]!r} is not known (known: {known})")
-    return CODECS[key](modality, length)
+    return CODECS[key](modality, length, tokenizer)
 
 
 def _check_dtype(value: np.ndarray, dtype: np.dtype) -> None:
@@ -205,10 +253,13 @@ def _check_shape(modality: Modality, rank: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _check_no_length(modality: Modality, length: int | None) -> None:
-    if length is not None:
-        raise ValueError(f"{modality.kind}/{modality.encoding} has a fixed shape and takes no length")
+def _check_not_taken(modality: Modality, **arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(f"{modality.kind}/{modality.encoding} takes no {name}")
 
 
-def _nearest(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _nearest(value: np.ndarray | None, dtype: np.dtype) -> np.ndarray:
+    if value is None:
+        raise ValueError("no mean is known")
     return (np.rint(value) if dtype.kind in "iu" else value).astype(dtype)

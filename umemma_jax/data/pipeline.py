@@ -18,6 +18,7 @@ import numpy as np
 from umemma_jax.data import example, kinds
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.source import RecordSource, label_values
+from umemma_jax.data.tokenizer import Tokenizer
 from umemma_jax.errors import UserError
 
 Batch = dict[str, Any]
@@ -35,6 +36,7 @@ def train_batches(
     seed: int,
     rows: np.ndarray | None = None,
     lengths: Mapping[str, int] | None = None,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     arrange: Arrange | None = None,
@@ -54,7 +56,9 @@ def train_batches(
       batch_size: B, the global one, over all processes.
       seed: of the order; any integer from 0.
       rows: int, the record numbers to use; None for all.
-      lengths: static length of modalities of variable length (audio: samples S); the longest stored otherwise.
+      lengths: static length of modalities of variable length. Audio: samples S, the longest stored if left out; text:
+        tokens T, always needed.
+      tokenizers: of text modalities, each of which needs one.
       process_index: which slice of B / process_count rows of each global batch to read.
       process_count: number of processes.
       arrange: permutes the rows of each global batch, given which modalities they have.
@@ -73,7 +77,7 @@ def train_batches(
     source = dataset.source(split)
     rows = _checked_rows(rows, len(source))
     order = TrainOrder(rows, batch_size, seed)
-    reader = BatchReader(dataset, source, modalities, lengths)
+    reader = BatchReader(dataset, source, modalities, lengths, tokenizers)
     if _size(reader.read(rows[:1])) * len(rows) <= cache_bytes:
         reader = CachedReader(reader, rows)
     mine = _process_slice(batch_size, process_index, process_count)
@@ -96,6 +100,7 @@ def eval_batches(
     batch_size: int,
     rows: np.ndarray | None = None,
     lengths: Mapping[str, int] | None = None,
+    tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 1,
@@ -106,7 +111,7 @@ def eval_batches(
     Arguments and errors are those of `train_batches`.
     """
     source = dataset.source(split)
-    reader = BatchReader(dataset, source, modalities, lengths)
+    reader = BatchReader(dataset, source, modalities, lengths, tokenizers)
     order = EvalOrder(_checked_rows(rows, len(source)), batch_size)
     mine = _process_slice(batch_size, process_index, process_count)
     return _iterate(lambda step: reader.read(order[step][mine]), len(order), threads, prefetch)
@@ -195,18 +200,20 @@ class BatchReader:
         source: RecordSource,
         modalities: Sequence[str],
         lengths: Mapping[str, int] | None = None,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
     ) -> None:
-        """Raises UserError if the dataset has not all the modalities, or a length does not suit one."""
+        """Raises UserError if the dataset has not all the modalities, or length or tokenizer do not suit one."""
         known = dataset.info.modalities
-        lengths = lengths or {}
-        for name in (*modalities, *lengths):
+        lengths, tokenizers = lengths or {}, tokenizers or {}
+        for name in (*modalities, *lengths, *tokenizers):
             if name not in known:
                 raise UserError(f"{dataset.path}: no modality {name!r} in this dataset; it has: {', '.join(known)}")
         self._source = source
         self._codecs = {}
         for name in modalities:
             try:
-                self._codecs[name] = kinds.codec(known[name], lengths.get(name))
+                self._codecs[name] = kinds.codec(known[name], lengths.get(name), tokenizers.get(name))
+                self._codecs[name].decode([None])  # raises where a batch needs what is not given
             except ValueError as error:
                 raise UserError(f"{dataset.path}: modality {name!r}: {error}") from error
         self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()

@@ -1,0 +1,197 @@
+"""From a config's modality to a tower: pre-trained encoders and tokenizers, and what is refused before any training."""
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests import small_run
+from umemma_jax import evaluate, experiment, inputs, train
+from umemma_jax.config import tower_config
+from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.errors import UserError
+
+WORDS = ("red", "green", "blue", "shirt", "shoe", "bag")
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
+BERT = {"name": "bert", "width": 16, "depth": 1, "heads": 2, "mlp_width": 32, "positions": 8, "pool": "mean"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small"
+    small_run.write_dataset(path, train=32, test=9)
+    return path
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Vectors and texts, each of which tells the class most of the time; a vocabulary beside them."""
+    path = tmp_path_factory.mktemp("data") / "texts"
+    rng = np.random.default_rng(0)
+    modalities = {
+        "text": Modality(kind="text", encoding="utf-8"),
+        "vector": Modality(kind="tabular", encoding="float32", shape=(3,)),
+    }
+    with DatasetWriter(path, name="t", description="", classes=["r", "g", "b"], modalities=modalities) as writer:
+        for split, count in {"train": 96, "test": 30}.items():
+            for number in range(count):
+                label = number % 3
+                vector = np.eye(3)[label] + 0.5 * rng.normal(size=3)
+                words = [*rng.choice(WORDS[3:], size=rng.integers(0, 4)), WORDS[label]]
+                writer.write(split, id=f"{number}", label=label, text=" ".join(words), vector=vector.astype(np.float32))
+    (path / "vocab.txt").write_text("\n".join(VOCABULARY))
+    return path
+
+
+def image_config(dataset, **encoder):
+    config = small_run.get_config(dataset, modalities=("vector", "image"))
+    config.inputs.vector = tower_config({"name": "tests.own_family", **encoder})
+    return config
+
+
+def text_config(texts, **encoder):
+    config = small_run.get_config(texts, modalities=("text", "vector"))
+    config.inputs.text = tower_config({**BERT, **encoder}, length=8, tokenizer=str(texts / "vocab.txt"))
+    config.inputs.vector = tower_config({"name": "tests.own_encoder", "width": 6})
+    return config
+
+
+def checkpoint(path, inputs=small_run.CLASSES, width=6):
+    rng = np.random.default_rng(0)
+    shapes = {"0.weight": (width, inputs), "0.bias": (width,), "2.weight": (4, width), "2.bias": (4,)}
+    state = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(state, path)
+    return state
+
+
+def refusal(config):
+    with pytest.raises(UserError) as error:
+        experiment.build(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_an_encoder_starts_at_its_pretrained_weights(dataset, tmp_path):
+    state = checkpoint(tmp_path / "x.safetensors")
+    built = experiment.build(image_config(dataset, pretrained=str(tmp_path / "x.safetensors")))
+    params = jax.device_get(train.initial_variables(built))["params"]
+    np.testing.assert_array_equal(params["encoders_vector"]["hidden"]["kernel"], state["0.weight"].T)
+    np.testing.assert_array_equal(params["encoders_vector"]["out"]["bias"], state["2.bias"])
+    assert params["heads_vector"]["kernel"].shape == (4, small_run.CLASSES)  # fresh
+
+
+def test_a_run_of_other_weights_is_not_continued(dataset, tmp_path):
+    checkpoint(tmp_path / "x.safetensors")
+    config = image_config(dataset, pretrained=str(tmp_path / "x.safetensors"))
+    train.claim_workdir(config, experiment.build(config).fingerprints, tmp_path / "run")
+    train.claim_workdir(config, experiment.build(config).fingerprints, tmp_path / "run")
+    save_file({k: v + 1 for k, v in checkpoint(tmp_path / "x.safetensors").items()}, tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="the pretrained's files"):
+        train.claim_workdir(config, experiment.build(config).fingerprints, tmp_path / "run")
+
+
+def test_trained_encoders_are_exported_under_their_original_names(dataset, tmp_path):
+    state = checkpoint(tmp_path / "x.safetensors")
+    built = experiment.build(image_config(dataset, pretrained=str(tmp_path / "x.safetensors")))
+    variables = train.initial_variables(built)
+    (folder,) = inputs.export(built.inputs, variables, tmp_path / "export")
+    assert folder == tmp_path / "export" / "vector"
+    exported = load_file(folder / "model.safetensors")
+    assert set(exported) == set(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(exported[name], array)
+    with pytest.raises(UserError, match="no encoder of this config started from a checkpoint"):
+        inputs.export(experiment.build(image_config(dataset)).inputs, variables, tmp_path / "none")
+
+
+def test_weights_that_do_not_fit_the_data_are_refused(dataset, tmp_path):
+    checkpoint(tmp_path / "x.safetensors", inputs=5)
+    message = refusal(image_config(dataset, pretrained=str(tmp_path / "x.safetensors")))
+    assert message.startswith("config.inputs.vector.encoder.pretrained: ")
+    assert "params/hidden/kernel (5, 6) instead of (3, 6)" in message
+
+
+def test_fields_that_contradict_the_weights_are_refused(dataset, tmp_path):
+    checkpoint(tmp_path / "x.safetensors")
+    message = refusal(image_config(dataset, pretrained=str(tmp_path / "x.safetensors"), width=7))
+    assert "params/hidden/bias (6,) instead of (7,)" in message
+
+
+def test_a_checkpoint_that_is_not_there(dataset):
+    message = refusal(image_config(dataset, pretrained="/no/such"))
+    assert message == "config.inputs.vector.encoder.pretrained: /no/such: no such file or folder, name a checkpoint"
+
+
+def test_an_encoder_without_tables(dataset, tmp_path):
+    checkpoint(tmp_path / "x.safetensors")
+    config = image_config(dataset)
+    config.inputs.image.encoder.pretrained = str(tmp_path / "x.safetensors")
+    assert "encoder 'lenet' exports no FORMATS" in refusal(config)
+
+
+def test_channel_statistics_are_the_checkpoints_unless_given(dataset, tmp_path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    checkpoint(folder / "model.safetensors")
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.25, 0], "image_std": [1, 1, 0.5]}')
+    config = image_config(dataset, pretrained=str(folder))
+    preprocess = experiment.build(config).inputs[0].tower.preprocess
+    assert preprocess.mean == (127.5, 63.75, 0.0) and preprocess.std == (255.0, 255.0, 127.5)
+    config.inputs.vector.preprocess = {"mean": (1.0, 2.0, 3.0)}
+    preprocess = experiment.build(config).inputs[0].tower.preprocess
+    assert preprocess.mean == (1.0, 2.0, 3.0) and preprocess.std == (255.0, 255.0, 127.5)
+
+
+# Text.
+
+
+def test_text_trains_and_reports(texts, tmp_path):
+    config = text_config(texts)
+    built = experiment.build(config)
+    assert built.lengths == {"text": 8} and set(built.tokenizers) == {"text"}
+    trained = train.train(built, tmp_path / "run")
+    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    assert results["patterns"]["text+vector"]["accuracy"] > 0.9
+    assert results["patterns"]["text"]["accuracy"] > 0.9
+
+
+def test_the_mean_text_is_the_empty_one(texts):
+    config = text_config(texts)
+    config.missing.stand_in = "mean"
+    mean = experiment.build(config).means["text"]
+    np.testing.assert_array_equal(mean["length"], [2])
+    np.testing.assert_array_equal(mean["tokens"], [[2, 3, 0, 0, 0, 0, 0, 0]])
+
+
+def test_the_vocabulary_is_that_of_the_tokenizer_unless_given(texts):
+    built = experiment.build(text_config(texts))
+    assert built.inputs[0].tower.encoder().vocabulary == len(VOCABULARY)
+    assert experiment.build(text_config(texts, vocabulary=64)).inputs[0].tower.encoder().vocabulary == 64
+
+
+@pytest.mark.parametrize("vocabulary", [10, 5000])
+def test_a_vocabulary_of_another_size(texts, vocabulary):
+    message = refusal(text_config(texts, vocabulary=vocabulary))
+    assert f"its vocabulary is {vocabulary}, that of the tokenizer {texts / 'vocab.txt'} is 11" in message
+
+
+def test_a_text_without_tokenizer_or_length(texts):
+    config = text_config(texts)
+    config.inputs.text.tokenizer = ""
+    assert refusal(config).startswith("config.inputs.text.tokenizer: name a folder or file with the tokenizer")
+    config.inputs.text.tokenizer = "/no/such"
+    assert refusal(config).startswith("config.inputs.text.tokenizer: /no/such")
+    config = text_config(texts)
+    config.inputs.text.length = 0
+    assert refusal(config).startswith("config.inputs.text.length: text needs a length")
+
+
+def test_a_tokenizer_for_what_is_no_text(texts):
+    config = text_config(texts)
+    config.inputs.vector.tokenizer = str(texts)
+    assert refusal(config) == "config.inputs.vector.tokenizer: vector is tabular, leave it empty"

@@ -1,0 +1,224 @@
+"""From what a config says of one modality to its encoder, weights, tokenizer and preprocessing."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from umemma_jax import config as config_lib
+from umemma_jax import preprocess, pretrained
+from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.kinds import Modality, codec
+from umemma_jax.data.tokenizer import Tokenizer, load_tokenizer
+from umemma_jax.errors import UserError
+from umemma_jax.model import Tower, encoder_module
+from umemma_jax.pretrained import Converted
+from umemma_jax.sharding import AXIS
+
+PyTree = Any
+
+LOADING_FIELDS = {"pretrained": str, "first_layer": str}  # of `inputs.<m>.encoder`, besides the Model's
+NOT_FIELDS = ("parent", "name", "axis_name")  # of a Linen module that no config sets
+LARGEST_PADDING = 128  # rows by which an embedding may be larger than its vocabulary, to be a round number
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """One modality of a config, made concrete.
+
+    Attributes:
+      name: of the modality.
+      tower: what the model does with it.
+      length: static length of a batch where lengths vary; None otherwise, or for the longest in the dataset.
+      tokenizer: of text.
+      pretrained: the checkpoint that the encoder starts from, or None.
+      first_layer: how it adapts to another number of input channels, see `Converted.fit`.
+    """
+
+    name: str
+    tower: Tower
+    length: int | None
+    tokenizer: Tokenizer | None
+    pretrained: Converted | None
+    first_layer: str
+
+    def start(self, variables: PyTree) -> PyTree:
+        """A model's variables with this modality's encoder at its pre-trained weights.
+
+        Raises:
+          UserError: the checkpoint does not fit.
+        """
+        if self.pretrained is None:
+            return variables
+        fitted = self.fitted(self.group(variables))
+        return {
+            collection: {**tree, f"encoders_{self.name}": fitted[collection]} if collection in fitted else tree
+            for collection, tree in variables.items()
+        }
+
+    def fitted(self, like: PyTree) -> PyTree:
+        """The pre-trained weights in the form of the encoder's variables. Raises UserError where they do not fit."""
+        try:
+            return self.pretrained.fit(like, self.first_layer)
+        except UserError as error:
+            raise UserError(f"config.inputs.{self.name}.encoder.pretrained: {error}") from error
+
+    def group(self, variables: PyTree) -> PyTree:
+        """This modality's encoder among a model's variables."""
+        group = f"encoders_{self.name}"
+        return {collection: tree[group] for collection, tree in variables.items() if group in tree}
+
+    def mean(self, dataset: Dataset) -> PyTree:
+        """The training split's mean input, as the pipeline would give it, 1 row; of text, the empty one."""
+        store = codec(dataset.info.modalities[self.name], self.length, self.tokenizer)
+        mean = dataset.statistics.get(self.name)
+        if mean is None and self.tokenizer is None:
+            raise UserError(
+                f"config.missing.stand_in: {dataset.path} has no mean input of '{self.name}', use 'token' or 'zero'"
+            )
+        return store.decode([store.encode(store.from_mean(mean))])
+
+
+def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
+    """Makes an input, and traces its encoder on the shapes of one example.
+
+    Raises:
+      UserError: a field that cannot be right, or fields, weights and data that do not go together.
+    """
+    recipe, modality = config.inputs[name], dataset.info.modalities[name]
+    field = f"config.inputs.{name}.encoder"
+    try:
+        model = encoder_module(recipe.encoder.name).Model
+    except UserError as error:
+        raise UserError(f"{field}.name: {error}") from error
+    given = _checked_fields(model, recipe.encoder, field)
+    path, first_layer = given.pop("pretrained", ""), given.pop("first_layer", "")
+    converted = _converted(recipe.encoder.name, path, given, field) if path else None
+    tokenizer = _tokenizer(recipe, modality, converted, name)
+    fields = {**(converted.card.fields if converted else {}), **given}
+    if tokenizer and "vocabulary" in _model_fields(model):
+        fields.setdefault("vocabulary", tokenizer.vocabulary)
+        _check_vocabulary(fields["vocabulary"], tokenizer, field)
+    if config.parallel == "pmap" and hasattr(model, "axis_name"):
+        fields["axis_name"] = AXIS
+    tower = Tower(
+        name=name,
+        preprocess=_preprocess(recipe, modality, converted, name),
+        encoder=functools.partial(model, **fields),
+        frozen=recipe.frozen,
+    )
+    built = Input(name, tower, recipe.length or None, tokenizer, converted, first_layer)
+    variables = _trace(built, modality, recipe.encoder.name)
+    if converted:
+        built.fitted(variables)
+    return built
+
+
+def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Path]:
+    """Writes the trained encoders that started from PyTorch checkpoints, under their original names.
+
+    Args:
+      inputs: of the experiment.
+      variables: of the model.
+      folder: to fill with a folder for each of these modalities.
+
+    Returns:
+      The folders.
+
+    Raises:
+      UserError: there is no such encoder, a size was changed, or a folder exists.
+    """
+    started = [x for x in inputs if x.pretrained]
+    if not started:
+        raise UserError("--mode=export: no encoder of this config started from a checkpoint (`pretrained`)")
+    for x in started:
+        x.pretrained.export(folder / x.name, jax.device_get(x.group(variables)))
+    return [folder / x.name for x in started]
+
+
+def _model_fields(model: type) -> dict[str, Any]:
+    return {field.name: field.type for field in dataclasses.fields(model) if field.name not in NOT_FIELDS}
+
+
+def _checked_fields(model: type, encoder: ConfigDict, field: str) -> dict[str, Any]:
+    """What the config gives besides the name, each of the right type."""
+    known = {**_model_fields(model), **LOADING_FIELDS}
+    given = {key: value for key, value in encoder.to_dict().items() if key != "name"}
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{field}.{key}: unknown, {encoder.name} takes {', '.join(sorted(known))}")
+        if not config_lib.fits(value, known[key]):
+            kind = getattr(known[key], "__name__", known[key])
+            raise UserError(f"{field}.{key}: {value!r} is not of type {kind}")
+    return given
+
+
+def _converted(family: str, path: str, given: dict[str, Any], field: str) -> Converted:
+    try:
+        return pretrained.obtain(family, path, given)
+    except UserError as error:
+        raise UserError(f"{field}.pretrained: {error}") from error
+
+
+def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Any:
+    """The preprocessing; channel statistics are the config's, else the checkpoint's, else the dataset's."""
+    stated = converted.card.inputs if converted else {}
+    fitting = len(stated.get("mean", ())) == len(modality.mean or ())
+    given = {**(stated if fitting else {}), **recipe.preprocess.to_dict()}
+    return preprocess.build(modality.kind, modality, given, name)
+
+
+def _tokenizer(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Tokenizer | None:
+    field = f"config.inputs.{name}"
+    if modality.kind != "text":
+        if recipe.tokenizer:
+            raise UserError(f"{field}.tokenizer: {name} is {modality.kind}, leave it empty")
+        return None
+    path = recipe.tokenizer or (converted.folder if converted else "")
+    if not path:
+        raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")
+    try:
+        return load_tokenizer(path)
+    except UserError as error:
+        raise UserError(f"{field}.tokenizer: {error}") from error
+
+
+def _check_vocabulary(rows: int, tokenizer: Tokenizer, field: str) -> None:
+    if not 0 <= rows - tokenizer.vocabulary <= LARGEST_PADDING:
+        raise UserError(
+            f"{field}: its vocabulary is {rows}, that of the tokenizer {tokenizer.path} is {tokenizer.vocabulary}: "
+            "use the tokenizer that belongs to the encoder"
+        )
+
+
+def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
+    """Shapes of the encoder's variables: values that are each of the right type may not go together."""
+    field = f"config.inputs.{built.name}"
+    try:
+        raw = codec(modality, built.length, built.tokenizer).decode([None])
+    except ValueError as error:
+        raise UserError(f"{field}.length: {error}") from error
+    x = jax.eval_shape(built.tower.preprocess, raw)
+
+    def initialise(x: PyTree) -> tuple[jax.Array, PyTree]:
+        return built.tower.encoder().init_with_output(jax.random.key(0), x, train=False)
+
+    try:
+        features, variables = jax.eval_shape(initialise, x)
+    except UserError as error:
+        raise UserError(f"{field}.encoder: {error}") from error
+    except Exception as error:
+        if "." in encoder:
+            raise  # a module of the user's own, who needs the traceback
+        reason = (str(error).splitlines() or [""])[0]
+        shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(x))
+        raise UserError(
+            f"{field}.encoder: {encoder} fails on inputs of shape {shapes} ({type(error).__name__}: {reason})"
+        ) from error
+    if len(features.shape) != 2 or not all(features.shape):
+        raise UserError(f"{field}.encoder: {encoder} gives features of shape {features.shape} instead of [B, D]")
+    return variables
