@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests import own_family
 from tests.test_convert import FAMILY, STATE, save
@@ -132,9 +133,7 @@ def test_first_layers_keep_their_response_to_equal_channels(first_layer, channel
 def test_another_number_of_channels_must_be_asked_for():
     kernel = np.zeros((3, 3, 3, 5), np.float32)
     canned = Canned({"params/kernel": kernel}, fit={"params/kernel": "channels"})
-    with pytest.raises(
-        UserError, match="takes 3 channels, the inputs have 1: set the encoder's first_layer"
-    ):
+    with pytest.raises(UserError, match="takes 3 channels, the inputs have 1: set the encoder's first_layer"):
         canned.fit(shapes({"params": {"kernel": np.zeros((3, 3, 1, 5), np.float32)}}))
 
 
@@ -145,6 +144,18 @@ def test_what_was_trained_is_exported(tmp_path):
     converted.export(tmp_path / "trained.safetensors", trained)
     again = pretrained.obtain(FAMILY, tmp_path / "trained.safetensors", {}, tmp_path / "cache")
     np.testing.assert_array_equal(again.arrays["params/out/kernel"], STATE["2.weight"].T + 1)
+
+
+def test_what_the_model_left_out_is_exported_as_it_was(tmp_path, monkeypatch):
+    rules = [*own_family.dense("hidden", "0"), *own_family.dense("out", "2", optional=True)]
+    (table,) = own_family.FORMATS
+    monkeypatch.setattr(own_family, "FORMATS", (dataclasses.replace(table, rules=lambda source, fields: rules),))
+    converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {}, tmp_path / "cache")
+    variables = converted.fit({"params": {"hidden": {"kernel": np.zeros((4, 6)), "bias": np.zeros(6)}}})
+    converted.export(tmp_path / "trained.safetensors", jax.tree.map(lambda x: x + 1, variables))
+    exported = load_file(tmp_path / "trained.safetensors")
+    np.testing.assert_array_equal(exported["0.bias"], STATE["0.bias"] + 1)
+    np.testing.assert_array_equal(exported["2.weight"], STATE["2.weight"])
 
 
 def test_what_has_another_size_is_not_exported(tmp_path):

@@ -131,7 +131,7 @@ def convert(
     used = {name for rule in rules for name in rule.theirs}
     outside = {name: full for name, full in names.items() if not name.startswith(prefix)}
     rest = {name: f"{prefix}{name}" for name in inner if name not in used} | {name: name for name in outside}
-    carried = [full for name, full in rest.items() if _matches(table.carried, name)]
+    carried = sorted(full for name, full in rest.items() if _matches(table.carried, name))
     ignored = [full for name, full in rest.items() if full not in carried and _matches(table.ignored, name)]
     unused = [full for full in rest.values() if full not in carried and full not in ignored]
     missing = sorted(used - inner.keys())
@@ -186,7 +186,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
     Args:
       folder: the converted one.
       path: a `.safetensors` file, or a folder for `model.safetensors` and the `config.json`.
-      arrays: ours by path, trained from the folder's; None: those of the folder.
+      arrays: ours by path, trained from the folder's; None: those of the folder as they are.
 
     Raises:
       UserError: a size is not the original's, or the file cannot be written.
@@ -194,7 +194,9 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
     card, converted = read_card(folder), open_parameters(folder)
     if path.exists():
         raise UserError(f"{path}: is in use, name another file or folder")
-    theirs = dict(_exported(card, converted.read if arrays is None else arrays.__getitem__))
+    # What an option of the Model has left out stays as it was.
+    kept = converted.shapes.keys() if arrays is None else set(card.optional) - arrays.keys()
+    theirs = dict(_exported(card, lambda name: converted.read(name) if name in kept else arrays[name]))
     theirs |= {name: converted.read(f"{CARRIED}{name}") for name in card.carried}
     with weights.appearing(path) as partial:
         file = partial
