@@ -1,0 +1,222 @@
+"""Transformers on a grid of patches: what the encoders `vit` and `ast` share, in layers and in weight tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umemma_jax.encoders import foreign
+from umemma_jax.encoders.foreign import Arrays, Hook, Rule, Shape
+from umemma_jax.encoders.transformer import ACTIVATIONS, Transformer, layer_norm
+from umemma_jax.errors import UserError
+
+POOLS = ("cls", "mean")
+
+
+class PatchEncoder(nn.Module):
+    """A transformer from embedded patches to features, for a Model to derive from.
+
+    Attributes:
+      width: D, of the tokens.
+      depth: number of layers.
+      heads: of attention; D is a multiple of it.
+      mlp_width: hidden width of the MLPs.
+      pool: `cls`, the prefix token, or the mean of both where there are two (class and distillation), or `mean`, the
+        mean of the patch tokens.
+      activation: of the MLPs, key of `transformer.ACTIVATIONS`.
+      epsilon: of the layer norms.
+      qkv_bias: whether queries, keys and values have biases.
+      dtype: of the matrix products, `float32` or `bfloat16`; parameters and features are float32.
+      attention: implementation of attention, `xla` or `cudnn` (GPU, bfloat16).
+      fused_qkv: one matrix product for queries, keys and values.
+      scan: compile one layer, and loop over it.
+      remat: recompute a layer's inside in the backward pass, for memory.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    pool: str = "cls"
+    activation: str = "gelu"
+    epsilon: float = 1e-12
+    qkv_bias: bool = True
+    dtype: str = "float32"
+    attention: str = "xla"
+    fused_qkv: bool = True
+    scan: bool = False
+    remat: bool = False
+
+    def encode(self, x: jax.Array, prefix: int, norm_input: bool = False, norm_pooled: bool = False) -> jax.Array:
+        """Embedded patches [B, GH, GW, D] -> features [B, D], float32; called by a compact method.
+
+        Args:
+          x: patches, in `dtype`.
+          prefix: P, how many learned tokens stand before the patches.
+          norm_input: normalise the tokens before the first layer.
+          norm_pooled: the final norm comes after pooling; else before.
+        """
+        x = Positions(prefix, name="positions")(x)
+        if norm_input:
+            x = layer_norm(self.epsilon, self.dtype, "norm_input")(x)
+        transformer = Transformer(
+            depth=self.depth,
+            heads=self.heads,
+            mlp_width=self.mlp_width,
+            activation=self.activation,
+            epsilon=self.epsilon,
+            qkv_bias=self.qkv_bias,
+            dtype=self.dtype,
+            attention=self.attention,
+            fused_qkv=self.fused_qkv,
+            scan=self.scan,
+            remat=self.remat,
+        )
+        nn.share_scope(self, transformer)  # its parameters are layer0/..., beside positions and norm
+        x = transformer(x)
+        x = x[:, :prefix] if self.pool == "cls" else x[:, prefix:]
+        norm = layer_norm(self.epsilon, "float32", "norm")
+        x = x.astype(jnp.float32)
+        return norm(x.mean(axis=1)) if norm_pooled else norm(x).mean(axis=1)
+
+    def check_fields(self, encoder: str, prefix: int) -> None:
+        """Raises UserError, in the name of `encoder`, for values that cannot be."""
+        choices = {
+            "pool": POOLS if prefix else POOLS[1:],
+            "activation": ACTIVATIONS,
+            "dtype": ("float32", "bfloat16"),
+            "attention": ("xla", "cudnn"),
+        }
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise UserError(f"encoder {encoder}: {field} = {getattr(self, field)!r}, use one of {', '.join(known)}")
+        if self.width % self.heads:
+            raise UserError(f"encoder {encoder}: width = {self.width} is not a multiple of heads = {self.heads}")
+
+
+class Positions(nn.Module):
+    """Learned tokens before those of the patches, and position embeddings for all.
+
+    Attributes:
+      prefix: P, number of learned tokens.
+    """
+
+    prefix: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, GH, GW, D] -> [B, P + GH * GW, D], in the same dtype."""
+        batch, height, width, features = x.shape
+        initializer = nn.initializers.normal(0.02)
+        grid = self.param("grid", initializer, (height, width, features)).astype(x.dtype)
+        x = (x + jnp.expand_dims(grid, 0)).reshape(batch, height * width, features)
+        if not self.prefix:
+            return x
+        tokens = self.param("tokens", initializer, (self.prefix, features))
+        prefix = self.param("prefix", initializer, (self.prefix, features))
+        tokens = jnp.broadcast_to((tokens + prefix).astype(x.dtype), (batch, self.prefix, features))
+        return jnp.concatenate([tokens, x], axis=1)
+
+
+# --- weight tables ----------------------------------------------------------------------------------------------------
+
+# Modules of a layer, ours and theirs: in Hugging Face's files, and in memory since transformers 5.
+IN_FILES = {
+    "norm1": "encoder.layer.{}.layernorm_before",
+    "attention/query": "encoder.layer.{}.attention.attention.query",
+    "attention/key": "encoder.layer.{}.attention.attention.key",
+    "attention/value": "encoder.layer.{}.attention.attention.value",
+    "attention/out": "encoder.layer.{}.attention.output.dense",
+    "norm2": "encoder.layer.{}.layernorm_after",
+    "mlp/up": "encoder.layer.{}.intermediate.dense",
+    "mlp/down": "encoder.layer.{}.output.dense",
+}
+IN_MEMORY = {
+    "norm1": "layers.{}.layernorm_before",
+    "attention/query": "layers.{}.attention.q_proj",
+    "attention/key": "layers.{}.attention.k_proj",
+    "attention/value": "layers.{}.attention.v_proj",
+    "attention/out": "layers.{}.attention.o_proj",
+    "norm2": "layers.{}.layernorm_after",
+    "mlp/up": "layers.{}.mlp.fc1",
+    "mlp/down": "layers.{}.mlp.fc2",
+}
+
+# Names in Hugging Face's configs, and ours.
+HIDDEN_ACTS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+
+
+def activation(name: str) -> str:
+    """Our name for an activation of Hugging Face's `hidden_act`.
+
+    Raises:
+      UserError: we do not have it.
+    """
+    if name not in HIDDEN_ACTS:
+        raise UserError(f"config.json: hidden_act '{name}' is not supported, only {', '.join(HIDDEN_ACTS)} are")
+    return HIDDEN_ACTS[name]
+
+
+def layer_fields(source: foreign.Source, names: Mapping[str, str]) -> dict[str, Any]:
+    """Fields that the layers' shapes decide; their modules go by `names`, as in `layers`."""
+    first = source.shapes[names["mlp/up"].format(0) + ".weight"]
+    return {
+        "width": first[1],
+        "depth": source.count(names["mlp/up"].split("{}")[0]),
+        "mlp_width": first[0],
+    }
+
+
+def layers(depth: int, names: Mapping[str, str], qkv_bias: bool = True) -> list[Rule]:
+    """Tables of a Transformer's layers.
+
+    Args:
+      depth: their number.
+      names: ours -> theirs, of the modules of one layer, `{}` standing for its number.
+      qkv_bias: whether queries, keys and values have biases.
+    """
+    rules = []
+    for index in range(depth):
+        for ours, theirs in names.items():
+            ours, theirs = f"layer{index}/{ours}", theirs.format(index)
+            if "/norm" in ours:
+                rules += foreign.layer_norm(ours, theirs)
+            else:
+                rules += foreign.dense(ours, theirs, bias=qkv_bias or not ours.endswith(("query", "key", "value")))
+    return rules
+
+
+def tokens(names: Sequence[str], shape: Shape) -> list[Rule]:
+    """Learned tokens [P, D] <- one tensor of `shape` each."""
+
+    def load(arrays: Arrays) -> Arrays:
+        return [np.stack([x.reshape(-1) for x in arrays])]
+
+    def export(arrays: Arrays) -> Arrays:
+        return [token.reshape(shape) for token in arrays[0]]
+
+    return [Rule(("params/positions/tokens",), tuple(names), Hook(load, export))] if names else []
+
+
+def positions(name: str, shape: Shape, prefix: int, grid: tuple[int, int]) -> list[Rule]:
+    """Position embeddings of P prefix tokens [P, D] and of the grid [GH, GW, D] <- [..., P + GH * GW, D]."""
+    *leading, _, width = shape
+
+    def load(arrays: Arrays) -> Arrays:
+        flat = arrays[0].reshape(-1, width)
+        return [flat[:prefix], flat[prefix:].reshape(*grid, width)][not prefix :]
+
+    def export(arrays: Arrays) -> Arrays:
+        return [np.concatenate([x.reshape(-1, width) for x in arrays]).reshape(*leading, -1, width)]
+
+    ours = ("params/positions/prefix", "params/positions/grid")[not prefix :]
+    return [Rule(ours, (name,), Hook(load, export), fit="positions")]

@@ -1,0 +1,326 @@
+"""Vision Transformer, with the weights of Hugging Face's ViT, DeiT, MAE, MSN and CLIP, and of timm's ViT and DeiT."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from umemma_jax.encoders import foreign, patches
+from umemma_jax.encoders.foreign import Format, Hook, Rule, Source
+from umemma_jax.encoders.layers import merge_frames, pool_frames
+from umemma_jax.errors import UserError
+
+
+class Model(patches.PatchEncoder):
+    """Vision Transformer on images or videos of any size that is a multiple of the patch.
+
+    Source: Dosovitskiy et al., 2021, arXiv 2010.11929; with two prefix tokens, Touvron et al., 2021, arXiv 2012.12877
+    (DeiT), whose feature is the mean of both, as its prediction is the mean of their heads'; with `norm_input`,
+    `norm_pooled` and `projection`, Radford et al., 2021, arXiv 2103.00020 (CLIP).
+
+    Attributes:
+      width, depth, heads, mlp_width, pool, activation, epsilon, qkv_bias, dtype, attention, fused_qkv, scan, remat: as
+        in `patches.PatchEncoder`.
+      patch: side of the square patches, pixels.
+      patch_bias: whether the patch embedding has a bias.
+      prefix: learned tokens before the patches: 0, 1 (class) or 2 (class and distillation).
+      norm_input: normalise the tokens before the first layer.
+      norm_pooled: normalise the pooled feature (CLIP, timm's `fc_norm`); else all tokens, before pooling.
+      projection: width of a last linear map without bias; 0 for none.
+    """
+
+    patch: int = 16
+    patch_bias: bool = True
+    prefix: int = 1
+    norm_input: bool = False
+    norm_pooled: bool = False
+    projection: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Images [B, H, W, C], videos [B, T, H, W, C] (mean over frames) or spectrograms [B, T, F] -> [B, D].
+
+        Rows do not depend on each other, so that mask [B] is not needed.
+
+        Raises:
+          UserError: H or W is no multiple of the patch, x is no image, or a field cannot be what it is.
+        """
+        self.check_fields("vit", self.prefix)
+        if self.prefix not in (0, 1, 2):
+            raise UserError(f"encoder vit: prefix = {self.prefix}, use one of 0, 1, 2")
+        if x.ndim not in (3, 4, 5):
+            raise UserError(f"encoder vit: inputs of {x.ndim} axes, give it images, videos or spectrograms")
+        x = x[..., None] if x.ndim == 3 else x
+        shape = x.shape
+        if shape[-3] % self.patch or shape[-2] % self.patch:
+            size = f"{shape[-3]}x{shape[-2]}"
+            raise UserError(f"encoder vit: {size} images cannot be cut into {self.patch}x{self.patch} patches, resize")
+        x, _ = merge_frames(x, None)
+        x = PatchEmbedding(self.width, self.patch, self.patch_bias, self.dtype, name="patches")(x)
+        x = self.encode(x, self.prefix, self.norm_input, self.norm_pooled)
+        if self.projection:
+            x = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(x)
+        return pool_frames(x.astype(jnp.float32), shape)
+
+
+class PatchEmbedding(nn.Module):
+    """A convolution whose stride is its size, as one matrix product.
+
+    Attributes:
+      features: D.
+      patch: side of the square patches.
+      bias: whether there is one.
+      dtype: of the product and the result.
+    """
+
+    features: int
+    patch: int
+    bias: bool
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H / patch, W / patch, D]."""
+        batch, height, width, channels = x.shape
+        size, rows, columns = self.patch, height // self.patch, width // self.patch
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (size, size, channels, self.features))
+        x = x.astype(self.dtype).reshape(batch, rows, size, columns, size, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, rows, columns, -1) @ kernel.reshape(-1, self.features).astype(self.dtype)
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            x = x + jnp.expand_dims(bias.astype(self.dtype), (0, 1, 2))
+        return x
+
+
+# --- weight tables ----------------------------------------------------------------------------------------------------
+
+
+def _grid(source: Source, name: str, fields: Mapping[str, Any], size: Any) -> tuple[int, int]:
+    """Rows and columns of patches that position embeddings `name` are for.
+
+    Args:
+      source: the checkpoint.
+      name: of the position embeddings, [..., P + GH * GW, D].
+      fields: of the Model.
+      size: (height, width) of the images where the config states it; else they are square.
+    """
+    count = source.shapes[name][-2] - fields["prefix"]
+    if isinstance(size, list | tuple) and len(size) == 2:
+        rows, columns = (side // fields["patch"] for side in size)
+    else:
+        rows = columns = math.isqrt(max(count, 0))
+    if rows * columns != count:
+        raise UserError(
+            f"encoder vit: tensor {name} of {source.shapes[name][-2]} positions, {fields['prefix']} of them not of "
+            "patches, is for no square image, and config.json does not say its size: name another checkpoint"
+        )
+    return rows, columns
+
+
+# --- Hugging Face ViT, DeiT, MAE, MSN ---
+
+HF_TOKENS = ("embeddings.cls_token", "embeddings.distillation_token")
+HF_PATCHES = "embeddings.patch_embeddings.projection"
+HF_POSITIONS = "embeddings.position_embeddings"
+
+
+def _hf_fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
+    config = source.config
+    return patches.layer_fields(source, names) | {
+        "heads": config.get("num_attention_heads", 12) if config else None,
+        "activation": patches.activation(config.get("hidden_act", "gelu")),
+        "epsilon": config.get("layer_norm_eps", 1e-12),
+        "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
+        "patch": source.shapes[f"{HF_PATCHES}.weight"][-1],
+        "prefix": sum(name in source.shapes for name in HF_TOKENS),
+    }
+
+
+def _hf_rules(source: Source, fields: dict[str, Any], names: Mapping[str, str]) -> list[Rule]:
+    prefix = fields["prefix"]
+    grid = _grid(source, HF_POSITIONS, fields, source.config.get("image_size"))
+    return [
+        *foreign.conv_2d("patches", HF_PATCHES, fit="channels"),
+        *patches.tokens(HF_TOKENS[:prefix], source.shapes[HF_TOKENS[0]]),
+        *patches.positions(HF_POSITIONS, source.shapes[HF_POSITIONS], prefix, grid),
+        *patches.layers(fields["depth"], names, fields["qkv_bias"]),
+        *foreign.layer_norm("norm", "layernorm"),
+    ]
+
+
+def _hf_format(name: str, names: Mapping[str, str]) -> Format:
+    return Format(
+        name=name,
+        markers=(HF_TOKENS[0], f"{HF_PATCHES}.weight", *(f"{names[k].format(0)}.weight" for k in ("norm1", "mlp/up"))),
+        fields=functools.partial(_hf_fields, names=names),
+        rules=functools.partial(_hf_rules, names=names),
+        carried=(
+            *foreign.BUFFERS,
+            r"pooler\.",
+            r"(cls_|distillation_)?classifier\.",
+            r"embeddings\.mask_token$",
+            r"decoder\.",
+        ),
+        model_types=("vit", "deit", "vit_msn", "vit_mae"),
+    )
+
+
+# --- Hugging Face CLIP ---
+
+CLIP_LAYERS = {
+    "norm1": "encoder.layers.{}.layer_norm1",
+    "attention/query": "encoder.layers.{}.self_attn.q_proj",
+    "attention/key": "encoder.layers.{}.self_attn.k_proj",
+    "attention/value": "encoder.layers.{}.self_attn.v_proj",
+    "attention/out": "encoder.layers.{}.self_attn.out_proj",
+    "norm2": "encoder.layers.{}.layer_norm2",
+    "mlp/up": "encoder.layers.{}.mlp.fc1",
+    "mlp/down": "encoder.layers.{}.mlp.fc2",
+}
+CLIP_TOKEN = "embeddings.class_embedding"
+CLIP_PATCHES = "embeddings.patch_embedding"
+CLIP_POSITIONS = "embeddings.position_embedding.weight"
+CLIP_PROJECTION = "visual_projection"
+
+
+def _clip_config(source: Source) -> Mapping[str, Any]:
+    """The vision tower's config, which that of a whole CLIPModel holds, in old files in two places."""
+    nested = [source.config.get(key) or {} for key in ("vision_config", "vision_config_dict")]
+    return {**nested[0], **nested[1]} or source.config
+
+
+def _clip_fields(source: Source, tower: str) -> dict[str, Any]:
+    config = _clip_config(source)
+    return patches.layer_fields(source, _under(tower, CLIP_LAYERS)) | {
+        "heads": config.get("num_attention_heads", 12) if config else None,
+        # OpenAI's models have quick_gelu, others gelu.
+        "activation": patches.activation(config.get("hidden_act", "quick_gelu")) if config else None,
+        "epsilon": config.get("layer_norm_eps", 1e-5),
+        "patch": source.shapes[f"{tower}{CLIP_PATCHES}.weight"][-1],
+        "patch_bias": False,
+        "norm_input": True,
+        "norm_pooled": True,
+        "prefix": 1,
+        "projection": source.shapes.get(f"{CLIP_PROJECTION}.weight", (0,))[0],
+    }
+
+
+def _clip_rules(source: Source, fields: dict[str, Any], tower: str) -> list[Rule]:
+    token, positions = f"{tower}{CLIP_TOKEN}", f"{tower}{CLIP_POSITIONS}"
+    grid = _grid(source, positions, fields, _clip_config(source).get("image_size"))
+    return [
+        *foreign.conv_2d("patches", f"{tower}{CLIP_PATCHES}", bias=False, fit="channels"),
+        *patches.tokens([token], source.shapes[token]),
+        *patches.positions(positions, source.shapes[positions], 1, grid),
+        *foreign.layer_norm("norm_input", f"{tower}pre_layrnorm"),
+        *patches.layers(fields["depth"], _under(tower, CLIP_LAYERS)),
+        *foreign.layer_norm("norm", f"{tower}post_layernorm"),
+        *foreign.dense("projection", CLIP_PROJECTION, bias=False, optional=True),
+    ]
+
+
+def _under(prefix: str, names: Mapping[str, str]) -> dict[str, str]:
+    return {ours: f"{prefix}{theirs}" for ours, theirs in names.items()}
+
+
+def _clip_format(name: str, tower: str) -> Format:
+    markers = (CLIP_TOKEN, f"{CLIP_PATCHES}.weight", "pre_layrnorm.weight", "post_layernorm.weight")
+    return Format(
+        name=name,
+        markers=tuple(f"{tower}{marker}" for marker in markers),
+        fields=functools.partial(_clip_fields, tower=tower),
+        rules=functools.partial(_clip_rules, tower=tower),
+        carried=(r"(vision_model\.)?embeddings\.position_ids$", r"classifier\."),
+        ignored=(r"text_model\.", r"text_projection\.", r"logit_scale$"),
+        model_types=("clip", "clip_vision_model"),
+    )
+
+
+# --- timm ViT and DeiT ---
+
+TIMM_LAYERS = {
+    "norm1": "blocks.{}.norm1",
+    "attention/out": "blocks.{}.attn.proj",
+    "norm2": "blocks.{}.norm2",
+    "mlp/up": "blocks.{}.mlp.fc1",
+    "mlp/down": "blocks.{}.mlp.fc2",
+}
+TIMM_TOKENS = ("cls_token", "dist_token")
+TIMM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width: tiny, small, base, large, huge
+
+
+def _timm_fields(source: Source) -> dict[str, Any]:
+    config, shapes = source.config, source.shapes
+    fields = patches.layer_fields(source, TIMM_LAYERS)
+    clip = "norm_pre.weight" in shapes
+    activation = None if clip and not config else "gelu"
+    if "quickgelu" in config.get("architecture", ""):
+        activation = "quick_gelu"
+    norm_pooled = "fc_norm.weight" in shapes
+    return fields | {
+        "heads": config.get("model_args", {}).get("num_heads", TIMM_HEADS.get(fields["width"])),
+        "pool": "mean" if norm_pooled or config.get("global_pool") == "avg" else "cls",
+        "activation": activation,
+        "epsilon": 1e-5 if clip else 1e-6,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
+        "patch": shapes["patch_embed.proj.weight"][-1],
+        "patch_bias": "patch_embed.proj.bias" in shapes,
+        "prefix": sum(name in shapes for name in TIMM_TOKENS),
+        "norm_input": clip,
+        "norm_pooled": norm_pooled,
+    }
+
+
+def _timm_rules(source: Source, fields: dict[str, Any]) -> list[Rule]:
+    prefix, norm_pooled = fields["prefix"], fields["norm_pooled"]
+    size = source.config.get("pretrained_cfg", {}).get("input_size", ())[1:]
+    grid = _grid(source, "pos_embed", fields, size)
+    return [
+        *foreign.conv_2d("patches", "patch_embed.proj", bias=fields["patch_bias"], fit="channels"),
+        *patches.tokens(TIMM_TOKENS[:prefix], (1, 1, fields["width"])),
+        *patches.positions("pos_embed", source.shapes["pos_embed"], prefix, grid),
+        *(foreign.layer_norm("norm_input", "norm_pre") if fields["norm_input"] else []),
+        *patches.layers(fields["depth"], TIMM_LAYERS),
+        *_timm_qkv(fields["depth"], fields["qkv_bias"]),
+        *foreign.layer_norm("norm", "fc_norm" if norm_pooled else "norm"),
+    ]
+
+
+def _timm_qkv(depth: int, bias: bool) -> list[Rule]:
+    """Queries, keys and values <- one layer whose outputs are theirs, one after the other."""
+    kernels = Hook(
+        lambda arrays: [x.T for x in np.split(arrays[0], 3)],
+        lambda arrays: [np.concatenate([x.T for x in arrays])],
+    )
+    biases = Hook(lambda arrays: np.split(arrays[0], 3), lambda arrays: [np.concatenate(arrays)])
+    rules = []
+    for index in range(depth):
+        paths = [f"params/layer{index}/attention/{name}" for name in ("query", "key", "value")]
+        theirs = f"blocks.{index}.attn.qkv"
+        rules.append(Rule(tuple(f"{path}/kernel" for path in paths), (f"{theirs}.weight",), kernels))
+        if bias:
+            rules.append(Rule(tuple(f"{path}/bias" for path in paths), (f"{theirs}.bias",), biases))
+    return rules
+
+
+TIMM = Format(
+    name="timm ViT",
+    markers=("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
+    fields=_timm_fields,
+    rules=_timm_rules,
+    carried=(*foreign.BUFFERS, r"head(_dist)?\.", r"pre_logits\."),
+)
+
+
+FORMATS = (
+    _hf_format("Hugging Face ViT", patches.IN_FILES),
+    _hf_format("Hugging Face ViT, as transformers 5 names it in memory", patches.IN_MEMORY),
+    _clip_format("Hugging Face CLIP", "vision_model."),
+    _clip_format("Hugging Face CLIP, vision alone", ""),
+    TIMM,
+)
