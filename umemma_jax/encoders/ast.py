@@ -66,7 +66,7 @@ def _fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
     config = source.config
     return patches.layer_fields(source, names) | {
         "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": patches.activation(config.get("hidden_act", "gelu")),
+        "activation": foreign.activation(config.get("hidden_act", "gelu")),
         "epsilon": config.get("layer_norm_eps", 1e-12),
         "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
         "patch": source.shapes[f"{PATCHES}.weight"][-1],

@@ -191,13 +191,6 @@ CLIP_LAYER = {
     "norm2": "layer_norm2",
 }
 # Hugging Face's names of activations -> ours.
-HIDDEN_ACTS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-}
 BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 HEADS = (r"(.*\.)?(cls|classifier|pre_classifier|lm_head|qa_outputs|vocab_\w+)\.",)
@@ -218,7 +211,7 @@ def _bert_fields(source: foreign.Source) -> dict[str, Any]:
         "position_offset": offset,
         "segments": segments,
         "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": _activation(config.get("hidden_act", "gelu")),
+        "activation": foreign.activation(config.get("hidden_act", "gelu")),
         # Without config.json: what all published RoBERTas have, which is not the default of RobertaConfig.
         "epsilon": config.get("layer_norm_eps", 1e-12) if config or not roberta else 1e-5,
         "causal": bool(config.get("is_decoder", False)),
@@ -257,7 +250,7 @@ def _distilbert_fields(source: foreign.Source) -> dict[str, Any]:
         "positions": positions,
         "segments": 0,
         "heads": config.get("n_heads", 12) if config else None,
-        "activation": _activation(config.get("activation", "gelu")),
+        "activation": foreign.activation(config.get("activation", "gelu")),
         "epsilon": 1e-12,
     }
 
@@ -280,7 +273,7 @@ def _clip_fields(prefix: str, source: foreign.Source) -> dict[str, Any]:
         "pool": "last",
         "heads": config.get("num_attention_heads", 8) if source.config else None,
         # OpenAI's models have quick_gelu, others gelu.
-        "activation": _activation(config.get("hidden_act", "quick_gelu")) if source.config else None,
+        "activation": foreign.activation(config.get("hidden_act", "quick_gelu")) if source.config else None,
         "epsilon": config.get("layer_norm_eps", 1e-5),
         "norm_first": True,
         "causal": True,
@@ -310,12 +303,6 @@ def _sizes(source: foreign.Source, words: str, layers: str, names: dict[str, str
     vocabulary, width = source.shapes[f"{words}.weight"]
     mlp_width, _ = source.shapes[f"{layers}0.{names['mlp/up']}.weight"]
     return {"vocabulary": vocabulary, "width": width, "depth": source.count(layers), "mlp_width": mlp_width}
-
-
-def _activation(hidden_act: str) -> str:
-    if hidden_act not in HIDDEN_ACTS:
-        raise UserError(f"config.json: activation {hidden_act!r} is not supported, only {', '.join(HIDDEN_ACTS)}")
-    return HIDDEN_ACTS[hidden_act]
 
 
 def _embeddings(prefix: str, words: str, positions: str) -> list[foreign.Rule]:

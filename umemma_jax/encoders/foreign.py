@@ -2,7 +2,7 @@
 
 An encoder whose weights can be converted exports `FORMATS`, one `Format` for each naming that they go by. A format
 reads the Model's fields from the checkpoint, and gives the rules that rename and rearrange its tensors; the driver
-(`umemma_jax.pretrained`) is the same for all of them. Rules run both ways: what is loaded can be exported again.
+(`umemma_jax.convert`) is the same for all of them. Rules run both ways: what is loaded can be exported again.
 """
 
 import dataclasses
@@ -11,11 +11,22 @@ from typing import Any
 
 import numpy as np
 
+from umemma_jax.errors import UserError
+
 Shape = tuple[int, ...]
 Arrays = list[np.ndarray]
 
 # Buffers of PyTorch modules that hold nothing learned; they are carried along for a strict `load_state_dict`.
 BUFFERS = (r".*\bnum_batches_tracked$", r".*\bposition_ids$", r".*\btoken_type_ids$")
+
+# Names in Hugging Face's configs, and ours.
+HIDDEN_ACTS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,3 +156,14 @@ def _layer(ours: str, theirs: str, hook: Hook, bias: bool, optional: bool = Fals
     if bias:
         rules += copy(f"{ours}/bias", f"{theirs}.bias", optional=optional)
     return rules
+
+
+def activation(name: str) -> str:
+    """Our name for an activation of Hugging Face's `hidden_act`.
+
+    Raises:
+      UserError: we do not have it.
+    """
+    if name not in HIDDEN_ACTS:
+        raise UserError(f"config.json: activation '{name}' is not supported, only {', '.join(HIDDEN_ACTS)} are")
+    return HIDDEN_ACTS[name]

@@ -145,26 +145,6 @@ IN_MEMORY = {
     "mlp/down": "layers.{}.mlp.fc2",
 }
 
-# Names in Hugging Face's configs, and ours.
-HIDDEN_ACTS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-}
-
-
-def activation(name: str) -> str:
-    """Our name for an activation of Hugging Face's `hidden_act`.
-
-    Raises:
-      UserError: we do not have it.
-    """
-    if name not in HIDDEN_ACTS:
-        raise UserError(f"config.json: hidden_act '{name}' is not supported, only {', '.join(HIDDEN_ACTS)} are")
-    return HIDDEN_ACTS[name]
-
 
 def layer_fields(source: foreign.Source, names: Mapping[str, str]) -> dict[str, Any]:
     """Fields that the layers' shapes decide; their modules go by `names`, as in `layers`."""

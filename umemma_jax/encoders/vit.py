@@ -133,7 +133,7 @@ def _hf_fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
     config = source.config
     return patches.layer_fields(source, names) | {
         "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": patches.activation(config.get("hidden_act", "gelu")),
+        "activation": foreign.activation(config.get("hidden_act", "gelu")),
         "epsilon": config.get("layer_norm_eps", 1e-12),
         "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
         "patch": source.shapes[f"{HF_PATCHES}.weight"][-1],
@@ -199,7 +199,7 @@ def _clip_fields(source: Source, tower: str) -> dict[str, Any]:
     return patches.layer_fields(source, _under(tower, CLIP_LAYERS)) | {
         "heads": config.get("num_attention_heads", 12) if config else None,
         # OpenAI's models have quick_gelu, others gelu.
-        "activation": patches.activation(config.get("hidden_act", "quick_gelu")) if config else None,
+        "activation": foreign.activation(config.get("hidden_act", "quick_gelu")) if config else None,
         "epsilon": config.get("layer_norm_eps", 1e-5),
         "patch": source.shapes[f"{tower}{CLIP_PATCHES}.weight"][-1],
         "patch_bias": False,
