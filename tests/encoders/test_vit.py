@@ -449,7 +449,7 @@ def test_positions_that_fit_no_square_image_need_the_config(tmp_path):
 
 def test_an_activation_that_we_do_not_have(tmp_path):
     original("ViTModel", hidden_act="silu").save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="hidden_act 'silu' is not supported, only gelu, "):
+    with pytest.raises(UserError, match="activation 'silu' is not supported, only gelu, "):
         converted(tmp_path, images())
 
 

@@ -189,19 +189,18 @@ def largest(x: jax.Array) -> jax.Array:
     return functools.reduce(jnp.maximum, x)
 
 
-def _largest_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = largest(x)
-    return y, (x, y)
+def _largest_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    # Which one it is, not its value, is kept: XLA may compute x anew for the backward pass and round it otherwise, and
+    # then nothing would equal the value.
+    y, chosen = x[0], jnp.zeros(x.shape[1:], jnp.uint8)
+    for index, value in enumerate(x[1:], start=1):
+        chosen = jnp.where(value > y, jnp.uint8(index), chosen)
+        y = jnp.maximum(y, value)
+    return y, tuple(chosen == index for index in range(len(x)))
 
 
-def _largest_backward(residuals: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
-    x, y = residuals
-    parts, free = [], jnp.ones(y.shape, bool)
-    for value in x:
-        chosen = free & (value == y)
-        free &= ~chosen
-        parts.append(jnp.where(chosen, gradient, 0))
-    return (jnp.stack(parts),)
+def _largest_backward(chosen: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array]:
+    return (jnp.stack([jnp.where(part, gradient, 0) for part in chosen]),)
 
 
 largest.defvjp(_largest_forward, _largest_backward)
