@@ -10,7 +10,9 @@ import pytest
 import scipy.fft
 import scipy.ndimage
 import scipy.signal
+import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 
 from umemma_jax.data.kinds import Modality
 from umemma_jax.errors import UserError
@@ -200,6 +202,95 @@ def test_flip_mirrors_about_half_of_the_rows():
     assert 70 < same.sum() < 130
 
 
+def plain_pixels(raw, keys=None, train=False, **config):
+    """What the preprocessing makes of uint8 images before it standardises."""
+    channels = raw.shape[-1]
+    p = preprocess(IMAGE if channels == 1 else COLOUR, mean=(0.0,) * channels, std=(1.0,) * channels, **config)
+    return np.asarray(jax.jit(p, static_argnames="train")(raw, keys, train=train))
+
+
+@pytest.mark.parametrize("height, width, crop", [(9, 7, 5), (8, 8, 5), (6, 9, 6), (5, 5, 5)])
+def test_evaluation_crops_the_centre(height, width, crop):
+    raw = np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
+    top, left = (height - crop) // 2, (width - crop) // 2
+    assert_array_equal(plain_pixels(raw, crop=crop), raw[:, top : top + crop, left : left + crop])
+
+
+def test_training_crops_anywhere_with_equal_chances():
+    image = np.arange(7 * 6, dtype=np.uint8).reshape(1, 7, 6, 1)  # the first pixel tells the position
+    cropped = plain_pixels(np.repeat(image, 3000, axis=0), keys(3000), train=True, crop=5)
+    windows = np.lib.stride_tricks.sliding_window_view(image[0, ..., 0], (5, 5))
+    top, left = np.divmod(cropped[:, 0, 0, 0].astype(int), 6)
+    assert_array_equal(cropped[..., 0], windows[top, left])
+    assert scipy.stats.chisquare(np.bincount(top * 2 + left, minlength=6)).pvalue > 1e-3
+
+
+def ramps(rows, height, width):
+    """Images whose channels say where a pixel is: its row, its column, nothing."""
+    image = np.stack([*np.mgrid[:height, :width], np.zeros((height, width))], axis=-1)
+    return np.repeat(image[None].astype(np.uint8), rows, axis=0)
+
+
+def boxes(resized):
+    """(top, left, height, width) of the rectangles that became [B, S, S, 3], from what they did to `ramps`."""
+    _, size, _, _ = resized.shape
+    inner = slice(size // 4, -(size // 4))  # where the filter does not reach over an edge
+    ticks = np.arange(size)[inner] + 0.5
+    found = []
+    for row in resized:
+        lines = [
+            np.polynomial.Polynomial.fit(ticks, values, 1).convert().coef
+            for values in (row[inner, size // 2, 0], row[size // 2, inner, 1])
+        ]
+        found.append([*(start + 0.5 for start, _ in lines), *(slope * size for _, slope in lines)])
+    return np.array(found)
+
+
+def test_a_resized_crop_is_a_rectangle_of_the_area_and_shape_that_it_says():
+    resized = plain_pixels(ramps(400, 120, 200), keys(400), train=True, crop=40, resized_crop=0.9)
+    assert resized.shape == (400, 40, 40, 3)
+    top, left, height, width = boxes(resized).T
+    assert min(top.min(), left.min()) > -0.01
+    assert (top + height).max() < 120.01
+    assert (left + width).max() < 200.01
+    area, ratio = height * width / (120 * 200), width / height
+    assert 0.1 < area.min() < 0.13
+    assert 0.8 < area.max() < 1
+    free = height < 119.9  # what would be higher than the image is as high as it
+    assert 0.74 < ratio[free].min() < 0.78
+    assert 1.28 < ratio[free].max() < 1.34
+    assert 0.3 < np.mean(area[free] < 0.45) < 0.7
+    assert abs(np.corrcoef(top[free], left[free])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("size", [24, 60])
+def test_a_resized_crop_is_that_of_pillow(size):
+    raw = np.random.default_rng(0).integers(0, 256, (5, 60, 60, 3), np.uint8)
+    config = {"resized_crop": 0.5, "crop": size}
+    found = boxes(plain_pixels(ramps(5, 60, 60), keys(5), train=True, **config))
+    resized = plain_pixels(raw, keys(5), train=True, **config)
+    for image, row, (top, left, height, width) in zip(raw, resized, found, strict=True):
+        box = np.clip((left, top, left + width, top + height), 0, 60)
+        expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, tuple(box)))
+        difference = np.abs(row - expected)[3:-3, 3:-3]  # at the box's edges Pillow looks no further
+        assert difference.mean() < 1  # of 255; Pillow rounds
+        assert difference.max() < 5
+
+
+def test_a_crop_comes_before_the_other_augmentation():
+    raw = np.repeat(pixels(1, COLOUR), 50, axis=0)
+    cropped = plain_pixels(raw, keys(50), train=True, crop=5)
+    both = plain_pixels(raw, keys(50), train=True, crop=5, flip=True)
+    mirrored = (both != cropped).any(axis=(1, 2, 3))
+    assert 10 < mirrored.sum() < 40
+    assert_array_equal(both, np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped))
+
+
+def test_a_crop_larger_than_the_images_is_refused():
+    with pytest.raises(UserError, match=r"preprocess\.crop: 8 is larger than the images, 9 x 7: lower it"):
+        preprocess(COLOUR, crop=8)(pixels(1, COLOUR))
+
+
 def test_tables_are_standardised_per_column_and_constant_columns_stay_finite():
     raw = np.array([[1, 2, 0], [3, -2, 0]], np.float32)
     assert_allclose(preprocess(TABLE)(raw), [[0, 8, 0], [1, 0, 0]], atol=1e-6)
@@ -208,7 +299,7 @@ def test_tables_are_standardised_per_column_and_constant_columns_stay_finite():
 # --- augmentation, whatever the kind ----------------------------------------------------------------------------------
 
 AUDIO_STRENGTHS = {"speed": 0.2, "gain": 6.0, "noise": 0.5, "shift": 0.4, "time_mask": 0.3, "freq_mask": 0.3}
-IMAGE_STRENGTHS = {"shift": 3.0, "rotation": 20.0, "scale": 0.2, "shear": 0.2, "flip": True}
+IMAGE_STRENGTHS = {"shift": 3.0, "rotation": 20.0, "scale": 0.2, "shear": 0.2, "flip": True, "resized_crop": 0.5}
 RANDOM = [
     *((IMAGE, {name: value}) for name, value in IMAGE_STRENGTHS.items()),
     (IMAGE, IMAGE_STRENGTHS),
@@ -297,12 +388,15 @@ def test_preprocess_objects_are_static_under_jit(modality):
 @pytest.mark.parametrize(
     "modality, config, message",
     [
-        (IMAGE, {"shfit": 2}, "config.inputs.m.preprocess.shfit: unknown, kind 'image' takes mean, std, shift"),
+        (IMAGE, {"shfit": 2}, "config.inputs.m.preprocess.shfit: unknown, kind 'image' takes mean, std, crop"),
         (IMAGE, {"shift": "2"}, "config.inputs.m.preprocess.shift: expected float, got '2'"),
         (IMAGE, {"shift": -1}, "config.inputs.m.preprocess.shift: must not be negative, got -1.0"),
         (IMAGE, {"flip": 1}, "config.inputs.m.preprocess.flip: expected bool, got 1"),
         (IMAGE, {"mean": 3.0}, "config.inputs.m.preprocess.mean: expected a list of numbers, got 3.0"),
         (IMAGE, {"mean": (1, 2, 3)}, "config.inputs.m.preprocess.mean: 3 values, the dataset has 1 channels"),
+        (IMAGE, {"crop": 8.0}, "config.inputs.m.preprocess.crop: expected int, got 8.0"),
+        (IMAGE, {"crop": -8}, "config.inputs.m.preprocess.crop: must not be negative, got -8"),
+        (IMAGE, {"resized_crop": 1.0}, "config.inputs.m.preprocess.resized_crop: must be below 1"),
         (AUDIO, {"n_mels": 40.0}, "config.inputs.m.preprocess.n_mels: expected int, got 40.0"),
         (AUDIO, {"n_mels": True}, "config.inputs.m.preprocess.n_mels: expected int, got True"),
         (AUDIO, {"hop_length": 0}, "config.inputs.m.preprocess.hop_length: must be positive, got 0"),
@@ -311,7 +405,7 @@ def test_preprocess_objects_are_static_under_jit(modality):
         (AUDIO, {"normalise": "exmaple"}, "config.inputs.m.preprocess.normalise: 'exmaple' is neither"),
         (AUDIO, {"n_fft": 128}, "config.inputs.m.preprocess.n_fft: 128 points are fewer than win_length 256"),
         (AUDIO, {"speed": 1.0}, "config.inputs.m.preprocess.speed: must be below 1"),
-        (TEXT, {"lower": True}, "config.inputs.m.preprocess.lower: unknown, kind 'text' takes nothing"),
+        (TEXT, {"lower": True}, "config.inputs.m.preprocess.lower: unknown, kind 'text' takes drop"),
         (Modality("image", "jpeg"), {}, "config.inputs.m.preprocess.mean: the dataset does not state it, give it here"),
         (Modality("smell", "raw"), {}, "config.inputs.m.preprocess: no preprocessing for kind 'smell'"),
     ],
@@ -331,3 +425,62 @@ def test_integers_are_fine_where_a_number_is_expected():
 def test_bfloat16_is_not_involved():
     for modality in (IMAGE, AUDIO):
         assert preprocess(modality)(raw_rows(modality)).dtype == jnp.float32
+
+
+# Waveforms and texts.
+
+
+def test_waveforms_are_scaled_and_silent_after_their_length():
+    raw = synthetic()
+    raw["samples"][6, 2600:] = 5  # left over behind the end
+    found = np.asarray(preprocess(AUDIO, form="waveform")(raw))
+    valid = np.arange(4000) < raw["length"][:, None]
+    assert_array_equal(found, np.where(valid, raw["samples"] / 32768, 0).astype(np.float32))
+
+
+def test_waveforms_are_delayed_and_scaled_and_get_noise_in_training_only():
+    time = np.arange(2000)
+    raw = batch(*[np.round(8000 * np.sin(time / 5))] * 64)
+    plain = np.asarray(preprocess(AUDIO, form="waveform")(raw))[0, :2000]
+    moved = np.asarray(preprocess(AUDIO, form="waveform", shift=0.25, gain=6.0)(raw, keys(64), train=True))
+    starts = (moved != 0).argmax(axis=1) - (plain != 0).argmax()
+    assert starts.min() < 100 and 900 < starts.max() <= 1000
+    for row, start in zip(moved, starts, strict=True):
+        gain = np.linalg.norm(row) / np.linalg.norm(plain)
+        assert 10 ** (-6 / 20) <= gain <= 10 ** (6 / 20)
+        assert_allclose(row[start : start + 2000], plain * gain, atol=1e-5)
+    p = preprocess(AUDIO, form="waveform", noise=0.5)
+    noisy = np.asarray(p(raw, keys(64), train=True))[:, :2000] - plain
+    assert 0.1 < noisy.std() / plain.std() < 0.5
+    assert_array_equal(p(raw)[0, :2000], plain)
+
+
+def test_a_form_that_does_not_exist():
+    with pytest.raises(UserError, match=r"preprocess\.form: 'mfcc' is none of log_mel, waveform"):
+        preprocess(AUDIO, form="mfcc")
+
+
+def test_words_are_dropped_in_training_and_the_rest_stays_in_order():
+    tokens = np.tile(np.r_[101, 1:19, 102, np.zeros(4)].astype(np.int32), (500, 1))
+    raw = {"tokens": tokens, "length": np.full(500, 20, np.int32)}
+    p = preprocess(TEXT, drop=0.3)
+    assert p(raw) is raw
+    found = jax.jit(lambda raw, keys: p(raw, keys, train=True))(raw, keys(500))
+    lengths = np.asarray(found["length"])
+    assert abs(lengths.mean() - (2 + 18 * 0.7)) < 0.3 and lengths.min() < lengths.max()
+    for row, length in zip(np.asarray(found["tokens"]), lengths, strict=True):
+        assert row[0] == 101 and row[length - 1] == 102
+        assert (np.diff(row[1 : length - 1]) > 0).all()
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_texts_without_words_stay_as_they_are(length):
+    raw = {"tokens": np.array([[101, 102, 0, 0]], np.int32), "length": np.array([length], np.int32)}
+    found = preprocess(TEXT, drop=0.9)(raw, keys(1), train=True)
+    assert found["length"] == length
+    assert_array_equal(found["tokens"][0, :length], raw["tokens"][0, :length])
+
+
+def test_a_share_of_words_that_cannot_be():
+    with pytest.raises(UserError, match=r"drop: must be in \[0, 1\)"):
+        preprocess(TEXT, drop=1.0)

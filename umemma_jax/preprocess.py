@@ -19,6 +19,7 @@ from umemma_jax.errors import UserError
 
 INT16_FULL_SCALE = 32768.0
 WAVEFORM, SPECTROGRAM = 0, 1  # folded into a row's key, so that the two stages draw independently
+CUT = 0  # likewise, of an image
 
 
 class Preprocess(Protocol):
@@ -34,7 +35,8 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
     Args:
       kind: key of `KINDS`.
       modality: what the dataset states of it, as `umemma_jax.data.kinds.Modality`.
-      config: fields of the kind's class; what is left out keeps its default.
+      config: `form`, one of the kind's, by default the first; and fields of its class, which keep their defaults if
+        left out.
       name: the modality's, for error messages.
 
     Raises:
@@ -43,13 +45,18 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
     where = f"config.inputs.{name}.preprocess"
     if kind not in KINDS:
         raise UserError(f"{where}: no preprocessing for kind '{kind}', there is {', '.join(sorted(KINDS))}")
-    stated = {key: getattr(modality, key) for key in KINDS[kind].STATED}
+    config = dict(config)
+    form = config.pop("form", next(iter(KINDS[kind])))
+    if form not in KINDS[kind]:
+        raise UserError(f"{where}.form: '{form}' is none of {', '.join(KINDS[kind])}, the forms of kind '{kind}'")
+    preprocess = KINDS[kind][form]
+    stated = {key: getattr(modality, key) for key in preprocess.STATED}
     stated = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in stated.items()}
-    fields = {field.name: field.type for field in dataclasses.fields(KINDS[kind])}
+    fields = {field.name: field.type for field in dataclasses.fields(preprocess)}
     given = {}
     for key, value in config.items():
         if key not in fields:
-            raise UserError(f"{where}.{key}: unknown, kind '{kind}' takes {', '.join(fields) or 'nothing'}")
+            raise UserError(f"{where}.{key}: unknown, kind '{kind}' takes {', '.join(fields)}")
         given[key] = _typed(f"{where}.{key}", value, fields[key])
         if isinstance(stated.get(key), tuple) and len(given[key]) != len(stated[key]):
             raise UserError(f"{where}.{key}: {len(given[key])} values, the dataset has {len(stated[key])} channels")
@@ -58,7 +65,7 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
         if values[key] is None:
             raise UserError(f"{where}.{key}: the dataset does not state it, give it here")
     try:
-        return KINDS[kind](**values)
+        return preprocess(**values)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
 
@@ -99,11 +106,17 @@ def _standardise(x: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) 
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """uint8 [B, H, W, C] -> float32 [B, H, W, C], standardised per channel; in training one random affine map a row.
+    """uint8 [B, H, W, C] -> float32 [B, H', W', C], standardised per channel; H' = W' = `crop`, or H and W without.
+
+    In training a row is first cut, then mapped by one random affine map, then mirrored. Evaluation cuts the centre.
 
     Attributes:
       mean: per channel, in units of pixel values (0 to 255).
       std: likewise.
+      crop: side of the square that is cut out, pixels, at a random position in training; 0: all of the image.
+      resized_crop: largest share of the image's area that training leaves out: cuts a rectangle of random area,
+        aspect ratio (3/4 to 4/3) and position, and resizes it to H' x W'. 0.92 is usual for training from scratch
+        (Szegedy et al., 2015, arXiv 1409.4842, section 6).
       shift: largest translation along each axis, pixels.
       rotation: largest rotation either way, degrees.
       scale: largest relative change of size, height and width on their own.
@@ -113,6 +126,8 @@ class Image:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop: int = 0
+    resized_crop: float = 0.0
     shift: float = 0.0
     rotation: float = 0.0
     scale: float = 0.0
@@ -123,24 +138,69 @@ class Image:
 
     def __post_init__(self) -> None:
         """Checks ranges; messages start with the field, as `build` expects."""
-        _check_not_negative(self, "shift", "rotation", "scale", "shear")
+        _check_not_negative(self, "crop", "resized_crop", "shift", "rotation", "scale", "shear")
+        if self.resized_crop >= 1:
+            raise ValueError("resized_crop: must be below 1, as something has to be left")
 
     def __call__(self, raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Raw uint8 [B, H, W, C] -> float32 [B, H, W, C]."""
-        images = raw.astype(jnp.float32)
-        if train and (self.shift or self.rotation or self.scale or self.shear or self.flip):
-            images = jax.vmap(self._augment)(images, keys)
+        """Raw uint8 [B, H, W, C] -> float32 [B, H', W', C]. Raises UserError where `crop` is larger than H or W."""
+        _, height, width, _ = raw.shape
+        if self.crop > min(height, width):
+            raise UserError(
+                f"preprocess.crop: {self.crop} is larger than the images, {height} x {width}: "
+                "lower it, or raise the input's length"
+            )
+        images = jax.vmap(self._augment)(raw, keys) if train else self._centre(raw)
         return _standardise(images, self.mean, self.std)
 
+    def _centre(self, images: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', C]."""
+        if not self.crop:
+            return images
+        top, left = ((size - self.crop) // 2 for size in images.shape[1:3])
+        return images[:, top : top + self.crop, left : left + self.crop]
+
     def _augment(self, image: jax.Array, key: jax.Array) -> jax.Array:
-        angle, shear, zoom_y, zoom_x, side, shift_y, shift_x = jax.random.uniform(key, (7,), minval=-1.0)
+        """[H, W, C] -> [H', W', C]."""
+        if self.resized_crop:
+            image = self._cut_and_resize(image, jax.random.fold_in(key, CUT))
+        elif self.crop:
+            image = self._cut(image, jax.random.fold_in(key, CUT))
+        *draws, side, shift_y, shift_x = jax.random.uniform(key, (7,), minval=-1.0)
+        if self.shift or self.rotation or self.scale or self.shear:
+            image = affine(image.astype(jnp.float32), self._matrix(*draws), self.shift * jnp.array([shift_y, shift_x]))
+        if self.flip:
+            image = jnp.where(side > 0, image[:, ::-1], image)
+        return image
+
+    def _cut(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        """A square of the given side, all positions equally likely."""
+        height, width, channels = image.shape
+        spare = jnp.array([height - self.crop, width - self.crop])
+        top, left = jax.random.randint(key, (2,), 0, spare + 1)
+        return jax.lax.dynamic_slice(image, (top, left, 0), (self.crop, self.crop, channels))
+
+    def _cut_and_resize(self, image: jax.Array, key: jax.Array) -> jax.Array:
+        """A random rectangle, resized by a triangle filter that is as wide as the step where it shrinks."""
+        height, width, channels = image.shape
+        area, ratio, top, left = jax.random.uniform(key, (4,))
+        area = (1 - self.resized_crop * area) * height * width
+        ratio = (4 / 3) ** (2 * ratio - 1)
+        size = jnp.minimum(jnp.sqrt(area * jnp.array([1 / ratio, ratio])), jnp.array([height, width]))
+        corner = jnp.array([top, left]) * (jnp.array([height, width]) - size)
+        shape = (self.crop or height, self.crop or width, channels)
+        step = jnp.array(shape[:2]) / size
+        return jax.image.scale_and_translate(
+            image.astype(jnp.float32), shape, (0, 1), step, -corner * step, method="linear"
+        )
+
+    def _matrix(self, angle: jax.Array, shear: jax.Array, zoom_y: jax.Array, zoom_x: jax.Array) -> jax.Array:
+        """The affine map [2, 2] of draws in [-1, 1)."""
         angle = jnp.deg2rad(self.rotation * angle)
         rotation = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
         shear = jnp.array([[1.0, 0.0], [self.shear * shear, 1.0]])
-        mirror = jnp.where(self.flip & (side > 0), -1.0, 1.0)
-        zoom = jnp.diag(jnp.array([1 + self.scale * zoom_y, mirror * (1 + self.scale * zoom_x)]))
-        matrix = jnp.linalg.multi_dot([rotation, shear, zoom], precision="highest")
-        return affine(image, matrix, self.shift * jnp.array([shift_y, shift_x]))
+        zoom = jnp.diag(1 + self.scale * jnp.array([zoom_y, zoom_x]))
+        return jnp.linalg.multi_dot([rotation, shear, zoom], precision="highest")
 
 
 def affine(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
@@ -163,7 +223,7 @@ def affine(image: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Audio:
+class LogMel:
     """int16 {"samples": [B, S], "length": [B]} -> log-mel spectrogram, float32 [B, T, F], T = ceil(S / hop_length).
 
     Frame t holds `win_length` samples from `t * hop_length` on, zeros past the end, under a periodic Hann window. Its
@@ -278,9 +338,7 @@ class Audio:
         time = jnp.arange(samples.shape[0])
         samples = jnp.interp(time * speed, time, samples, right=0.0)
         length = jnp.minimum(jnp.ceil(length / speed), samples.shape[0]).astype(length.dtype)
-        deviation = jnp.sqrt(jnp.square(samples).sum() / jnp.maximum(length, 1))
-        noise = jax.random.normal(noise_key, samples.shape) * (deviation * self.noise * jnp.abs(level))
-        samples = samples + jnp.where(time < length, noise, 0)
+        samples = _with_noise(samples, length, self.noise * jnp.abs(level), noise_key)
         return samples * 10 ** (self.gain * gain / 20), length
 
     def _augment_spectrogram(self, mels: jax.Array, length: jax.Array, key: jax.Array) -> jax.Array:
@@ -324,6 +382,51 @@ def mel_filters(n_mels: int, n_fft: int, sample_rate: int, f_min: float, f_max: 
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Waveform:
+    """int16 {"samples": [B, S], "length": [B]} -> float32 [B, S] in [-1, 1), 0 after each row's length.
+
+    Attributes:
+      gain: largest change of level either way, dB.
+      shift: largest delay, as a share of S; never so far that the end of the row is lost.
+      noise: largest deviation of added white noise, as a share of the row's own.
+    """
+
+    gain: float = 0.0
+    shift: float = 0.0
+    noise: float = 0.0
+
+    STATED = ()
+
+    def __post_init__(self) -> None:
+        """Checks ranges; messages start with the field, as `build` expects."""
+        _check_not_negative(self, "gain", "shift", "noise")
+
+    def __call__(self, raw: Mapping[str, jax.Array], keys: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Raw int16 samples and lengths -> float32 [B, S]."""
+        samples, length = raw["samples"].astype(jnp.float32) / INT16_FULL_SCALE, raw["length"]
+        samples = jnp.where(jnp.arange(samples.shape[1])[None] < length[:, None], samples, 0)
+        if train and (self.gain or self.shift or self.noise):
+            samples = jax.vmap(self._augment)(samples, length, keys)
+        return samples
+
+    def _augment(self, samples: jax.Array, length: jax.Array, key: jax.Array) -> jax.Array:
+        """Noise, gain and delay on one waveform [S]."""
+        draws, noise_key = jax.random.split(key)
+        gain, level, delay = jax.random.uniform(draws, (3,), minval=-1.0)
+        size = samples.shape[0]
+        samples = _with_noise(samples, length, self.noise * jnp.abs(level), noise_key)
+        delay = jnp.floor(jnp.abs(delay) * jnp.minimum(self.shift * size, size - length)).astype(jnp.int32)
+        return jnp.roll(samples, delay) * 10 ** (self.gain * gain / 20)  # what comes round the end is 0
+
+
+def _with_noise(samples: jax.Array, length: jax.Array, share: jax.Array, key: jax.Array) -> jax.Array:
+    """A waveform [S] with white noise on its first `length` samples, its deviation a share of theirs."""
+    deviation = jnp.sqrt(jnp.square(samples).sum() / jnp.maximum(length, 1))
+    noise = jax.random.normal(key, samples.shape) * (deviation * share)
+    return samples + jnp.where(jnp.arange(samples.shape[0]) < length, noise, 0)
+
+
 # --- tabular ----------------------------------------------------------------------------------------------------------
 
 
@@ -351,15 +454,42 @@ class Tabular:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """{"tokens": int32 [B, T], "length": int32 [B]} as it is: the host has tokenised it, the encoder embeds it."""
+    """{"tokens": int32 [B, T], "length": int32 [B]}, tokenised by the host, as they are; in training, some words fewer.
+
+    Attributes:
+      drop: share of the tokens left out, but for the first and the last, which mark start and end.
+    """
+
+    drop: float = 0.0
 
     STATED = ()
+
+    def __post_init__(self) -> None:
+        """Checks ranges; messages start with the field, as `build` expects."""
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop: must be in [0, 1), got {self.drop}")
 
     def __call__(
         self, raw: Mapping[str, jax.Array], keys: jax.Array | None = None, train: bool = False
     ) -> Mapping[str, jax.Array]:
-        """Raw tokens and lengths, unchanged; nothing random."""
+        """Raw tokens and lengths -> the same."""
+        if train and self.drop:
+            tokens, length = jax.vmap(self._augment)(raw["tokens"], raw["length"], keys)
+            return {"tokens": tokens, "length": length}
         return raw
 
+    def _augment(self, tokens: jax.Array, length: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One text [T]: what stays moves up, what is left out goes past the end."""
+        position = jnp.arange(tokens.shape[0])
+        marks = (position == 0) | (position == length - 1)
+        kept = (position < length) & (marks | ~jax.random.bernoulli(key, self.drop, tokens.shape))
+        return tokens[jnp.argsort(~kept, stable=True)], kept.sum(dtype=length.dtype)
 
-KINDS = {"image": Image, "audio": Audio, "tabular": Tabular, "text": Text}
+
+# kind -> form -> class; the first form is the default.
+KINDS = {
+    "image": {"pixels": Image},
+    "audio": {"log_mel": LogMel, "waveform": Waveform},
+    "tabular": {"standardised": Tabular},
+    "text": {"tokens": Text},
+}
