@@ -70,3 +70,24 @@ def three_modalities():
     }
     ceilings = {"image": 0.815, "audio": 0.79, "text": 0.905}
     return example_results(patterns, ceilings, ("image", "audio", "text"))
+
+
+def multi_label(ceilings=CEILINGS, seed=0):
+    """Two modalities: micro-F1 is 2 points above macro-F1 and so on, at the tuned threshold a point more."""
+    results = example_results(ceilings=ceilings, seed=seed)
+    above = {"macro_f1": 0, "micro_f1": 2, "weighted_f1": 1, "samples_f1": -1}
+
+    def scores(values):
+        found = {name: values["accuracy"] - 0.3 + points / 100 for name, points in above.items()}
+        return found | {f"tuned_{name}": value + 0.01 for name, value in found.items()}
+
+    for table in (results["patterns"], results["ceilings"]):
+        for name, values in table.items():
+            kept = {"examples": values["examples"]} if "examples" in values else {}
+            table[name] = scores(values) | {"mAP": values["accuracy"] - 0.25} | kept
+    for cell in results["missing_rates"]:
+        cell["mean"] = scores(cell["mean"])
+        cell["std"] = dict.fromkeys(cell["mean"], cell["std"]["accuracy"])
+    thresholds = {"patterns": {"image+audio": 0.31, "image": 0.4, "audio": 0.25}, "ceilings": {}}
+    thresholds["ceilings"] = dict(zip(ceilings, (0.45, 0.2), strict=False))
+    return results | {"metric": "macro_f1", "thresholds": thresholds}

@@ -3,9 +3,12 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from benchmarks import jpeg as jpeg_benchmark
 from benchmarks import timing, workload
+from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import open_dataset
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -34,6 +37,39 @@ def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(na
     assert [next(name for name in rows if line.startswith(name)) for line in table] == rows
     assert all(len(line) == len(rule) for line in (header, *table))  # numbers are right-aligned
     assert "jax" in machine and "cores" in machine and "backend" in machine
+
+
+@pytest.mark.slow
+def test_photos_are_read_at_a_rate_beside_that_of_pillow():
+    done = run("jpeg", "--quick", "--threads=2", "--side=64")
+    assert done.returncode == 0, done.stderr
+    title, header, rule, *table, machine = filter(None, done.stdout.splitlines())
+    assert "squares of 64 pixels: medians" in title and header.split() == [
+        "photos/s",
+        "per",
+        "thread",
+        "rate",
+        "/",
+        "Pillow",
+    ]
+    rows = ["loop, Pillow, 2 thread(s)", "pipeline, 2 thread(s)", "square, Pillow", "square, ours", "decode, Pillow"]
+    assert [line[: len(row)] for line, row in zip(table, rows, strict=False)] == rows
+    assert table[-1].startswith("decode, simplejpeg") and all(len(line) == len(rule) for line in table)
+    assert "cores" in machine
+
+
+def test_photos_of_a_dataset_without_any(tmp_path):
+    with workload.data_folder(None, {"train": 4}) as folder:
+        done = run("jpeg", "--quick", f"--data={folder}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: --data={folder}: no modality of JPEG images, choose another dataset\n"
+
+
+def test_both_ways_to_a_square_show_the_same():
+    photo = jpeg_benchmark.synthetic_photo(0)
+    file = jpeg.encode(photo, quality=90)
+    difference = jpeg_benchmark.pillow_square(file, 224) - jpeg.decode(file, 224).astype(float)
+    assert np.abs(difference).mean() < 6 and photo.std() > 25  # other filters
 
 
 def test_mistake_on_the_command_line_is_one_line_and_status_1(tmp_path):

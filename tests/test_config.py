@@ -129,7 +129,8 @@ BAD_VALUES = [
     ("log_every", 0, "must be 1 or more"),
     ("keep_checkpoints", 0, "must be 1 or more"),
     ("inputs.image.length", -1, "must be 0 or more"),
-    ("inputs.image.learning_rate_scale", -1.0, "0 or more"),
+    ("inputs.image.learning_rate_scale.unimodal", -1.0, "0 or more"),
+    ("fusion.ema", 1.0, r"in \[0, 1\)"),
     ("inputs.image.encoder.name", "a/b", "name an encoder"),
 ]
 

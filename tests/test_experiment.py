@@ -1,6 +1,5 @@
 """From a config to dataset, model and rows: what it gives, and what it refuses before anything is compiled."""
 
-import dataclasses
 import re
 
 import numpy as np
@@ -175,10 +174,3 @@ def test_mean_stand_in_without_statistics(dataset, monkeypatch):
     opened.statistics.pop("audio")
     monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: opened)
     assert refusal(config).startswith("config.missing.stand_in: ")
-
-
-def test_multi_label_is_not_supported_yet(dataset, monkeypatch):
-    opened = open_dataset(dataset)
-    opened.info = dataclasses.replace(opened.info, multi_label=True)
-    monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: opened)
-    assert "multi-label datasets are not supported yet" in refusal(small_run.get_config(dataset))

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.text import Annotation, Text
 from scipy.optimize import isotonic_regression
 
-from tests.example_results import COLLAPSED, ROBUST, example_results, three_modalities
+from tests.example_results import COLLAPSED, ROBUST, example_results, multi_label, three_modalities
 from umemma_jax.figures import axis_range, comparison_figure, robustness_figure, spread
 from umemma_jax.results import compare
 
@@ -28,6 +28,7 @@ SCENES = {
     "five modalities": five_modalities(),
     "all the same": example_results(dict.fromkeys(ROBUST, 1.0), {"image": 1.0, "audio": 1.0}),
     "large split": example_results(examples=10_000),
+    "multi-label": multi_label(),
 }
 
 
@@ -89,6 +90,15 @@ def test_the_figure_says_what_it_shows():
     said = words(axes)
     assert "complete 99.3 %" in said
     assert "accuracy, mean ± standard deviation over 5 seeded missing tables; the axis starts at 94 %" in said
+
+
+def test_the_figure_of_multi_label_data_is_of_macro_f1():
+    axes = robustness_figure(multi_label()).axes[0]
+    said = words(axes)
+    assert "complete 69.3 %" in said
+    assert any(text.startswith("macro-F1, mean") for text in said)
+    curve = next(line for line in axes.lines if not line.is_dashed())
+    assert curve.get_ydata()[0] == multi_label()["patterns"]["image+audio"]["macro_f1"]
 
 
 def test_the_axis_of_a_collapse_starts_at_zero():

@@ -1,7 +1,10 @@
 """From a config's modality to a tower: pre-trained encoders and tokenizers, and what is refused before any training."""
 
+import io
+
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -195,3 +198,71 @@ def test_a_tokenizer_for_what_is_no_text(texts):
     config = text_config(texts)
     config.inputs.vector.tokenizer = str(texts)
     assert refusal(config) == "config.inputs.vector.tokenizer: vector is tabular, leave it empty"
+
+
+def test_text_in_buckets_trains_like_text_without(texts, tmp_path):
+    """By SGD, since Adam makes steps out of rounding noise."""
+    found = {}
+    for buckets in ((), (4, 6)):
+        config = text_config(texts)
+        config.inputs.text.buckets = buckets
+        config.unimodal.epochs = config.fusion.epochs = 1
+        config.unimodal.optimizer = config.fusion.optimizer = "sgd"
+        built = experiment.build(config)
+        assert built.lengths == {"text": (4, 6, 8) if buckets else 8}
+        found[buckets] = jax.device_get(train.train(built, tmp_path / str(len(buckets))).fusion["params"])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found.values())
+
+
+@pytest.mark.parametrize("buckets", [(6, 4), (8,), (0, 4)])
+def test_buckets_that_cannot_be(texts, buckets):
+    config = text_config(texts)
+    config.inputs.text.buckets = buckets
+    assert refusal(config).startswith("config.inputs.text.buckets: ")
+
+
+# Photos.
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """JPEGs of several sizes, bright in the class's channel."""
+    path = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    modalities = {
+        "image": Modality(kind="image", encoding="jpeg"),
+        "vector": Modality(kind="tabular", encoding="float32", shape=(3,)),
+    }
+    with DatasetWriter(path, name="p", description="", classes=["r", "g", "b"], modalities=modalities) as writer:
+        for split, count in {"train": 64, "test": 20}.items():
+            for number in range(count):
+                label = number % 3
+                pixels = rng.integers(0, 120, (*rng.integers(14, 30, 2), 3), np.uint8)
+                pixels[..., label] += 60
+                jpeg = io.BytesIO()
+                PIL.Image.fromarray(pixels).save(jpeg, "JPEG")
+                vector = np.eye(3, dtype=np.float32)[label]
+                writer.write(split, id=f"{number}", label=label, image=jpeg.getvalue(), vector=vector)
+    return path
+
+
+def photo_config(photos, **preprocess):
+    config = small_run.get_config(photos, modalities=("image", "vector"))
+    config.inputs.image = tower_config({"name": "lenet", "channels": 4, "layers": 1}, preprocess, length=16)
+    config.inputs.vector = tower_config({"name": "tests.own_encoder", "width": 6})
+    return config
+
+
+@pytest.mark.parametrize("stand_in", ["token", "mean"])
+def test_photos_train_and_report(photos, tmp_path, stand_in):
+    config = photo_config(photos, crop=12, flip=True)
+    config.missing.stand_in = stand_in
+    built = experiment.build(config)
+    trained = train.train(built, tmp_path / "run")
+    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    assert results["patterns"]["image"]["accuracy"] > 0.8
+
+
+def test_a_crop_larger_than_the_images(photos):
+    message = refusal(photo_config(photos, crop=20))
+    assert message.startswith("config.inputs.image.preprocess.crop: 20 is larger than the images, 16 x 16")

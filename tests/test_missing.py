@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from umemma_jax import missing
+from tests import small_run
+from umemma_jax import experiment, missing, sharding, steps, train
 from umemma_jax.errors import UserError
 
 NAMES = ("image", "audio")
@@ -173,3 +174,49 @@ def test_table_hash_is_the_documented_one():
     expected = hashlib.sha256(b"(2, 2)" + bytes([0b10110000])).hexdigest()
     assert missing.table_hash(table) == expected
     assert missing.table_hash(~table) != expected
+
+
+# Inputs that no encoder will see
+
+
+@pytest.mark.parametrize(
+    ("devices", "parallel", "missing_share", "fitting"),
+    [
+        (1, "jit", 0.0, True),
+        (1, "jit", 0.5, True),
+        (1, "jit", 0.5, False),
+        (4, "jit", 0.5, True),
+        (4, "pmap", 0.5, True),
+    ],
+)
+def test_decoding_only_what_the_layout_computes_changes_no_parameter(
+    tmp_path, monkeypatch, devices, parallel, missing_share, fitting
+):
+    """Bit for bit, also where rows lack modalities by nature and fit their position or not."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (sharding.AXIS,))
+    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    if not fitting:
+        monkeypatch.setattr(missing, "arrange", lambda available, layout: np.arange(len(available)))
+    small_run.write_dataset(tmp_path / "data", train=64, missing_share=missing_share)
+    config = small_run.get_config(tmp_path / "data", parallel=parallel, unimodal__epochs=0, fusion__epochs=1)
+    config.missing.layout, config.data.cache_megabytes = "stratified", 0
+    built = experiment.build(config)
+    spec, _ = train.stage_spec(built, "fusion")
+    step, _ = sharding.compile_step(steps.make_step(spec, built.means), mesh, parallel)
+    computed = missing.stratified_layout(spec.policy, config.data.batch_size, devices).computed()
+    train_batches = train.train_batches
+
+    def trained(needed):
+        """Variables after an epoch, and how many images had no bright pixel."""
+        monkeypatch.setattr(train, "train_batches", lambda *a, **k: train_batches(*a, **{**k, "needed": needed}))
+        batches, dark = train.training_batches(built, "fusion"), 0
+        state = steps.init_state(spec, train.initial_variables(built))
+        state = jax.device_put(state, sharding.replicated(mesh))
+        for batch in itertools.islice(batches, 4):
+            state, _ = step(state, sharding.put_batch(batch, mesh))
+            dark += np.sum(~batch["inputs"]["image"].any(axis=(1, 2, 3)))
+        return jax.device_get((state.params, state.batch_stats)), dark
+
+    (everything, few), (only_needed, many) = trained(None), trained(computed)
+    jax.tree.map(np.testing.assert_array_equal, everything, only_needed)
+    assert few < many

@@ -7,10 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests import own_family
 from umemma_jax.data.dataset import open_dataset
 
 README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text()
-ENCODER, DATASET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+FAMILY, ENCODER, DATASET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_family_is_the_one_that_the_tests_convert():
+    _, code = FAMILY.split("\n", 1)
+    assert pathlib.Path(own_family.__file__).read_text().endswith(code)
+    assert len(code.splitlines()) <= 30
 
 
 def test_the_encoder_keeps_the_contract():

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.example_results import COLLAPSED, example_results, three_modalities
+from tests.example_results import COLLAPSED, example_results, multi_label, three_modalities
 from umemma_jax.errors import UserError
 from umemma_jax.report import report_markdown, summary, write_comparison, write_report
 
@@ -64,6 +64,53 @@ def test_grid_tables_are_of_the_headline_metric_first():
     ]
 
 
+def test_multi_label_report_has_all_metrics_of_every_pattern_and_uni_modal_model():
+    markdown = report_markdown(multi_label())
+    assert "![macro-F1 against missing rate](robustness.png)" in markdown
+    patterns, tuned = table_rows(markdown, "image alone")
+    assert patterns[1:] == ["64.9", "66.9", "65.9", "63.9", "69.9", "65.1", "\u22120.2"]
+    assert tuned[1:] == ["0.40", "65.9", "67.9", "66.9", "64.9"]
+    assert table_rows(markdown, "image |") == [["image", "65.1", "67.1", "66.1", "64.1", "70.1", "0.45", "66.1"]]
+    headers = table_rows(markdown, "pattern") + table_rows(markdown, "model")
+    assert headers[0][1:6] == ["macro-F1, %", "micro-F1, %", "weighted F1, %", "samples F1, %", "mAP, %"]
+    assert headers[1][1:] == ["threshold", *headers[0][1:5]]
+    assert headers[2][1:] == [*headers[0][1:6], "tuned threshold", "macro-F1 there, %"]
+
+
+def test_multi_label_grid_has_every_f1_at_both_thresholds():
+    markdown = report_markdown(multi_label())
+    titles = [line.split(" in %")[0] for line in markdown.splitlines() if "seeded missing tables per cell" in line]
+    untuned = ["Macro-F1", "Micro-F1", "Weighted F1", "Samples F1"]
+    assert titles == untuned + [f"{title} at the tuned threshold" for title in untuned]
+    assert [row[1] for row in table_rows(markdown, "0 %")][:4] == [
+        "69.3 ± 0.0",
+        "71.3 ± 0.0",
+        "70.3 ± 0.0",
+        "68.3 ± 0.0",
+    ]
+
+
+def test_multi_label_report_without_tuned_thresholds_or_ceilings():
+    results = multi_label(ceilings={})
+    del results["thresholds"]
+    markdown = report_markdown(results)
+    assert "At the threshold tuned" not in markdown and "uni-modal models" not in markdown
+
+
+def test_multi_label_summary_fits_a_terminal():
+    (row,) = table_rows(summary(multi_label()), "image alone")
+    assert row[1:] == ["64.9", "66.9", "65.1", "\u22120.2"]
+
+
+def test_multi_label_comparison(tmp_path):
+    write_comparison([multi_label(seed=0), multi_label(seed=1)], tmp_path / "comparison")
+    markdown = (tmp_path / "comparison" / "comparison.md").read_text()
+    headings = [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
+    assert headings[:5] == ["Macro-F1, %", "Micro-F1, %", "Weighted F1, %", "Samples F1, %", "mAP, %"]
+    assert headings[-2:] == ["Distance from the ceiling, points of macro-F1", "Macro-F1 at every missing rate, %"]
+    assert table_rows(markdown, "image alone")[4][1:] == ["69.9 ± 0.0", "70.1 ± 0.0"]
+
+
 def test_report_without_ceilings_has_no_such_columns():
     markdown = report_markdown(example_results(ceilings={}))
     assert table_rows(markdown, "image alone") == [["image alone (audio missing)", "94.9", "93.9"]]
@@ -81,7 +128,7 @@ def test_three_modalities_name_the_best_of_what_is_left():
 
 
 def test_other_metrics_keep_their_names():
-    text = json.dumps(example_results()).replace("accuracy", "mAP").replace("macro_f1", "f1_micro")
+    text = json.dumps(example_results()).replace("accuracy", "mAP").replace("macro_f1", "micro_f1")
     markdown = report_markdown(json.loads(text))
     assert "| mAP, % | micro-F1, % |" in markdown
     assert "mAP in %, mean" in markdown

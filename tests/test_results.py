@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.example_results import example_results, three_modalities
+from tests.example_results import example_results, multi_label, three_modalities
 from umemma_jax import results as r
 from umemma_jax.errors import UserError
 
@@ -32,6 +32,29 @@ def test_ceiling_is_the_best_uni_modal_model_of_what_is_left():
     assert r.best_left(ceilings, "image+audio", "accuracy") == ("image", 0.815)
     assert r.best_left(ceilings, "audio+text", "accuracy") == ("text", 0.905)
     assert r.best_left(ceilings, "audio", "accuracy") == ("audio", 0.79)
+
+
+def test_the_headline_metric_comes_first_and_tuned_ones_last():
+    assert r.metrics(example_results()) == r.grid_metrics(example_results()) == ["accuracy", "macro_f1"]
+    untuned = ["macro_f1", "micro_f1", "weighted_f1", "samples_f1"]
+    tuned = [f"tuned_{name}" for name in untuned]
+    assert r.metrics(multi_label()) == [*untuned, "mAP", *tuned]
+    assert r.grid_metrics(multi_label()) == untuned + tuned
+
+
+def test_metrics_have_the_names_that_people_write():
+    assert [r.metric_label(name) for name in ("weighted_f1", "mAP", "tuned_macro_f1")] == [
+        "weighted F1",
+        "mAP",
+        "macro-F1 at the tuned threshold",
+    ]
+
+
+def test_definitions_are_of_what_the_report_holds():
+    assert "mAP" not in r.definitions(multi_label=False, tuned=False)
+    assert "mAP" in r.definitions(multi_label=True, tuned=False)
+    assert "tuned threshold" not in r.definitions(multi_label=True, tuned=False)
+    assert "tuned threshold" in r.definitions(multi_label=True, tuned=True)
 
 
 def seeded_rows():
@@ -66,6 +89,18 @@ def test_comparison_agrees_with_numpy():
             assert_mean_std(cell["macro_f1"], [row["missing_rates"][number]["mean"]["macro_f1"] for row in own])
     for modality, scores in comparison["ceilings"].items():
         assert_mean_std(scores["accuracy"], [row["ceilings"][modality]["accuracy"] for row in rows[:3]])
+
+
+def test_comparison_of_multi_label_results_has_all_metrics_where_they_exist():
+    rows = [multi_label(seed=0), multi_label(seed=1)]
+    comparison = r.compare(rows)
+    content = comparison["methods"]["ume_mma"]
+    assert comparison["metrics"] == list(content["patterns"]["image"]) == r.metrics(rows[0])
+    assert_mean_std(content["patterns"]["image"]["mAP"], [row["patterns"]["image"]["mAP"] for row in rows])
+    assert content["missing_rates"][0].keys() - {"kind", "rate"} == set(r.grid_metrics(rows[0]))
+    ceilings = [row["ceilings"]["image"]["macro_f1"] for row in rows]
+    below = [row["patterns"]["image"]["macro_f1"] - c for row, c in zip(rows, ceilings, strict=True)]
+    assert_mean_std(content["differences"]["image"], below)
 
 
 def test_differences_are_from_the_ceiling_of_the_same_seed():

@@ -56,7 +56,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
     folders = {name: workdir / name / f"seed{seed}" for name in names}
     built = experiment.build(own)
-    train.claim_workdir(own, built.dataset.fingerprint, folders[method])
+    train.claim_workdir(own, built.fingerprints, folders[method])
     if all((folder / "report" / "report.json").exists() for folder in folders.values()):
         return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
     trained = train.train(built, folders[method])

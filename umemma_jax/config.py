@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import fusion
 from umemma_jax.errors import UserError
+from umemma_jax.missing import MIXED
 
 # What a run may change when it is started again on the same workdir: it does not touch the parameters.
 FREE_TO_CHANGE = (
@@ -109,6 +110,7 @@ def default_config() -> ConfigDict:
                 "test_split": "test",
                 "batch_size": 64,  # over all devices
                 "threads": 1,
+                "window": 1,  # batches that exchange rows, so that those of one length come together
                 "cache_megabytes": 512,  # a training split no larger than this, decoded, is held in memory
             },
             "unimodal": stage_config(),
@@ -118,6 +120,9 @@ def default_config() -> ConfigDict:
                 "keep": {},  # pattern name -> weight, e.g. {"image+audio": 2, "image": 1}; empty = all alike
                 "layout": "stratified",  # or "random"
                 "stand_in": "token",  # or "zero", "mean"
+                # The eta protocol of the prompt papers: this share of the training and validation examples loses the
+                # modality `kind` for good; "mixed" (their "both"): one modality each, all in equal shares.
+                "eta": {"rate": 0.0, "kind": MIXED},
             },
             "dropout": 0.0,  # on features
             "evaluation": {
@@ -144,11 +149,16 @@ def stage_config() -> dict[str, Any]:
         "momentum": 0.9,  # of sgd
         "clip": 1.0,  # largest gradient norm of each encoder and of the head
         "label_smoothing": 0.0,
+        "ema": 0.0,  # decay of a moving average of the parameters, which is then what is evaluated; 0 for none
     }
 
 
 def tower_config(
-    encoder: Mapping[str, Any], preprocess: Mapping[str, Any] | None = None, length: int = 0, tokenizer: str = ""
+    encoder: Mapping[str, Any],
+    preprocess: Mapping[str, Any] | None = None,
+    length: int = 0,
+    buckets: tuple[int, ...] = (),
+    tokenizer: str = "",
 ) -> dict[str, Any]:
     """One modality of `config.inputs`.
 
@@ -156,16 +166,19 @@ def tower_config(
       encoder: `name`, and the fields of its Model. `pretrained` is the path of a checkpoint: what its weights decide is
         left out then; `first_layer` may say how they adapt to another number of input channels.
       preprocess: fields of the kind's class in `umemma_jax.preprocess`.
-      length: static length of a batch where lengths vary (audio: samples, text: tokens); 0 is the longest in the
-        dataset, where that is known.
+      length: static length of a batch where lengths vary (audio: samples, text: tokens), or side of images that are
+        stored as JPEG, pixels; 0 is the longest in the dataset, where that is known.
+      buckets: shorter lengths, ascending: each batch takes the smallest that holds its longest value, so that short
+        texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
       tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint.
     """
     return {
         "encoder": {"pretrained": "", **encoder},
         "preprocess": dict(preprocess or {}),
         "length": length,
+        "buckets": tuple(buckets),
         "tokenizer": tokenizer,
-        "learning_rate_scale": 1.0,  # in the fusion stage
+        "learning_rate_scale": {"unimodal": 1.0, "fusion": 1.0},  # of the encoder
         "frozen": False,  # in the fusion stage
     }
 
@@ -206,6 +219,7 @@ def check(config: ConfigDict) -> None:
     choices = {
         "missing.layout": ("random", "stratified"),
         "missing.stand_in": ("zero", "token", "mean"),
+        "missing.eta.kind": (*config.modalities, MIXED),
         "parallel": ("jit", "pmap"),
         "unimodal.optimizer": ("adamw", "sgd"),
         "fusion.optimizer": ("adamw", "sgd"),
@@ -266,6 +280,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "seed": 0,
         "data.batch_size": 1,
         "data.threads": 0,
+        "data.window": 1,
         "data.cache_megabytes": 0,
         "evaluation.batch_size": 1,
         "evaluation.seeds": 1,
@@ -281,16 +296,18 @@ def _check_ranges(config: ConfigDict) -> None:
     shares = ["data.validation_share", "dropout"]
     positive = []
     for stage in ("unimodal", "fusion"):
-        shares += [f"{stage}.label_smoothing", f"{stage}.momentum"]
+        shares += [f"{stage}.label_smoothing", f"{stage}.momentum", f"{stage}.ema"]
         positive += [f"{stage}.learning_rate", f"{stage}.clip"]
     for field in shares:
         _require(0 <= get(config, field) < 1, field, f"{get(config, field)} must be in [0, 1)")
     for field in positive:
         value = get(config, field)
         _require(0 < value < math.inf, field, f"{value} must be above 0, and finite")
-    for field in ("unimodal.warmup", "fusion.warmup"):
+    for field in ("unimodal.warmup", "fusion.warmup", "missing.eta.rate"):
         _require(0 <= get(config, field) <= 1, field, f"{get(config, field)} must be in [0, 1]")
-    scales = [f"inputs.{name}.learning_rate_scale" for name in config.inputs]
+    scales = [
+        f"inputs.{name}.learning_rate_scale.{stage}" for name in config.inputs for stage in ("unimodal", "fusion")
+    ]
     for field in ("unimodal.weight_decay", "fusion.weight_decay", *scales):
         value = get(config, field)
         _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from umemma_jax import config as config_lib
 from umemma_jax import missing
 from umemma_jax.data.dataset import Dataset, open_dataset
+from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
 from umemma_jax.errors import UserError
@@ -52,9 +53,9 @@ class Experiment:
         return tuple(self.config.modalities)
 
     @property
-    def lengths(self) -> dict[str, int]:
-        """Static length per modality of variable length, for the pipeline."""
-        return {x.name: x.length for x in self.inputs if x.length}
+    def lengths(self) -> dict[str, int | tuple[int, ...]]:
+        """Static length, or several, per modality of variable length, for the pipeline."""
+        return {x.name: (*x.buckets, x.length) if x.buckets else x.length for x in self.inputs if x.length}
 
     @property
     def tokenizers(self) -> dict[str, Tokenizer]:
@@ -102,6 +103,8 @@ def build(config: ConfigDict) -> Experiment:
     prep = f"python -m {config.data.prep} --out={config.data.dir}" if config.data.prep else None
     dataset = open_dataset(config.data.dir, prep=prep)
     _check_dataset(config, dataset)
+    if config.missing.eta.rate:
+        dataset = _make_incomplete(config, dataset)
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, train_rows, mesh)
@@ -133,8 +136,18 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
             )
         if used:
             dataset.source(config.data[field])  # raises where a shard is truncated
-    if info.multi_label:
-        raise UserError(f"{dataset.path}: multi-label datasets are not supported yet")
+
+
+def _make_incomplete(config: ConfigDict, dataset: Dataset) -> IncompleteDataset:
+    """The dataset whose training and validation examples have lost modalities for good, by tables of the run's seed."""
+    eta, modalities = config.missing.eta, config.modalities
+    splits = {config.data.train_split, config.data.validation_split} - {"", config.data.test_split}
+
+    def table(split: str) -> np.ndarray:
+        available = dataset.source(split).present(modalities)
+        return missing.missing_table(available, eta.kind, eta.rate, config.seed, modalities)
+
+    return IncompleteDataset(dataset, {split: table(split) for split in sorted(splits)}, modalities)
 
 
 def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 from umemma_jax import config as config_lib
 from umemma_jax import preprocess, pretrained
 from umemma_jax.data.dataset import Dataset
-from umemma_jax.data.kinds import Modality, codec
+from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import Tokenizer, load_tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, encoder_module
@@ -34,6 +35,7 @@ class Input:
       name: of the modality.
       tower: what the model does with it.
       length: static length of a batch where lengths vary; None otherwise, or for the longest in the dataset.
+      buckets: shorter ones, of which a batch takes the smallest that holds all of its values.
       tokenizer: of text.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
@@ -42,6 +44,7 @@ class Input:
     name: str
     tower: Tower
     length: int | None
+    buckets: tuple[int, ...]
     tokenizer: Tokenizer | None
     pretrained: Converted | None
     first_layer: str
@@ -111,7 +114,8 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         encoder=functools.partial(model, **fields),
         frozen=recipe.frozen,
     )
-    built = Input(name, tower, recipe.length or None, tokenizer, converted, first_layer)
+    buckets = _checked_buckets(recipe, f"config.inputs.{name}.buckets")
+    built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)
     variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         built.fitted(variables)
@@ -174,7 +178,7 @@ def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | N
 
 def _tokenizer(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Tokenizer | None:
     field = f"config.inputs.{name}"
-    if modality.kind != "text":
+    if not takes_tokenizer(modality):
         if recipe.tokenizer:
             raise UserError(f"{field}.tokenizer: {name} is {modality.kind}, leave it empty")
         return None
@@ -185,6 +189,15 @@ def _tokenizer(recipe: ConfigDict, modality: Modality, converted: Converted | No
         return load_tokenizer(path)
     except UserError as error:
         raise UserError(f"{field}.tokenizer: {error}") from error
+
+
+def _checked_buckets(recipe: ConfigDict, field: str) -> tuple[int, ...]:
+    lengths = (*recipe.buckets, recipe.length)
+    if not all(config_lib.fits(length, int) and length > 0 for length in recipe.buckets):
+        raise UserError(f"{field}: {tuple(recipe.buckets)} are not all whole numbers above 0")
+    if any(shorter >= longer for shorter, longer in itertools.pairwise(lengths)):
+        raise UserError(f"{field}: {lengths} do not ascend, the last of which is the length")
+    return tuple(recipe.buckets)
 
 
 def _check_vocabulary(rows: int, tokenizer: Tokenizer, field: str) -> None:
@@ -202,7 +215,10 @@ def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
         raw = codec(modality, built.length, built.tokenizer).decode([None])
     except ValueError as error:
         raise UserError(f"{field}.length: {error}") from error
-    x = jax.eval_shape(built.tower.preprocess, raw)
+    try:
+        x = jax.eval_shape(built.tower.preprocess, raw)
+    except UserError as error:
+        raise UserError(f"{field}.{error}") from error
 
     def initialise(x: PyTree) -> tuple[jax.Array, PyTree]:
         return built.tower.encoder().init_with_output(jax.random.key(0), x, train=False)

@@ -17,9 +17,13 @@ from matplotlib.figure import Figure
 
 from umemma_jax.errors import UserError
 from umemma_jax.figures import comparison_figure, robustness_figure
+from umemma_jax.metrics import TUNED
 from umemma_jax.results import (
     best_left,
     compare,
+    eta_cell,
+    eta_label,
+    grid_metrics,
     kind_label,
     kinds,
     method_label,
@@ -83,7 +87,8 @@ def write_comparison(rows: Sequence[dict], folder: Path) -> None:
 
 def summary(results: dict) -> str:
     """The table of patterns under one line that says of what, to print on a terminal."""
-    return f"{_heading(results)}\n\n{_pattern_table(results)}"
+    parts = [_heading(results), _pattern_table(results, metrics(results)[:2]), _eta(results)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def report_markdown(results: dict) -> str:
@@ -95,12 +100,15 @@ def report_markdown(results: dict) -> str:
         f"{100 / examples:.2g} points. Seed {results['seed']}. "
         f"What is missing is replaced by the stand-in `{results['stand_in']}`.",
         _naturally_missing(results),
+        _eta(results),
         f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
         "## Every pattern",
-        _pattern_table(results),
+        _pattern_table(results, _untuned(results)),
+        *_tuned_part(results),
+        *_ceiling_part(results),
         "## Every missing rate",
     ]
-    for metric in metrics(results):
+    for metric in grid_metrics(results):
         parts += [
             f"{_capital(metric_label(metric))} in %, mean ± standard deviation over "
             f"{results['missing_rates'][0]['seeds']} seeded missing tables per cell:",
@@ -135,6 +143,7 @@ def comparison_markdown(comparison: dict) -> str:
         f"# {comparison['dataset']}: {len(methods)} methods with modalities missing",
         f"{comparison['examples']:,} examples of the `{comparison['split']}` split; {numbers}. "
         "Ceiling: the best uni-modal model of what is left.",
+        *_eta_of_all(comparison),
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
     for name in comparison["metrics"]:
@@ -150,9 +159,18 @@ def comparison_markdown(comparison: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _pattern_table(results: dict) -> str:
+def _eta_of_all(comparison: dict) -> list[str]:
+    if "eta" not in comparison:
+        return []
+    eta = comparison["eta"]
+    return [
+        f"{eta_label(eta)}. The protocol's numbers are those at missing rate {100 * eta['rate']:.4g} %, "
+        f"{kind_label(eta['kind'])}."
+    ]
+
+
+def _pattern_table(results: dict, names: Sequence[str]) -> str:
     examples, headline = results["examples"], results["metric"]
-    names = metrics(results)
     counts = {p: values.get("examples", examples) for p, values in results["patterns"].items()}
     fewer = any(count < examples for count in counts.values())  # where the data itself lacks some
     header = ["pattern", *(["examples"] if fewer else [])]
@@ -182,6 +200,42 @@ def _ceiling_cells(results: dict, pattern: str, value: float) -> list[str]:
     if "+" in pattern:
         shown += f" ({best})"
     return [shown, points(value - ceiling, results["examples"])]
+
+
+def _untuned(results: dict) -> list[str]:
+    return [name for name in metrics(results) if not name.startswith(TUNED)]
+
+
+def _tuned_part(results: dict) -> list[str]:
+    """Every pattern at its tuned threshold, where there are any."""
+    if "thresholds" not in results:
+        return []
+    thresholds, examples = results["thresholds"]["patterns"], results["examples"]
+    names = [name for name in metrics(results) if name.startswith(TUNED)]
+    rows = [
+        [pattern_label(pattern, results["modalities"]), f"{thresholds[pattern]:.2f}"]
+        + [percent(results["patterns"][pattern][name], examples) for name in names]
+        for pattern in patterns_by_size(results)
+    ]
+    labels = [f"{metric_label(name.removeprefix(TUNED))}, %" for name in names]
+    return ["At the threshold tuned on the validation examples:", _table(["pattern", "threshold", *labels], rows)]
+
+
+def _ceiling_part(results: dict) -> list[str]:
+    """All metrics of the uni-modal models, where they are more than the table of patterns can hold."""
+    if len(metrics(results)) <= 2 or not results["ceilings"]:
+        return []
+    tuned, examples = results.get("thresholds", {}).get("ceilings"), results["examples"]
+    labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
+    if tuned:
+        labels += ["tuned threshold", f"{metric_label(results['metric'])} there, %"]
+    rows = []
+    for modality, values in results["ceilings"].items():
+        row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
+        if tuned:
+            row += [f"{tuned[modality]:.2f}", percent(values[TUNED + results["metric"]], examples)]
+        rows.append(row)
+    return ["The uni-modal models, which are the ceilings:", _table(["model", *labels], rows)]
 
 
 def _grid_table(results: dict, metric: str) -> str:
@@ -253,6 +307,18 @@ def _naturally_missing(results: dict) -> str:
     return (
         f"Missing in the data itself: {counts} of {results['examples']:,} examples. What the data "
         "lacks is missing under every pattern and rate."
+    )
+
+
+def _eta(results: dict) -> str:
+    """The number that the eta protocol asks for, and what it means."""
+    if "eta" not in results:
+        return ""
+    cell, metric = eta_cell(results), results["metric"]
+    number = _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"])
+    return (
+        f"{eta_label(results['eta'])}; where as many of the test examples lose it, {metric_label(metric)} is "
+        f"{number} %, mean ± standard deviation over {cell['seeds']} seeded tables."
     )
 
 

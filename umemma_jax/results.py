@@ -1,4 +1,4 @@
-"""Reading evaluation results: their words, their ceilings, and means over seeds.
+"""Evaluation results: what their words mean, their ceilings, and means over seeds.
 
 `results` is the dict that report.json holds (see `umemma_jax.report.write_report`); all metrics are
 fractions from 0 to 1.
@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from umemma_jax.errors import UserError
+from umemma_jax.metrics import TUNED
 
 MINUS = "\u2212"
 METHOD_LABELS = {
@@ -19,11 +20,45 @@ METHOD_LABELS = {
 }
 METRIC_LABELS = {
     "macro_f1": "macro-F1",
-    "f1_macro": "macro-F1",
-    "f1_micro": "micro-F1",
-    "f1_weighted": "weighted F1",
-    "f1_samples": "samples F1",
+    "micro_f1": "micro-F1",
+    "weighted_f1": "weighted F1",
+    "samples_f1": "samples F1",
 }
+DEFINITIONS = {
+    "pattern": "Modalities given to the model; an example counts with what it has of them, and not at all where it "
+    "has none of them.",
+    "ceiling": "The uni-modal model of the first stage, evaluated on its modality alone. A pattern's ceiling is the "
+    "best of those of the modalities it keeps.",
+    "missing rate": "Exactly round(rate x examples) examples, drawn by a seeded table, lose the named modality; "
+    "'mixed': they lose one modality each, all modalities in equal shares. No example loses the last modality it has. "
+    "Mean and standard deviation are over the seeds of the tables, of one trained model.",
+    "macro_f1": "Mean over all classes of the dataset; a class neither predicted nor there counts 0.",
+}
+MULTI_LABEL_DEFINITIONS = {
+    "threshold": "A class is predicted where its probability, the sigmoid of its logit, is above 0.5.",
+    "micro_f1": "Of the counts of all classes together.",
+    "weighted_f1": "Mean over the classes, each weighted by the number of examples that have it.",
+    "samples_f1": "Mean over the examples of the F1 between predicted and true classes; an example with neither "
+    "counts 0.",
+    "mAP": "Mean of the average precision over the classes that any counted example has; it needs no threshold.",
+    "UME average": "The sum of the logits of the uni-modal models that are left. At threshold 0.5 it decides as their "
+    "mean does, since both are above 0 for the same classes.",
+}
+TUNED_DEFINITION = {
+    "tuned threshold": "Each pattern, and each uni-modal model, has one threshold for all classes: among 0.01, 0.02, "
+    "..., 0.99 the one with the highest macro-F1 on those validation examples that have all modalities of the pattern. "
+    "At a missing rate each example is decided at the threshold of the pattern that it is left with."
+}
+
+
+def definitions(multi_label: bool, tuned: bool) -> dict[str, str]:
+    """What the words of a report mean; `tuned`: metrics at tuned thresholds are among them."""
+    found = dict(DEFINITIONS)
+    if multi_label:
+        found |= MULTI_LABEL_DEFINITIONS
+    if tuned:
+        found |= TUNED_DEFINITION
+    return found
 
 
 def method_label(method: str) -> str:
@@ -33,12 +68,29 @@ def method_label(method: str) -> str:
 
 def metric_label(metric: str) -> str:
     """The metric as people write it."""
+    if metric.startswith(TUNED):
+        return f"{metric_label(metric.removeprefix(TUNED))} at the tuned threshold"
     return METRIC_LABELS.get(metric, metric.replace("_", " "))
 
 
 def kind_label(kind: str) -> str:
     """What a kind of missing-rate cell loses: "image missing", or "mixed"."""
     return kind if kind == "mixed" else f"{kind} missing"
+
+
+def eta_cell(results: dict) -> dict:
+    """The cell of the missing-rate grid that the eta protocol asks for, where the results have `eta`."""
+    wanted = results["eta"]["kind"], results["eta"]["rate"]
+    return next(cell for cell in results["missing_rates"] if (cell["kind"], cell["rate"]) == wanted)
+
+
+def eta_label(eta: dict) -> str:
+    """What was lost in training under the eta protocol, as a sentence without its end."""
+    what = "one modality each, all in equal shares," if eta["kind"] == "mixed" else eta["kind"]
+    return (
+        f"Protocol eta = {100 * eta['rate']:.4g} %, {kind_label(eta['kind'])}: that share of the training and "
+        f"validation examples lost {what} for good, by a seeded table"
+    )
 
 
 def pattern_label(pattern: str, modalities: Sequence[str]) -> str:
@@ -56,8 +108,14 @@ def patterns_by_size(results: dict) -> list[str]:
 
 
 def metrics(results: dict) -> list[str]:
-    """The names of the metrics, the headline metric first."""
-    return sorted(results["missing_rates"][0]["mean"], key=lambda name: name != results["metric"])
+    """The names of the metrics of a pattern: the headline metric first, those at tuned thresholds last."""
+    names = [name for name in next(iter(results["patterns"].values())) if name != "examples"]
+    return sorted(names, key=lambda name: (name != results["metric"], name.startswith(TUNED)))
+
+
+def grid_metrics(results: dict) -> list[str]:
+    """Those of them that the cells of the missing-rate grid have."""
+    return [name for name in metrics(results) if name in results["missing_rates"][0]["mean"]]
 
 
 def kinds(cells: Sequence[dict]) -> list[str]:
@@ -93,6 +151,7 @@ def compare(rows: Sequence[dict]) -> dict:
     Returns:
         {dataset, split, examples, metric, modalities, metrics,
          ceilings: {modality: {metric: {mean, std}}},
+         eta: {rate, kind},   # where the results have it
          methods: {method: {seeds, patterns: {pattern: {metric: {mean, std}}},
                             differences: {pattern: {mean, std}},   # from the seed's ceiling
                             missing_rates: [{kind, rate, metric: {mean, std}, ...}]}}}
@@ -123,8 +182,9 @@ def _shared(rows: Sequence[dict]) -> dict:
     if not rows:
         raise UserError("nothing to compare: no results given")
     keys = ("dataset", "split", "examples", "metric", "modalities")
-    for key in keys:
-        values = sorted({json.dumps(row[key]) for row in rows})
+    shared = [{**{key: row[key] for key in keys}, "eta": _protocol(row)} for row in rows]
+    for key in shared[0]:
+        values = sorted({json.dumps(values[key]) for values in shared})
         if len(values) > 1:
             raise UserError(
                 f"results that cannot be compared: {key} is {' and '.join(values)}; "
@@ -140,12 +200,16 @@ def _shared(rows: Sequence[dict]) -> dict:
                 f"results that cannot be compared: method {method}, seed {seed} has other missing "
                 "rates than the first; evaluate it again"
             )
-    return {key: rows[0][key] for key in keys}
+    return {key: value for key, value in shared[0].items() if value is not None}
+
+
+def _protocol(row: dict) -> dict | None:
+    return {key: row["eta"][key] for key in ("rate", "kind")} if "eta" in row else None
 
 
 def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
     """One method's entry of `compare`."""
-    metric, names, complete = rows[0]["metric"], metrics(rows[0]), "+".join(rows[0]["modalities"])
+    metric, complete = rows[0]["metric"], "+".join(rows[0]["modalities"])
     bounded = [row for row in rows if row["seed"] in ceilings]
     differences = {}
     for pattern in rows[0]["patterns"]:
@@ -157,10 +221,10 @@ def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
                 ]
             )
     cells = [{(c["kind"], c["rate"]): c["mean"] for c in row["missing_rates"]} for row in rows]
-    means = _reduce(_mean_std, cells, names)
+    means = _reduce(_mean_std, cells, grid_metrics(rows[0]))
     return {
         "seeds": sorted(row["seed"] for row in rows),
-        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], names),
+        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
         "differences": differences,
         "missing_rates": [{"kind": kind, "rate": rate} | means[kind, rate] for kind, rate in means],
     }

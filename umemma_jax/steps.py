@@ -33,6 +33,7 @@ class TrainState:
       batch_stats: running statistics, by top-level module.
       opt_state: slots of the trained parameters only.
       best: stage `unimodal` only: per modality its best epoch so far, see `keep_best`.
+      average: moving average of the trained parameters, by top-level module; {} without one.
     """
 
     step: jax.Array
@@ -40,6 +41,7 @@ class TrainState:
     batch_stats: PyTree
     opt_state: PyTree
     best: PyTree
+    average: PyTree = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class StageSpec:
       policy: of missing modalities, stage `fusion`.
       layout: stratified layout for the rows that a step sees; None draws every row at random.
       incomplete_data: whether the training split lacks modalities by nature.
+      ema: decay of the moving average of the parameters that is evaluated in their place; 0 for none.
     """
 
     name: str
@@ -67,6 +70,7 @@ class StageSpec:
     policy: Policy | None = None
     layout: Layout | None = None
     incomplete_data: bool = False
+    ema: float = 0.0
 
 
 def trained_groups(stage: str, model: LateFusion) -> tuple[str, ...]:
@@ -130,7 +134,25 @@ def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
     params, batch_stats = variables["params"], variables["batch_stats"]
     opt_state = spec.optimizer.init({group: params[group] for group in spec.trained})
     best = _no_best(spec.model, params, batch_stats) if spec.name == "unimodal" else {}
-    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best)
+    # A copy: the state is donated, and one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average)
+
+
+def variables_to_evaluate(state: TrainState) -> PyTree:
+    """The model's variables, averaged over the steps where the stage keeps an average."""
+    return {"params": {**state.params, **state.average}, "batch_stats": state.batch_stats}
+
+
+def _averaged(state: TrainState, trained: PyTree, ema: float) -> PyTree:
+    """The moving average after a step; young ones forget faster: decay min(ema, (1 + t) / (10 + t)).
+
+    Source: the schedule of TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+    if not ema:
+        return {}
+    decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.average, trained)
 
 
 def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, Devices], tuple[TrainState, Metrics]]:
@@ -150,9 +172,15 @@ def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, D
         (_, (batch_stats, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
         gradients = devices.total(gradients)
         updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
-        params = {**state.params, **optax.apply_updates(trained, updates)}
+        trained = optax.apply_updates(trained, updates)
         metrics = {**devices.total(metrics), "gradient_norm": optax.tree.norm(gradients)}
-        new_state = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+        new_state = state.replace(
+            step=state.step + 1,
+            params={**state.params, **trained},
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            average=_averaged(state, trained, spec.ema),
+        )
         return new_state, metrics
 
     return step
@@ -257,12 +285,13 @@ def _no_best(model: LateFusion, params: PyTree, batch_stats: PyTree) -> PyTree:
 
 
 def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
-    """State whose `best` holds, per modality, the parameters of the best epoch so far; of equals the later one."""
+    """State whose `best` holds, per modality, the variables of the best epoch so far; of equals the later one."""
+    variables = variables_to_evaluate(state)
 
     def better(old: PyTree, modality: str) -> PyTree:
         new = {
-            "params": _parts(state.params, modality),
-            "batch_stats": _parts(state.batch_stats, modality),
+            "params": _parts(variables["params"], modality),
+            "batch_stats": _parts(variables["batch_stats"], modality),
             "score": jnp.float32(scores[modality]),
             "epoch": jnp.int32(epoch),
         }

@@ -17,7 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import missing, sharding, steps
+from umemma_jax import metrics, missing, sharding, steps
 from umemma_jax.checkpoint import Checkpoints
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.errors import UserError
@@ -100,7 +100,7 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, int
         variables = jax.tree.map(jnp.copy, ensemble)  # training donates its state
     if experiment.config.fusion.epochs:
         state, compilations["fusion"] = run(experiment, "fusion", variables)
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        variables = steps.variables_to_evaluate(state)
     return Trained(unimodal, ensemble, variables, compilations)
 
 
@@ -120,10 +120,9 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
     total = stage.epochs * steps_per_epoch(len(experiment.train_rows), config.data.batch_size)
     trained = steps.trained_groups(name, model)
     scales = dict.fromkeys(trained, 1.0)
-    if name == "fusion":
-        for m in experiment.modalities:
-            if f"encoders_{m}" in scales:
-                scales[f"encoders_{m}"] = config.inputs[m].learning_rate_scale
+    for m in experiment.modalities:
+        if f"encoders_{m}" in scales:
+            scales[f"encoders_{m}"] = config.inputs[m].learning_rate_scale[name]
     policy = layout = None
     if name == "fusion":
         policy = missing.policy_from_config(config.missing, experiment.modalities)
@@ -139,6 +138,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
+        ema=stage.ema,
     )
     return spec, total
 
@@ -154,11 +154,13 @@ def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing
 def training_batches(experiment: Experiment, name: str) -> Any:
     """The stage's endless iterator of training batches."""
     config = experiment.config
-    arrange = None
-    if name == "fusion" and config.missing.layout == "stratified" and _incomplete(experiment):
+    arrange = needed = None
+    if name == "fusion" and config.missing.layout == "stratified":
         policy = missing.policy_from_config(config.missing, experiment.modalities)
         layout = missing.stratified_layout(policy, config.data.batch_size, experiment.mesh.size)
-        arrange = functools.partial(missing.arrange, layout=layout)
+        needed = layout.computed()
+        if _incomplete(experiment):
+            arrange = functools.partial(missing.arrange, layout=layout)
     return train_batches(
         experiment.dataset,
         config.data.train_split,
@@ -171,6 +173,8 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         arrange=arrange,
+        needed=needed,
+        window=config.data.window,
         threads=config.data.threads,
         cache_bytes=config.data.cache_megabytes << 20,
     )
@@ -257,19 +261,20 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
     """A function that scores the epoch per modality and keeps the best ones; without validation rows, the last."""
     split, rows = experiment.validation
     evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+    metric = metrics.primary(experiment.dataset.info.multi_label)
     same = sharding.replicated(experiment.mesh)
     keep_best = jax.jit(steps.keep_best, donate_argnums=0, out_shardings=same)
 
     def validate(state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
         if len(rows):
-            variables = {"params": state.params, "batch_stats": state.batch_stats}
-            scores = evaluator.unimodal(evaluator.encode(variables, experiment.batches(split, rows)))
-            accuracy = {m: score["accuracy"] for m, score in scores.items()}
+            encoded = evaluator.encode(steps.variables_to_evaluate(state), experiment.batches(split, rows))
+            scores = evaluator.unimodal(encoded)
+            values = {m: score[metric] for m, score in scores.items()}
         else:
-            accuracy = dict.fromkeys(experiment.modalities, 0.0)
-        state = keep_best(state, accuracy, epoch)
+            values = dict.fromkeys(experiment.modalities, 0.0)
+        state = keep_best(state, values, epoch)
         if len(rows):
-            progress.event("validation", step, {f"accuracy/{m}": value for m, value in accuracy.items()})
+            progress.event("validation", step, {f"{metric}/{m}": value for m, value in values.items()})
         return state
 
     return validate

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
-from umemma_jax.data import example, tfrecord
+from umemma_jax.data import example, jpeg, tfrecord
 from umemma_jax.data.dataset import FORMAT_VERSION, DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
 
@@ -296,6 +296,33 @@ def test_text_that_never_occurs(tmp_path: Path):
     with pytest.raises(UserError, match="no example has the modality 'title'"), w:
         for example_ in make_examples(3):
             w.write("train", **example_)
+
+
+def test_jpeg_images_are_written_as_they_are(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (20, 3))
+    files = [jpeg.encode(np.full((40 + i, 90 - i, 3), colour, np.uint8)) for i, colour in enumerate(colours)]
+    modalities = {"image": Modality(kind="image", encoding="jpeg")}
+    with writer(tmp_path / "photos", modalities=modalities) as output:
+        for i, file in enumerate(files):
+            output.write("train" if i < 15 else "test", id=str(i), label=0, image=file)
+    dataset = open_dataset(tmp_path / "photos")
+    assert [example.bytes_value(dataset.source("test").features(i), "image") for i in range(5)] == files[15:]
+    image = dataset.info.modalities["image"]
+    np.testing.assert_allclose(image.mean, colours[:15].mean(axis=0), atol=2)  # JPEG is not exact
+    np.testing.assert_allclose(image.std, colours[:15].std(axis=0), atol=2)
+    assert dataset.statistics["image"].shape == (64, 64, 3)
+    np.testing.assert_allclose(dataset.statistics["image"], np.broadcast_to(image.mean, (64, 64, 3)), atol=1e-3)
+
+
+def test_damaged_jpeg_image_is_refused(tmp_path: Path):
+    file = jpeg.encode(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    modalities = {"image": Modality(kind="image", encoding="jpeg")}
+    with (
+        pytest.raises(ValueError, match="example '0': image: Premature end of JPEG file"),
+        writer(tmp_path / "photos", modalities=modalities) as output,
+    ):
+        output.write("train", id="0", label=0, image=file[:-200])
 
 
 def test_nothing_to_write(tmp_path: Path):

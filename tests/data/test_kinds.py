@@ -3,13 +3,21 @@
 import numpy as np
 import pytest
 
-from umemma_jax.data.kinds import Modality, NumericCodec, codec
+from umemma_jax.data import jpeg
+from umemma_jax.data.kinds import Modality, NumericCodec, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import Tokenizer
 
 IMAGE = Modality("image", "raw", shape=(2, 3, 1))
 AUDIO = Modality("audio", "pcm_s16le", sample_rate=8000, max_samples=6)
 TABLE = Modality("tabular", "float32", shape=(4,))
 TEXT = Modality("text", "utf-8")
+JPEG = Modality("image", "jpeg")
+
+
+def photos(count: int) -> list[bytes]:
+    """JPEG files of a smooth ramp each, all of other sizes."""
+    ramps = [np.linspace(0, 255, (40 + i) * (30 + 9 * i) * 3).reshape(40 + i, -1, 3) for i in range(count)]
+    return [jpeg.encode(ramp.astype(np.uint8)) for ramp in ramps]
 
 
 def test_image():
@@ -38,6 +46,34 @@ def test_audio_is_cut_or_padded(length: int | None):
         row[: min(len(wave), samples)] = wave[:samples]
     np.testing.assert_array_equal(batch["samples"], expected)
     np.testing.assert_array_equal(batch["length"], np.minimum([1, 4, 6], samples))
+
+
+def test_jpeg_images_of_any_size_become_squares():
+    files = photos(3)
+    stored = [codec(JPEG).encode(file) for file in files]
+    assert stored == files
+    batch = codec(JPEG, 24).decode([stored[0], None, *stored[1:]])
+    assert (batch.shape, batch.dtype) == ((4, 24, 24, 3), np.uint8)
+    np.testing.assert_array_equal(batch[[0, 2, 3]], [jpeg.decode(file, 24) for file in files])
+    assert not batch[1].any()
+
+
+def test_jpeg_statistics_are_of_squares_of_one_size():
+    store = codec(JPEG)
+    for file in photos(3):
+        positions = store.to_positions(file)
+        assert positions.shape == (64 * 64, 3)
+        np.testing.assert_array_equal(store.from_positions(positions), jpeg.decode(file, 64))
+    assert store.measured(64 * 64) == {}
+
+
+@pytest.mark.parametrize("side", [64, 100])
+def test_mean_of_jpeg_images_as_a_value(side: int):
+    store = codec(JPEG, side)
+    mean = store.from_positions(np.mean([store.to_positions(file) for file in photos(3)], axis=0, dtype=np.float32))
+    (square,) = store.decode([store.encode(store.from_mean(mean))])
+    expected = np.mean([jpeg.decode(file, side) for file in photos(3)], axis=0)
+    assert np.abs(square - expected).mean() < 3
 
 
 def test_text_is_stored_as_it_is_and_tokenised_when_read(tokenizer: Tokenizer):
@@ -76,7 +112,7 @@ def test_one_call_of_the_tokenizer_for_a_batch(tokenizer: Tokenizer, monkeypatch
 
 def test_text_has_no_statistics():
     assert not isinstance(codec(TEXT), NumericCodec)
-    for modality in (IMAGE, AUDIO, TABLE):
+    for modality in (IMAGE, AUDIO, TABLE, JPEG):
         assert isinstance(codec(modality), NumericCodec)
 
 
@@ -86,7 +122,7 @@ def test_empty_text_stands_in_for_a_mean(tokenizer: Tokenizer):
     np.testing.assert_array_equal(batch["tokens"], [[2, 3, 1, 1]])
 
 
-@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE])
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG])
 def test_unknown_mean(modality: Modality):
     with pytest.raises(ValueError, match="no mean is known"):
         codec(modality).from_mean(None)
@@ -106,6 +142,7 @@ def test_absent_is_zero():
 def test_batches_can_be_written_to(tokenizer: Tokenizer):
     codec(TEXT, 3, tokenizer).decode([None])["tokens"][:] = 1
     codec(IMAGE).decode([None])[:] = 1
+    codec(JPEG, 4).decode([None])[:] = 1
     codec(AUDIO).decode([None])["samples"][:] = 1
     codec(TABLE).decode([None])[:] = 1
 
@@ -142,6 +179,8 @@ def test_views_are_stored_as_they_look(view):
         (AUDIO, np.zeros(5, ">i2"), "instead of a NumPy array of int16"),
         (TABLE, np.zeros(4), "float64 instead of a NumPy array of float32"),
         (TABLE, np.array([0, 1, np.nan, 3], np.float32), "not finite"),
+        (JPEG, np.zeros((8, 8, 3), np.uint8), "ndarray instead of the bytes of a JPEG file"),
+        (JPEG, b"GIF89a", "not a JPEG file"),
         (TEXT, b"bytes", "bytes instead of str"),
         (TEXT, "half an emoji \ud83d", "surrogates not allowed"),
     ],
@@ -177,10 +216,21 @@ def test_text_without_tokenizer_or_length(tokenizer: Tokenizer):
         codec(TEXT, 2, tokenizer)
 
 
-@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE])
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG])
 def test_tokenizer_is_for_text(modality: Modality, tokenizer: Tokenizer):
     with pytest.raises(ValueError, match="takes no tokenizer"):
         codec(modality, tokenizer=tokenizer)
+
+
+def test_which_kinds_take_a_tokenizer():
+    assert [takes_tokenizer(modality) for modality in (IMAGE, AUDIO, TABLE, JPEG, TEXT)] == [False] * 4 + [True]
+    with pytest.raises(ValueError, match="is not known"):
+        takes_tokenizer(Modality("smell", "raw"))
+
+
+def test_jpeg_images_need_a_length_to_decode():
+    with pytest.raises(ValueError, match="needs a length: the side of the square images of a batch, in pixels"):
+        codec(JPEG).decode([None])
 
 
 @pytest.mark.parametrize(
@@ -193,6 +243,8 @@ def test_tokenizer_is_for_text(modality: Modality, tokenizer: Tokenizer):
         (Modality("audio", "pcm_s16le"), None, "needs a sample_rate"),
         (IMAGE, 5, "takes no length"),
         (AUDIO, -1, "length must be positive"),
+        (JPEG, 0, "length must be positive"),
+        (Modality("image", "jpeg", shape=(4, 4, 3)), None, "takes no shape"),
     ],
 )
 def test_wrong_descriptions(modality: Modality, length: int | None, message: str):

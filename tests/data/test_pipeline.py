@@ -13,6 +13,7 @@ from scipy import stats
 
 from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
 from tests.data.test_source import replace_records
+from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import (
     BatchReader,
@@ -218,6 +219,68 @@ def test_arrange_permutes_each_batch_by_what_is_present(dataset: Dataset):
         order = most_present_first(b["present"])
         assert_equal([a], [jax.tree.map(lambda x, order=order: x[order], b)])
     assert any((a["index"] != b["index"]).any() for a, b in zip(arranged, plain, strict=True))
+
+
+def zeroed(batch: dict, column: int, rows: np.ndarray) -> dict:
+    """The batch with zeros in some rows of one modality's arrays."""
+    name = NAMES[column]
+    keep = ~rows
+    arrays = jax.tree.map(lambda x: x * keep.reshape(-1, *[1] * (x.ndim - 1)).astype(x.dtype), batch["inputs"][name])
+    return {**batch, "inputs": {**batch["inputs"], name: arrays}}
+
+
+@pytest.mark.parametrize("arrange", [None, most_present_first])
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_not_needed_is_not_decoded_unless_nothing_would_be_left(dataset: Dataset, arrange, count: int):
+    needed = np.random.default_rng(0).random((8, 3)) < 0.4
+    needed[3] = False
+    whole = take(train_batches(dataset, "train", NAMES, 8, 0, arrange=arrange), 12)
+    expected = []
+    for batch in whole:
+        nothing_left = ~(batch["present"] & needed).any(axis=1)
+        assert nothing_left[3]
+        for column in range(3):
+            batch = zeroed(batch, column, ~needed[:, column] & ~nothing_left)
+        expected.append(batch)
+    parts = [
+        take(
+            train_batches(
+                dataset, "train", NAMES, 8, 0, process_index=p, process_count=count, arrange=arrange, needed=needed
+            ),
+            12,
+        )
+        for p in range(count)
+    ]
+    assert_equal([jax.tree.map(lambda *xs: np.concatenate(xs), *p) for p in zip(*parts, strict=True)], expected)
+
+
+def test_what_is_not_needed_is_not_looked_at(tmp_path: Path):
+    """A damaged photo stops only who needs it."""
+    dataset = write_photos(tmp_path / "photos", noise_files(2))
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    table = np.zeros(5, np.float32).tobytes()
+    replace_records(path, {"label": [0], "image": noise_files(1)[0][:-200], "table": table})
+
+    def epoch(needed):
+        arguments = {"lengths": {"image": 32}, "needed": np.array(needed)}
+        return take(train_batches(dataset, "train", ("image", "table"), 1, 0, **arguments), 2)
+
+    assert not any(batch["inputs"]["image"].any() for batch in epoch([[False, True]]))
+    for needed in ([[True, False]], [[False, False]]):
+        with pytest.raises(UserError, match="image: Premature end"):
+            epoch(needed)
+
+
+def test_cached_rows_are_whole_whatever_is_needed(dataset: Dataset):
+    needed = np.zeros((8, 3), bool)
+    needed[:, 0] = True
+    whole = take(train_batches(dataset, "train", NAMES, 8, 0), 3)
+    assert_equal(take(train_batches(dataset, "train", NAMES, 8, 0, needed=needed, cache_bytes=1 << 20), 3), whole)
+
+
+def test_needed_of_another_shape(dataset: Dataset):
+    with pytest.raises(ValueError, match=r"needed of shape \(3, 8\) instead of \(8, 3\)"):
+        train_batches(dataset, "train", NAMES, 8, 0, needed=np.ones((3, 8), bool))
 
 
 # Position
@@ -482,4 +545,49 @@ def test_stored_text_that_is_no_utf8(tmp_path: Path, tokenizer: Tokenizer):
     replace_records(path, {"label": [0], "title": b"red \xff"})
     with pytest.raises(UserError, match=rf"{path}: record 1: title: 'utf-8' codec can't decode byte 0xff") as caught:
         list(eval_batches(titled, "train", ("title",), 2, lengths={"title": 5}, tokenizers={"title": tokenizer}))
+    assert "\n" not in str(caught.value)
+
+
+# JPEG images
+
+
+def write_photos(path: Path, files: list[bytes | None]) -> Dataset:
+    """Images that some examples lack, and tables that none does."""
+    modalities = {"image": Modality(kind="image", encoding="jpeg"), "table": MODALITIES["table"]}
+    with DatasetWriter(path, name="photos", description="", classes=CLASSES, modalities=modalities) as writer:
+        for i, file in enumerate(files):
+            writer.write("train", id=str(i), label=0, image=file, table=np.full(5, i, np.float32))
+    return open_dataset(path)
+
+
+def noise_files(count: int) -> list[bytes]:
+    rng = np.random.default_rng(0)
+    return [jpeg.encode(rng.integers(0, 256, (30 + i, 40, 3), np.uint8)) for i in range(count)]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("threads", [0, 3])
+def test_photos_come_as_squares(tmp_path: Path, threads: int, cache_bytes: int):
+    files = [*noise_files(7), None]
+    dataset = write_photos(tmp_path / "photos", files)
+    arguments = {"lengths": {"image": 32}, "threads": threads, "cache_bytes": cache_bytes}
+    for batch in take(train_batches(dataset, "train", ("image", "table"), 4, 0, **arguments), 4):
+        assert (batch["inputs"]["image"].shape, batch["inputs"]["image"].dtype) == ((4, 32, 32, 3), np.uint8)
+        for row, image, present in zip(batch["index"], batch["inputs"]["image"], batch["present"][:, 0], strict=True):
+            assert present == (files[row] is not None)
+            np.testing.assert_array_equal(image, jpeg.decode(files[row], 32) if present else 0)
+
+
+def test_photos_without_a_side(tmp_path: Path):
+    dataset = write_photos(tmp_path / "photos", noise_files(2))
+    with pytest.raises(UserError, match=r"photos: modality 'image': image/jpeg needs a length: the side"):
+        eval_batches(dataset, "train", ("image", "table"), 2)
+
+
+def test_stored_photo_that_is_damaged(tmp_path: Path):
+    dataset = write_photos(tmp_path / "photos", noise_files(2))
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    replace_records(path, {"label": [0], "image": noise_files(1)[0][:-200]})
+    with pytest.raises(UserError, match=rf"{path}: record 1: image: Premature end of JPEG file") as caught:
+        list(eval_batches(dataset, "train", ("image",), 2, lengths={"image": 32}))
     assert "\n" not in str(caught.value)

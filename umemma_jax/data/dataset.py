@@ -56,7 +56,8 @@ class Dataset:
     def statistics(self) -> dict[str, np.ndarray]:
         """Mean value of each modality over the train split: image [H, W, C], audio [max_samples], tabular [D].
 
-        float32, in units of the stored values. Modalities without one (no train split, or text) are left out.
+        float32, in units of the stored values; of JPEG images that of their centre squares, [64, 64, 3]. Modalities
+        without one (no train split, or text) are left out.
         """
         path = self.path / _STATISTICS
         try:
@@ -173,7 +174,9 @@ class DatasetWriter:
             raise
         return self
 
-    def write(self, split: str, *, id: str, label: int | Sequence[int], **values: np.ndarray | str | None) -> None:
+    def write(
+        self, split: str, *, id: str, label: int | Sequence[int], **values: np.ndarray | bytes | str | None
+    ) -> None:
         """Adds one example.
 
         Args:

@@ -1,7 +1,8 @@
 """From a prepared dataset to batches of NumPy arrays, in threads ahead of the step that consumes them.
 
 A batch is a pure function of its number: the number gives the rows (`TrainOrder`, `EvalOrder`), the rows give the
-arrays (`BatchReader`). So the position of an iterator is one integer, and grain's prefetching cannot disturb it.
+arrays (`BatchReader`) and, where there are several, their static lengths (`Buckets`). So the position of an iterator is
+one integer, and grain's prefetching cannot disturb it.
 
 A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B] or float32 [B, K],
 "weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. Rows that only pad the
@@ -16,6 +17,7 @@ import grain
 import numpy as np
 
 from umemma_jax.data import example, kinds
+from umemma_jax.data.buckets import Buckets, Lengths, largest, several
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.source import RecordSource, label_values
 from umemma_jax.data.tokenizer import Tokenizer
@@ -25,7 +27,7 @@ Batch = dict[str, Any]
 Arrange = Callable[[np.ndarray], np.ndarray]  # present bool [B, M] -> permutation int [B]
 
 _PADDING = -1
-_TRAIN_KEY, _SPLIT_KEY = 0, 1  # keep what is drawn from one seed for two purposes apart
+_TRAIN_KEY, _SPLIT_KEY, _WINDOW_KEY = 0, 1, 2  # keep what is drawn from one seed for several purposes apart
 
 
 def train_batches(
@@ -35,11 +37,13 @@ def train_batches(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
-    lengths: Mapping[str, int] | None = None,
+    lengths: Lengths | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     arrange: Arrange | None = None,
+    needed: np.ndarray | None = None,
+    window: int = 1,
     threads: int = 1,
     prefetch: int = 2,
     cache_bytes: int = 0,
@@ -47,7 +51,7 @@ def train_batches(
     """Endless batches in an order that is shuffled globally and anew in every epoch.
 
     A batch never mixes two epochs: the remainder of an epoch, other rows each time, is dropped. The batches depend
-    on the arguments down to `arrange` only; each process gets its slice of the same global batches.
+    on the arguments down to `window` only; each process gets its slice of the same global batches.
 
     Args:
       dataset: to read from.
@@ -57,11 +61,16 @@ def train_batches(
       seed: of the order; any integer from 0.
       rows: int, the record numbers to use; None for all.
       lengths: static length of modalities of variable length. Audio: samples S, the longest stored if left out; text:
-        tokens T, always needed.
+        tokens T, always needed; JPEG images: pixels of a side, always needed. Where there are several, ascending, a
+        batch gets the smallest that holds its longest value.
       tokenizers: of text modalities, each of which needs one.
       process_index: which slice of B / process_count rows of each global batch to read.
       process_count: number of processes.
       arrange: permutes the rows of each global batch, given which modalities they have.
+      needed: bool [B, M], by position in the global batch; modalities that are not needed there may be left undecoded,
+        all zero. `present` says all the same what the row has, and one that has nothing needed is decoded in full.
+      window: so many consecutive batches exchange rows such that rows of one length come together. Every epoch is still
+        a permutation of all rows.
       threads: that read ahead; 0 reads when asked.
       prefetch: batches held ready.
       cache_bytes: if the decoded rows are no larger than this, they are read once and held in memory.
@@ -72,23 +81,27 @@ def train_batches(
     Raises:
       UserError: split or modality does not exist, the rows do not fill a batch, or (from the iterator) a record is
         damaged.
-      ValueError: B is not divisible by the number of processes.
+      ValueError: B is not divisible by the number of processes, or `needed` is of another shape.
     """
+    if needed is not None and needed.shape != (batch_size, len(modalities)):
+        raise ValueError(f"needed of shape {needed.shape} instead of {(batch_size, len(modalities))}")
     source = dataset.source(split)
     rows = _checked_rows(rows, len(source))
-    order = TrainOrder(rows, batch_size, seed)
-    reader = BatchReader(dataset, source, modalities, lengths, tokenizers)
+    reader = BatchReader(dataset, source, modalities, largest(lengths or {}), tokenizers)
+    buckets = _buckets(dataset, source, modalities, lengths or {}, tokenizers)
+    groups = _groups(buckets, rows) if buckets and window > 1 else None
+    order = TrainOrder(rows, batch_size, seed, groups, window)
     if _size(reader.read(rows[:1])) * len(rows) <= cache_bytes:
         reader = CachedReader(reader, rows)
     mine = _process_slice(batch_size, process_index, process_count)
-    if arrange is None:
-        return _iterate(lambda step: reader.read(order[step][mine]), sys.maxsize, threads, prefetch)
-
-    present = source.present(modalities)
+    needed = None if needed is None else needed[mine]
+    present = None if arrange is None else source.present(modalities)
 
     def load(step: int) -> Batch:
         batch_rows = order[step]
-        return reader.read(batch_rows[arrange(present[batch_rows])][mine])
+        if arrange is not None:
+            batch_rows = batch_rows[arrange(present[batch_rows])]
+        return _cut(buckets, reader.read(batch_rows[mine], needed), batch_rows)
 
     return _iterate(load, sys.maxsize, threads, prefetch)
 
@@ -99,7 +112,7 @@ def eval_batches(
     modalities: Sequence[str],
     batch_size: int,
     rows: np.ndarray | None = None,
-    lengths: Mapping[str, int] | None = None,
+    lengths: Lengths | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
     process_count: int = 1,
@@ -111,10 +124,15 @@ def eval_batches(
     Arguments and errors are those of `train_batches`.
     """
     source = dataset.source(split)
-    reader = BatchReader(dataset, source, modalities, lengths, tokenizers)
+    reader = BatchReader(dataset, source, modalities, largest(lengths or {}), tokenizers)
+    buckets = _buckets(dataset, source, modalities, lengths or {}, tokenizers)
     order = EvalOrder(_checked_rows(rows, len(source)), batch_size)
     mine = _process_slice(batch_size, process_index, process_count)
-    return _iterate(lambda step: reader.read(order[step][mine]), len(order), threads, prefetch)
+
+    def load(step: int) -> Batch:
+        return _cut(buckets, reader.read(order[step][mine]), order[step])
+
+    return _iterate(load, len(order), threads, prefetch)
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
@@ -155,13 +173,20 @@ def split_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
 class TrainOrder:
     """The rows of training batch 0, 1, 2, ...: each epoch a permutation, cut into full batches."""
 
-    def __init__(self, rows: np.ndarray, batch_size: int, seed: int) -> None:
-        """Raises UserError if the rows do not fill a batch."""
+    def __init__(
+        self, rows: np.ndarray, batch_size: int, seed: int, groups: np.ndarray | None = None, window: int = 1
+    ) -> None:
+        """Takes groups, int of each record, to bring together within each `window` of batches.
+
+        Raises UserError if the rows do not fill a batch.
+        """
         if seed < 0:
             raise ValueError(f"seed {seed} is negative")
         self._rows = rows
         self._batch_size = batch_size
         self._seed = seed
+        self._groups = groups
+        self._window = window
         self._steps_per_epoch = steps_per_epoch(len(rows), batch_size)
         self._shuffled = (None, rows)  # the epoch last asked for, and its order
 
@@ -171,8 +196,20 @@ class TrainOrder:
         shuffled_epoch, shuffled = self._shuffled
         if epoch != shuffled_epoch:
             shuffled = self._rows[_permutation(len(self._rows), self._seed, _TRAIN_KEY, epoch)]
+            if self._groups is not None:
+                shuffled = self._grouped(shuffled, epoch)
             self._shuffled = (epoch, shuffled)  # in one assignment: threads share this
         return shuffled[step * self._batch_size : (step + 1) * self._batch_size]
+
+    def _grouped(self, shuffled: np.ndarray, epoch: int) -> np.ndarray:
+        """Rows of one group together within each window; its batches in random order, and the rows of a batch too."""
+        steps, size = self._steps_per_epoch, self._batch_size
+        windows = np.arange(steps) // self._window
+        batch_draws, row_draws = np.split(_permutation(steps + steps * size, self._seed, _WINDOW_KEY, epoch), [steps])
+        shuffled = shuffled[: steps * size]
+        batches = shuffled[np.lexsort((self._groups[shuffled], np.repeat(windows, size)))].reshape(steps, size)
+        batches = batches[np.lexsort((batch_draws, windows))]
+        return np.take_along_axis(batches, np.argsort(row_draws.reshape(steps, size), axis=1), axis=1).ravel()
 
 
 class EvalOrder:
@@ -219,18 +256,24 @@ class BatchReader:
         self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()
         self._label_dtype = np.float32 if dataset.info.multi_label else np.int32
 
-    def read(self, rows: np.ndarray) -> Batch:
-        """The batch of `rows`, int [B]; rows of -1 are padding, and at the end."""
+    def read(self, rows: np.ndarray, needed: np.ndarray | None = None) -> Batch:
+        """The batch of `rows`, int [B]; rows of -1 are padding, and at the end.
+
+        `needed` is that of `train_batches`, for these rows.
+        """
         real = rows[rows != _PADDING].tolist()
         examples = [self._source.features(row) for row in real]
         labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
         labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
-        inputs, present = {}, np.zeros((len(rows), len(self._codecs)), bool)
-        for column, (name, codec) in enumerate(self._codecs.items()):
-            values = [example.bytes_value(features, name) for features in examples]
-            values += [None] * (len(rows) - len(real))
-            inputs[name] = self._decode(codec, name, real, values)
-            present[:, column] = [value is not None for value in values]
+        padding = [None] * (len(rows) - len(real))
+        values = [[example.bytes_value(f, name) for f in examples] + padding for name in self._codecs]
+        present = np.array([[value is not None for value in column] for column in values], bool).T
+        decoded = present if needed is None else _decoded(present, needed)
+        inputs = {}
+        for (name, codec), column, chosen in zip(self._codecs.items(), values, decoded.T, strict=True):
+            inputs[name] = self._decode(
+                codec, name, real, [v if c else None for v, c in zip(column, chosen, strict=True)]
+            )
         return {
             "inputs": inputs,
             "present": present,
@@ -260,10 +303,52 @@ class CachedReader:
         self._positions = np.full(rows.max() + 2, len(rows))
         self._positions[rows] = np.arange(len(rows))
 
-    def read(self, rows: np.ndarray) -> Batch:
-        """The batch of `rows`, int [B], all of them among those given; rows of -1 are padding."""
+    def read(self, rows: np.ndarray, needed: np.ndarray | None = None) -> Batch:
+        """The batch of `rows`, int [B], all of them among those given; rows of -1 are padding.
+
+        All that they have is in it: nothing is left to be saved.
+        """
         positions = self._positions[rows]
         return _map(lambda values: values.take(positions, axis=0), self._examples)
+
+
+def _buckets(
+    dataset: Dataset,
+    source: RecordSource,
+    modalities: Sequence[str],
+    lengths: Lengths,
+    tokenizers: Mapping[str, Tokenizer] | None,
+) -> Buckets | None:
+    """Of the modalities that have several lengths; None where there is none."""
+    chosen = {name: length for name, length in several(lengths).items() if name in modalities}
+    if not chosen:
+        return None
+    tokenizers = {name: tokenizer for name, tokenizer in (tokenizers or {}).items() if name in chosen}
+    smallest = {name: length[0] for name, length in chosen.items()}
+    BatchReader(dataset, source, tuple(chosen), smallest, tokenizers)  # raises where a length is too small
+    reader = BatchReader(dataset, source, tuple(chosen), largest(chosen), tokenizers)
+    for name, values in reader.read(np.array([_PADDING]))["inputs"].items():
+        if not isinstance(values, Mapping):
+            raise UserError(f"{dataset.path}: modality {name!r} takes one length, not {chosen[name]}")
+    return Buckets(chosen, lambda rows: reader.read(rows)["inputs"], len(source))
+
+
+def _groups(buckets: Buckets, rows: np.ndarray) -> np.ndarray:
+    """int [N]: equal for rows that need the same lengths; 0 for rows not given."""
+    numbers = np.concatenate([buckets.numbers(part) for part in np.array_split(rows, -(-len(rows) // 1024))])
+    groups = np.zeros(rows.max() + 1, int)
+    groups[rows] = np.unique(numbers, axis=0, return_inverse=True)[1].ravel()
+    return groups
+
+
+def _cut(buckets: Buckets | None, batch: Batch, rows: np.ndarray) -> Batch:
+    return batch if buckets is None else {**batch, "inputs": buckets.cut(batch["inputs"], rows)}
+
+
+def _decoded(present: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """bool [B, M]: what is there and needed, or all that is there in rows of which nothing would be left."""
+    both = present & needed
+    return np.where(both.any(axis=1, keepdims=True), both, present)
 
 
 def _map(function: Callable[[np.ndarray], Any], tree: Any) -> Any:

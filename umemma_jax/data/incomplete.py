@@ -1,0 +1,51 @@
+"""A dataset read as if some of its examples lacked modalities that they have: the files stay as they are."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from umemma_jax.data import example
+from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.source import RecordSource
+
+
+class IncompleteDataset(Dataset):
+    """A dataset some of whose splits have lost what a table says.
+
+    Attributes:
+      path: its folder.
+      info: what `dataset.json` says, with the modalities counted that are left.
+      kept: bool [N, M] by split: which modalities each record keeps, of those that it has.
+    """
+
+    def __init__(self, dataset: Dataset, kept: Mapping[str, np.ndarray], modalities: Sequence[str]) -> None:
+        """`modalities` names the M columns of the tables; splits without a table stay as they are."""
+        splits = dict(dataset.info.splits)
+        for name, table in kept.items():
+            left = dict(zip(modalities, table.sum(axis=0).tolist(), strict=True))
+            splits[name] = dataclasses.replace(splits[name], present=splits[name].present | left)
+        super().__init__(dataset.path, dataclasses.replace(dataset.info, splits=splits))
+        self.kept = dict(kept)
+        self._modalities = tuple(modalities)
+
+    def source(self, split: str) -> RecordSource:
+        """As `Dataset.source`."""
+        source = super().source(split)
+        if split not in self.kept:
+            return source
+        return _IncompleteSource(self, split, dict(zip(self._modalities, self.kept[split].T, strict=True)))
+
+
+class _IncompleteSource(RecordSource):
+    """Records whose features lack what was dropped; columns {modality: bool [N]} say which ones keep it."""
+
+    def __init__(self, dataset: Dataset, split: str, columns: Mapping[str, np.ndarray]) -> None:
+        super().__init__(dataset.path, dataset.info.splits[split], dataset.info)
+        self._columns = columns
+
+    def features(self, row: int) -> example.Features:
+        """As `RecordSource.features`."""
+        features = super().features(row)
+        lost = {name for name, column in self._columns.items() if not column[row]}
+        return {name: features[name] for name in features if name not in lost}
