@@ -72,6 +72,18 @@ def test_both_ways_to_a_square_show_the_same():
     assert np.abs(difference).mean() < 6 and photo.std() > 25  # other filters
 
 
+@pytest.mark.slow
+def test_every_family_is_compared_with_its_original_class():
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
+    done = run("parity", "--quick")
+    assert done.returncode == 0, done.stderr
+    _, _, _, *table, _ = filter(None, done.stdout.splitlines())
+    assert [line.split()[0] for line in table] == ["resnet", "vit", "vit", "bert", "bert", "bert", "bert", "ast"]
+    for line in table:
+        *_, difference, _, _, _ = line.split()
+        assert float(difference) < 2e-5
+
+
 def test_mistake_on_the_command_line_is_one_line_and_status_1(tmp_path):
     done = run("pipeline", f"--data={tmp_path}")
     assert done.returncode == 1
