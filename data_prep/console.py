@@ -2,16 +2,22 @@
 
 import argparse
 import math
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from data_prep.parallel import work_folder_path
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.errors import UserError
 
 T = TypeVar("T")
+
+MAX_UNREADABLE = 0.05  # a larger share of unreadable files stops
+_MOST_COLUMNS = 20  # classes that still make a readable table
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,12 +36,52 @@ class Parser(argparse.ArgumentParser):
 
 def run(parser: Parser, prepare: Callable[..., None]) -> None:
     """Calls `prepare` with the command line's arguments; a user's mistake ends in one line and exit status 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+    arguments = argparse.Namespace()
     try:
-        prepare(**vars(parser.parse_args()))
+        parser.parse_args(namespace=arguments)
+        prepare(**vars(arguments))
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted, nothing was written")
+        kept = "out" in arguments and work_folder_path(arguments.out).is_dir()
+        sys.exit(f"error: interrupted, nothing was written{'; the same command continues' if kept else ''}")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --size, --processes and --max-unreadable, for preparations that read many image files."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument(
+        "--size", type=count, default=256, metavar="PIXELS", help="longest shorter side of an image (default: 256)"
+    )
+    parser.add_argument(
+        "--processes", type=count, default=cores, metavar="N", help=f"that read files (default: all cores, {cores})"
+    )
+    parser.add_argument(
+        "--max-unreadable",
+        type=share,
+        default=MAX_UNREADABLE,
+        metavar="SHARE",
+        help=f"of the files, more stops (default: {MAX_UNREADABLE})",
+    )
+
+
+def count(text: str) -> int:
+    """The type of an argument that is a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """The type of an argument that is a share, from 0 to below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to below 1")
+    return value
 
 
 def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
@@ -51,12 +97,27 @@ def progress(items: Iterable[T], description: str, total: int) -> Iterator[T]:
 
 
 def print_counts(dataset: Dataset) -> None:
-    """Prints how many examples of each class each split of a finished dataset has."""
-    rows = [["class", *dataset.info.classes, "all"]]
+    """Prints how many examples of each class each split of a finished dataset has; of many classes, the extremes."""
+    classes = dataset.info.classes
+    many = len(classes) > _MOST_COLUMNS
+    rows = [["class", "fewest", "most", "all"] if many else ["class", *classes, "all"]]
     for name, split in dataset.info.splits.items():
-        rows.append([name, *map(str, split.classes), str(split.examples)])
+        counts = (min(split.classes), max(split.classes)) if many else split.classes
+        rows.append([name, *map(str, counts), str(split.examples)])
+    print(f"{dataset.info.name}: {dataset.path}" + (f", {len(classes)} classes" if many else ""))
+    _print_table(rows)
+
+
+def print_present(dataset: Dataset) -> None:
+    """Prints in how many examples of each split each modality is present."""
+    rows = [["present", *dataset.info.modalities, "all"]]
+    for name, split in dataset.info.splits.items():
+        rows.append([name, *map(str, split.present.values()), str(split.examples)])
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(f"{dataset.info.name}: {dataset.path}")
     for row in rows:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
 

@@ -2,11 +2,29 @@
 
 import io
 import wave
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from umemma_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pcm:
+    """What is in a WAV file.
+
+    Attributes:
+      sample_rate: Hz.
+      channels: how many.
+      width: bytes of a sample of one channel, little-endian; unsigned if it is 1.
+      data: the samples, channel by channel within each frame.
+    """
+
+    sample_rate: int
+    channels: int
+    width: int
+    data: bytes
 
 
 def read_wav(path: Path, sample_rate: int) -> np.ndarray:
@@ -21,6 +39,23 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
 
     Raises:
       UserError: the file cannot be read, is not RIFF WAVE, truncated, empty, or of another format.
+    """
+    pcm = read_pcm(path)
+    convert = f"convert it to {sample_rate} Hz, mono, 16 bit"
+    if pcm.sample_rate != sample_rate:
+        raise UserError(f"{path}: sample rate {pcm.sample_rate} Hz instead of {sample_rate}: {convert}")
+    if pcm.channels != 1:
+        raise UserError(f"{path}: {pcm.channels} channels instead of 1: {convert}")
+    if pcm.width != 2:
+        raise UserError(f"{path}: {8 * pcm.width} bits a sample instead of 16: {convert}")
+    return np.frombuffer(pcm.data, "<i2")
+
+
+def read_pcm(path: Path) -> Pcm:
+    """Reads a PCM file of any rate, number of channels and number of bits.
+
+    Raises:
+      UserError: the file cannot be read, is not RIFF WAVE, truncated, or empty.
     """
     try:
         data = path.read_bytes()
@@ -38,15 +73,9 @@ def read_wav(path: Path, sample_rate: int) -> np.ndarray:
     except (wave.Error, EOFError) as error:
         raise UserError(f"{path}: not a readable PCM file ({error or 'ends too early'}): download it again") from error
 
-    convert = f"convert it to {sample_rate} Hz, mono, 16 bit"
-    if form.framerate != sample_rate:
-        raise UserError(f"{path}: sample rate {form.framerate} Hz instead of {sample_rate}: {convert}")
-    if form.nchannels != 1:
-        raise UserError(f"{path}: {form.nchannels} channels instead of 1: {convert}")
-    if form.sampwidth != 2:
-        raise UserError(f"{path}: {8 * form.sampwidth} bits a sample instead of 16: {convert}")
-    if len(pcm) < 2 * form.nframes:
-        raise UserError(f"{path}: truncated: {len(pcm) // 2} samples instead of {form.nframes}: download it again")
+    frames = len(pcm) // (form.nchannels * form.sampwidth)
+    if frames < form.nframes:
+        raise UserError(f"{path}: truncated: {frames} samples instead of {form.nframes}: download it again")
     if not pcm:
         raise UserError(f"{path}: holds no samples: download it again")
-    return np.frombuffer(pcm, "<i2")
+    return Pcm(form.framerate, form.nchannels, form.sampwidth, pcm)

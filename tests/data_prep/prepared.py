@@ -40,3 +40,19 @@ def read_split(folder, split):
 def contents(folder):
     """File name -> bytes, of the shards."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.tfrecord"))}
+
+
+def read_features(folder, split):
+    """Every example as a dict: id, label (list), and the modalities present; text as str, others as stored."""
+    dataset = open_dataset(folder)
+    source = dataset.source(split)
+    examples = []
+    for row in range(len(source)):
+        features = source.features(row)
+        example = {"id": bytes_value(features, "id").decode(), "label": list(int64_values(features, "label"))}
+        for name, modality in dataset.info.modalities.items():
+            value = bytes_value(features, name)
+            if value is not None:
+                example[name] = value.decode() if modality.kind == "text" else bytes(value)
+        examples.append(example)
+    return examples

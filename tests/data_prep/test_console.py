@@ -1,8 +1,11 @@
+import argparse
 import sys
 
+import numpy as np
 import pytest
 
 from data_prep import console
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
 
 
@@ -51,3 +54,32 @@ def test_bar_on_a_terminal(capsys, monkeypatch):
     output = capsys.readouterr()
     assert output.out == ""
     assert "counting: 100%" in output.err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", ""])
+def test_count_refuses(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="whole number from 1 on"):
+        console.count(text)
+
+
+@pytest.mark.parametrize("text", ["1", "-0.1", "nan", "x"])
+def test_share_refuses(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="share from 0 to below 1"):
+        console.share(text)
+
+
+def test_many_classes_are_summed_up(tmp_path, capsys):
+    classes = [f"class {number}" for number in range(101)]
+    modalities = {"text": Modality(kind="text", encoding="utf-8"), "vector": Modality("tabular", "float32", shape=(1,))}
+    with DatasetWriter(tmp_path / "out", name="many", description="", classes=classes, modalities=modalities) as writer:
+        for number in range(150):
+            vector = np.ones(1, np.float32) if number < 30 else None
+            writer.write("train", id=str(number), label=number % 101, text="x", vector=vector)
+    console.print_counts(open_dataset(tmp_path / "out"))
+    console.print_present(open_dataset(tmp_path / "out"))
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["class", "fewest", "most", "all"],
+        ["train", "1", "2", "150"],
+        ["present", "text", "vector", "all"],
+        ["train", "150", "30", "150"],
+    ]

@@ -1,0 +1,52 @@
+"""What a preparation met in the raw data and what it made of it: counted, listed, written beside the data."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from umemma_jax.errors import UserError
+
+FILE_NAME = "prep_report.json"
+LISTED = 10_000  # most entries that are listed of one kind of problem; all are counted
+
+
+class Report:
+    """Collects problems by kind."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, list[str]] = {}
+
+    def add(self, kind: str, entry: str) -> None:
+        """Notes a problem.
+
+        Args:
+          kind: a short phrase that names the problem and its consequence, e.g. "row without image (kept, text only)".
+          entry: id or file, and the reason where there is one.
+        """
+        printable = entry.encode(errors="backslashreplace").decode()  # names of files can be any bytes
+        self._problems.setdefault(kind, []).append(printable)
+
+    def count(self, kind: str) -> int:
+        """How many problems of a kind there were."""
+        return len(self._problems.get(kind, []))
+
+    def write(self, folder: Path) -> Path:
+        """Writes the report into a folder, by rename; returns its path."""
+        path = folder / FILE_NAME
+        partial = path.with_name(f"{FILE_NAME}.partial")
+        try:
+            partial.write_text(json.dumps(self._to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}): make room, then run again") from error
+        return path
+
+    def print_summary(self, path: Path) -> None:
+        """Prints one line for each kind of problem."""
+        print(f"report: {path}")
+        for kind, entries in self._problems.items():
+            print(f"  {len(entries)} x {kind}, e.g. {entries[0]}")
+
+    def _to_json(self) -> dict[str, Any]:
+        return {kind: {"count": len(entries), "entries": entries[:LISTED]} for kind, entries in self._problems.items()}

@@ -1,0 +1,201 @@
+"""Your own data: a table of image files, WAV files, texts, numbers and labels, any of them empty.
+
+python -m data_prep.table --table=DATA.csv --image=photo --text=title --label=category --out=DIR
+
+The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --audio, --text and --tabular names a
+column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from the table's
+folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is listed in
+`prep_report.json` beside the data. Rows without label are dropped, and listed.
+
+Several labels in one field, separated by `|`, or a list of them in JSON lines or Parquet, make the whole dataset
+multi-label. --split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import console
+from data_prep.assemble import RawExample, check_classes_trained, check_ids, sorted_classes, stratified, write_dataset
+from data_prep.columns import Column, Settings, Source, add_column_arguments, check_names, sources, text_of
+from data_prep.parallel import FileTask
+from data_prep.prep_report import Report
+from data_prep.rows import Row, read_rows
+from data_prep.splits import SPLIT_NAMES, SPLITS
+from umemma_jax.data.dataset import DatasetWriter
+from umemma_jax.errors import UserError
+
+SHARES = "0.8,0.1,0.1"
+SEPARATOR = "|"  # of labels
+
+NO_LABEL = "row without label (dropped)"
+NO_SPLIT = "row without split (dropped)"
+
+
+def prepare(
+    out: str,
+    seed: int = 0,
+    overwrite: bool = False,
+    *,
+    table: str,
+    modalities: Sequence[Column] | None,
+    label: str,
+    split: str = SHARES,
+    id: str | None = None,
+    name: str | None = None,
+    rate: int = 16000,
+    size: int = 256,
+    processes: int = 1,
+    max_unreadable: float = console.MAX_UNREADABLE,
+) -> None:
+    """Prepares the dataset.
+
+    Args:
+      out: folder to make.
+      seed: of the split, where shares are given.
+      overwrite: whether `out` may be replaced.
+      table: .csv, .tsv, .jsonl or .parquet file.
+      modalities: what to take from it, in the order that the dataset shall have.
+      label: column of the label or labels.
+      split: column of the split, or the shares of train, val and test.
+      id: column of the examples' ids; None numbers the rows.
+      name: of the dataset; None takes the table's.
+      rate: sound is resampled to it, Hz.
+      size: images keep at most so many pixels on their shorter side.
+      processes: how many read files.
+      max_unreadable: share of the files that may be unreadable.
+
+    Raises:
+      UserError: the table cannot be understood, or `out` is in use.
+    """
+    check_names(modalities)
+    path, shares, report = Path(table), _shares(split), Report()
+    columns = [column for modality in modalities for column in modality.columns]
+    rows = read_rows(path, [*columns, label, *([] if shares else [split]), *([id] if id else [])])
+
+    ids = {row.where: text_of(row, id) if id else f"{number:07d}" for number, row in enumerate(rows)}
+    labels = _labels(rows, label, report)
+    if shares:
+        splits = _draw_splits(labels, shares, np.random.default_rng(seed))
+    else:
+        splits = _read_splits([row for row in rows if row.where in labels], split, report)
+    used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
+
+    by_name = sources(modalities, used, Settings(path.parent, size, rate))
+    classes = sorted_classes({name for row in used for name in labels[row.where]})
+    multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
+    examples = []
+    for row in used:
+        indices = tuple(sorted(classes.index(name) for name in labels[row.where]))
+        of_row = indices if multi_label else indices[0]
+        examples.append(_example(row, splits[row.where], ids[row.where], of_row, by_name, report))
+    check_ids(examples, str(path))
+    places = {ids[row.where]: row.where for row in used}
+    check_classes_trained(examples, classes, lambda example: places[example.id])
+
+    writer = DatasetWriter(
+        out,
+        name=name or path.stem,
+        description=f"From the table {path.name}.",
+        classes=classes,
+        modalities={name: source.modality for name, source in by_name.items()},
+        multi_label=multi_label,
+        source={
+            "command": "data_prep.table",
+            "table": table,
+            "modalities": [asdict(modality) for modality in modalities],
+            "label": label,
+            "split": split,
+            "seed": seed,
+            "size": size,
+        },
+        overwrite=overwrite,
+    )
+    write_dataset(writer, out, examples, report, processes, max_unreadable)
+
+
+def _example(
+    row: Row, split: str, id: str, label: int | tuple[int, ...], by_name: dict[str, Source], report: Report
+) -> RawExample:
+    values = {name: source.take(row, report) for name, source in by_name.items()}
+    tasks = {name: value for name, value in values.items() if isinstance(value, FileTask)}
+    at_hand = {name: value for name, value in values.items() if value is not None and name not in tasks}
+    return RawExample(split, id, label, tasks, at_hand)
+
+
+# --- labels and splits ------------------------------------------------------------------------------------------------
+
+
+def _labels(rows: Sequence[Row], column: str, report: Report) -> dict[str, list[str]]:
+    """Class names of each row, by `Row.where`; a row without label is left out, but not one with an empty list."""
+    labels = {}
+    for row in rows:
+        value = row.values.get(column, "")
+        names = value if isinstance(value, list) else str(value).split(SEPARATOR)
+        names = list(dict.fromkeys(stripped for name in names if (stripped := str(name).strip())))
+        if names or isinstance(value, list):
+            labels[row.where] = names
+        else:
+            report.add(NO_LABEL, row.where)
+    return labels
+
+
+def _read_splits(rows: Sequence[Row], column: str, report: Report) -> dict[str, str]:
+    """The split of each row, by `Row.where`; a row without one is left out."""
+    splits = {}
+    for row in rows:
+        if column not in row.values:
+            report.add(NO_SPLIT, row.where)
+            continue
+        name = text_of(row, column)
+        if name.lower() not in SPLIT_NAMES:
+            raise UserError(f"{row.where}: unknown split {name!r} in column {column!r}: use {', '.join(SPLITS)}")
+        splits[row.where] = SPLIT_NAMES[name.lower()]
+    return splits
+
+
+def _shares(split: str) -> list[float] | None:
+    """Shares of train, val and test; None if `split` is a column."""
+    try:
+        shares = [float(part) for part in split.split(",")]
+    except ValueError:
+        return None
+    if len(shares) != len(SPLITS) or min(shares) < 0 or not shares[0] or not math.isclose(sum(shares), 1):
+        raise UserError(f"--split={split}: give three shares, of {', '.join(SPLITS)}, that sum to 1, or a column")
+    return shares
+
+
+def _draw_splits(labels: dict[str, list[str]], shares: Sequence[float], rng: np.random.Generator) -> dict[str, str]:
+    """A split for each row, every class in proportion; of several labels the rarest one counts."""
+    times = Counter(name for of_row in labels.values() for name in of_row)
+    rarest = [min(of_row, key=lambda name: (times[name], name), default="") for of_row in labels.values()]
+    _, strata = np.unique(rarest, return_inverse=True)
+    parts = stratified(strata, shares[1:], rng)
+    return {where: SPLITS[part] for where, part in zip(labels, parts, strict=True)}
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = console.Parser("data_prep.table", "Your own data, from a table.")
+    parser.add_argument("--table", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    add_column_arguments(parser)
+    parser.add_argument("--label", required=True, metavar="COLUMN", help=f"label, or several with {SEPARATOR} between")
+    parser.add_argument(
+        "--split", default=SHARES, metavar="COLUMN", help=f"train, val or test; or shares (default: {SHARES})"
+    )
+    parser.add_argument("--id", metavar="COLUMN", help="ids of the examples (default: numbers of the rows)")
+    parser.add_argument("--name", help="of the dataset (default: the table's)")
+    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+    console.add_image_arguments(parser)
+    console.run(parser, prepare)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import columns, table
+from data_prep.assemble import NOTHING_LEFT, UNREADABLE
+from data_prep.columns import Column
+from data_prep.prep_report import FILE_NAME
+from tests.data_prep.prepared import contents, read_features
+from tests.data_prep.raw_files import wav_bytes
+from tests.data_prep.raw_photos import photo_bytes
+from umemma_jax.data.dataset import open_dataset
+from umemma_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PCM = np.arange(-50, 50, dtype="<i2").tobytes()
+ALL = (
+    Column("image", "image", ("photo",)),
+    Column("audio", "audio", ("clip",)),
+    Column("text", "text", ("title",)),
+    Column("tabular", "tabular", ("height", "weight")),
+)
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """30 rows of everything, three classes in turn; the files are there."""
+    (tmp_path / "data").mkdir()
+    rows = []
+    for number in range(30):
+        (tmp_path / "data" / f"{number}.jpg").write_bytes(photo_bytes(number))
+        (tmp_path / "data" / f"{number}.wav").write_bytes(wav_bytes(PCM))
+        rows.append(
+            {
+                "photo": f"data/{number}.jpg",
+                "clip": f"data/{number}.wav",
+                "title": f"Number {number}",
+                "height": number / 2,
+                "weight": -number,
+                "kind": "abc"[number % 3],
+                "part": "train" if number < 24 else "dev" if number < 27 else "Test",
+            }
+        )
+    return rows
+
+
+def write_csv(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_parquet(path, rows):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(sys.modules["pyarrow"].Table.from_pylist(rows), path)
+    return path
+
+
+def prepare(path, out=None, **options):
+    out = out or path.parent / "out"
+    table.prepare(str(out), table=str(path), **{"modalities": ALL, "label": "kind", "rate": 8000, **options})
+    return out
+
+
+def report(out):
+    return {kind: problem["entries"] for kind, problem in json.loads((out / FILE_NAME).read_text()).items()}
+
+
+@pytest.mark.parametrize(("form", "write"), [("csv", write_csv), ("jsonl", write_jsonl), ("parquet", write_parquet)])
+def test_everything_arrives(tmp_path, rows, form, write):
+    out = prepare(write(tmp_path / f"mine.{form}", rows), split="part")
+    info = open_dataset(out).info
+    assert (info.name, info.classes, info.multi_label) == ("mine", ("a", "b", "c"), False)
+    assert list(info.modalities) == ["image", "audio", "text", "tabular"]
+    examples = [example for split in ("train", "val", "test") for example in read_features(out, split)]
+    assert [info.splits[split].examples for split in ("train", "val", "test")] == [24, 3, 3]
+    for number, (row, example) in enumerate(zip(rows, examples, strict=True)):
+        assert example["id"] == f"{number:07d}"
+        assert info.classes[example["label"][0]] == row["kind"]
+        assert example["image"] == photo_bytes(number)
+        assert example["audio"] == PCM
+        assert example["text"] == row["title"]
+        assert np.frombuffer(example["tabular"], "<f4").tolist() == [row["height"], row["weight"]]
+    assert report(out) == {}
+
+
+def test_anything_can_be_empty(tmp_path, rows):
+    rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
+    rows[3]["title"] = " "
+    rows[4]["kind"] = ""
+    rows[5]["part"] = ""
+    rows[6] |= {"photo": "", "clip": "", "title": "", "height": ""}
+    rows[7]["photo"] = "data/absent.jpg"
+    rows[8]["photo"] = "data"
+    (tmp_path / "data" / "9.wav").write_bytes(b"RIFF")
+    path = write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, split="part")
+    present = {int(e["id"]): e.keys() - {"id", "label"} for e in read_features(out, "train")}
+    everything = {"image", "audio", "text", "tabular"}
+    missing = {number: everything - names for number, names in present.items() if names != everything}
+    assert missing == {
+        0: {"image"},
+        1: {"audio"},
+        2: {"tabular"},
+        3: {"text"},
+        7: {"image"},
+        8: {"image"},
+        9: {"audio"},
+    }
+    assert sorted(set(range(24)) - present.keys()) == [4, 5, 6]
+    assert report(out) == {
+        table.NO_LABEL: [f"{path}, line 6"],
+        table.NO_SPLIT: [f"{path}, line 7"],
+        columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)", f"{tmp_path}/data ({path}, line 10)"],
+        UNREADABLE: [
+            f"{tmp_path}/data/9.wav: not a RIFF WAVE file: download it again, or remove it if it is something else"
+        ],
+        NOTHING_LEFT: ["0000006"],
+    }
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_several_labels(tmp_path, rows, as_list):
+    for number, row in enumerate(rows):
+        kinds = ["a", "b", "c"][: number % 3 + 1]
+        row["kind"] = kinds if as_list else "| ".join(kinds)
+    path = write_jsonl(tmp_path / "mine.jsonl", rows) if as_list else write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, split="part")
+    assert open_dataset(out).info.multi_label
+    labels = {int(example["id"]): example["label"] for example in read_features(out, "train")}
+    assert labels == {number: [0, 1, 2][: number % 3 + 1] for number in range(24)}
+
+
+def test_no_label_at_all_is_an_empty_list(tmp_path, rows):
+    for row in rows:
+        row["kind"] = [row["kind"]]
+    rows[0]["kind"] = []
+    rows[1]["kind"] = None
+    examples = read_features(prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part"), "train")
+    assert [(example["id"], example["label"]) for example in examples[:2]] == [("0000000", []), ("0000002", [2])]
+
+
+def test_numbers_as_labels_are_sorted_as_numbers(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["kind"] = 9 + number % 3
+    for path in (write_csv(tmp_path / "a.csv", rows), write_jsonl(tmp_path / "b.jsonl", rows)):
+        assert open_dataset(prepare(path, tmp_path / path.stem, split="part")).info.classes == ("9", "10", "11")
+
+
+def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
+    for row in rows:
+        row["embedding"] = [row["height"]] * 5
+    modalities = (
+        Column("tabular", "vector", ("embedding",)),
+        Column("text", "second", ("kind",)),
+        Column("text", "first", ("title",)),
+    )
+    out = prepare(write_jsonl(tmp_path / "mine.jsonl", rows), modalities=modalities)
+    assert list(open_dataset(out).info.modalities) == ["vector", "second", "first"]
+    assert open_dataset(out).info.modalities["vector"].shape == (5,)
+    for example in read_features(out, "train"):
+        row = rows[int(example["id"])]
+        assert (example["first"], example["second"]) == (row["title"], row["kind"])
+        assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
+
+
+# --- drawn splits -----------------------------------------------------------------------------------------------------
+
+
+def test_shares_class_by_class(tmp_path, rows):
+    path = write_csv(tmp_path / "mine.csv", rows)
+    first, again, other = (prepare(path, tmp_path / name, seed=seed) for name, seed in (("a", 3), ("b", 3), ("c", 4)))
+    info = open_dataset(first).info
+    assert {split: info.splits[split].classes for split in info.splits} == {
+        "train": (8, 8, 8),
+        "val": (1, 1, 1),
+        "test": (1, 1, 1),
+    }
+    assert contents(first) == contents(again)
+    ids = [{example["id"] for example in read_features(out, "train")} for out in (first, other)]
+    assert ids[0] != ids[1]
+
+
+def test_rare_classes_are_trained(tmp_path, rows):
+    rows[0]["kind"] = "once"
+    rows[1]["kind"] = "a|once more"
+    for seed in range(5):
+        out = prepare(write_csv(tmp_path / "mine.csv", rows), seed=seed, split="0.4,0.3,0.3", overwrite=True)
+        info = open_dataset(out).info
+        assert all(info.splits["train"].classes)
+        assert info.splits["test"].examples == pytest.approx(9, abs=2)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "complaint"),
+    [
+        (5, {"part": "holdout"}, "mine.jsonl, line 6: unknown split 'holdout' in column 'part': use train, val, test"),
+        (29, {"kind": "d"}, "mine.jsonl, line 30: class 'd' is never seen in the train split"),
+        (3, {"title": "Number 2"}, "mine.jsonl: id 'Number 2' comes 2 times"),
+        (3, {"title": None}, "mine.jsonl, line 4: column 'title' is empty: give one value"),
+        (3, {"height": "tall"}, "mine.jsonl, line 4: 'tall' in height, weight is no finite number"),
+        (3, {"height": 1e300}, "1e+300 in height, weight is no finite number"),
+        (3, {"photo": ["data/3.jpg"]}, "mine.jsonl, line 4: column 'photo' is a list: give one value"),
+    ],
+)
+def test_bad_row(tmp_path, rows, row, changes, complaint):
+    rows[row] |= changes
+    with pytest.raises(UserError) as error:
+        prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part", id="title")
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "mine.jsonl"}
+
+
+def test_no_label_anywhere(tmp_path, rows):
+    for row in rows:
+        row["kind"] = ""
+    with pytest.raises(UserError, match="not a single example with a label"):
+        prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
+
+
+def test_vectors_of_different_sizes(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["embedding"] = [1.0] * (5 if number != 7 else 4)
+    with pytest.raises(UserError, match="line 8: 4 numbers instead of 5"):
+        prepare(write_jsonl(tmp_path / "mine.jsonl", rows), modalities=(Column("tabular", "v", ("embedding",)),))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "no modality: name a column with one of --image, --audio, --text, --tabular"),
+        (["--image=photo", "--image=photo"], "--image: 2 modalities of this name: name them, as in --image=NAME="),
+        (["--image=foto"], "no column 'foto'; it has: photo, clip, title"),
+        (["--text=label=title"], "a modality cannot be called 'label'"),
+        (["--text=title", "--split=0.8,0.1"], "--split=0.8,0.1: give three shares"),
+        (["--text=title", "--split=0.5,0.3,0.3"], "--split=0.5,0.3,0.3: give three shares"),
+        (["--text=title", "--split=portion"], "no column 'portion'"),
+        (["--text=title", "--rate=0"], "--rate: '0' is not a whole number from 1 on"),
+        (["--text="], "--text: name a column"),
+    ],
+)
+def test_bad_arguments(tmp_path, rows, arguments, complaint):
+    path = write_csv(tmp_path / "mine.csv", rows)
+    result = run(f"--table={path}", "--label=kind", f"--out={tmp_path}/out", *arguments)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+    assert not (tmp_path / "out").exists()
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "data_prep.table", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_command(tmp_path, rows):
+    """The line that README has."""
+    path = write_csv(tmp_path / "mine.csv", rows)
+    arguments = ["--image=photo", "--text=caption=title", "--tabular=size=height,weight", "--label=kind"]
+    result = run(f"--table={path}", *arguments, f"--out={tmp_path}/out")
+    assert (result.returncode, result.stderr) == (0, "")
+    info = open_dataset(tmp_path / "out").info
+    assert {name: modality.kind for name, modality in info.modalities.items()} == {
+        "image": "image",
+        "caption": "text",
+        "size": "tabular",
+    }
+
+
+@pytest.mark.slow
+def test_real_pairs_as_a_table(tmp_path, shared_data):
+    raw = shared_data / "product_pairs_upmc_layout"
+    lines = ["photo,title,category,part"]
+    for split in ("train", "test"):
+        for line in (raw / "texts" / f"{split}_titles.csv").read_text().splitlines()[::10]:
+            name, label = line.split(",")[0], line.split(",")[-1]
+            lines.append(f"{raw}/images/{split}/{label}/{line.removesuffix(',' + label)},{label},{split}")
+            assert name in lines[-1]
+    path = tmp_path / "products.csv"
+    path.write_text("\n".join(lines))
+    out = prepare(
+        path,
+        modalities=(Column("image", "image", ("photo",)), Column("text", "text", ("title",))),
+        label="category",
+        split="part",
+        processes=2,
+    )
+    assert {name: split.present for name, split in open_dataset(out).info.splits.items()} == {
+        "train": {"image": 528, "text": 528},
+        "test": {"image": 132, "text": 132},
+    }
+    assert Counter(len(example["label"]) for example in read_features(out, "test")) == {1: 132}

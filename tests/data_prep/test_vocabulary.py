@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+from data_prep.vocabulary import write_tokenizer
+from umemma_jax.data.tokenizer import load_tokenizer
+
+TEXTS = ["Red shirt for men", "red SHOES, red bags", "Café shirts", "blue shoe for women"] * 5
+
+
+def test_it_knows_the_words_of_the_texts_and_marks_start_and_end(tmp_path):
+    write_tokenizer(TEXTS, tmp_path / "tokenizer.json")
+    tokenizer = load_tokenizer(tmp_path)
+    found = tokenizer.encode(["red shirt", "RED cafe", ""], length=8)
+    assert found["length"].tolist() == [4, 4, 2]
+    assert found["tokens"][0, 1] == found["tokens"][1, 1]
+    assert tokenizer.pad == 0 and tokenizer.specials == 2
+    unknown = 1
+    assert unknown not in found["tokens"]
+    assert unknown in tokenizer.encode(["漢"], length=8)["tokens"]
+
+
+def test_the_same_texts_give_the_same_tokenizer_in_any_process(tmp_path):
+    module = "tests.data_prep.test_vocabulary"
+    code = f"import pathlib, sys, {module} as t; t.write_tokenizer(t.TEXTS, pathlib.Path(sys.argv[1]))"
+    for name in "ab":
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=True)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
