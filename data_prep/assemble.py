@@ -4,14 +4,15 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from data_prep import console
 from data_prep.parallel import Failure, Task, run_tasks, work_folder
-from data_prep.prep_report import Report
-from umemma_jax.data.dataset import DatasetWriter, open_dataset
+from data_prep.prep_report import FILE_NAME, Report
+from data_prep.vocabulary import tokenizer_file
+from umemma_jax.data.dataset import TRAIN, DatasetWriter, open_dataset
+from umemma_jax.data.tokenizer import TOKENIZER
 from umemma_jax.errors import UserError
 
 UNREADABLE = "unreadable file (left out)"
@@ -45,7 +46,9 @@ def write_dataset(
     processes: int,
     max_unreadable: float = console.MAX_UNREADABLE,
 ) -> None:
-    """Reads the examples' files and writes everything, in order, then the report, and prints a summary.
+    """Reads the examples' files and writes everything, in order, and prints a summary.
+
+    Beside the data come the report and, where there are texts, a tokenizer of their words.
 
     Args:
       writer: not entered yet.
@@ -59,21 +62,26 @@ def write_dataset(
       UserError: more files are unreadable, or something cannot be written.
     """
     tasks = [task for example in examples for task in example.tasks.values()]
-    with work_folder(out) as folder:
-        with writer, contextlib.closing(run_tasks(tasks, folder, processes)) as results:
-            for example in console.progress(examples, "reading and writing", len(examples)):
-                _write(writer, example, results, report)
-            if report.count(UNREADABLE) > max_unreadable * len(tasks):
-                path = report.write(folder)
-                raise UserError(
-                    f"{report.count(UNREADABLE)} of {len(tasks)} files are unreadable, more than "
-                    f"{100 * max_unreadable:g} %: they are listed in {path}; mend or remove them and run again"
-                )
-        path = report.write(Path(out))
+    with work_folder(out) as folder, writer, contextlib.closing(run_tasks(tasks, folder, processes)) as results:
+        for example in console.progress(examples, "reading and writing", len(examples)):
+            _write(writer, example, results, report)
+        if report.count(UNREADABLE) > max_unreadable * len(tasks):
+            path = report.write(folder)
+            raise UserError(
+                f"{report.count(UNREADABLE)} of {len(tasks)} files are unreadable, more than "
+                f"{100 * max_unreadable:g} %: they are listed in {path}; mend or remove them and run again"
+            )
+        writer.add_file(FILE_NAME, report.encoded())
+        if texts := [text for example in examples if example.split == TRAIN for text in _texts(example)]:
+            writer.add_file(TOKENIZER, tokenizer_file(texts))
     dataset = open_dataset(out)
     console.print_counts(dataset)
     console.print_present(dataset)
-    report.print_summary(path)
+    report.print_summary(dataset.path / FILE_NAME)
+
+
+def _texts(example: RawExample) -> list[str]:
+    return [value for value in example.values.values() if isinstance(value, str)]
 
 
 def _write(

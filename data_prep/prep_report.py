@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from umemma_jax.errors import UserError
 
@@ -36,7 +35,7 @@ class Report:
         path = folder / FILE_NAME
         partial = path.with_name(f"{FILE_NAME}.partial")
         try:
-            partial.write_text(json.dumps(self._to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            partial.write_bytes(self.encoded())
             os.replace(partial, path)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror}): make room, then run again") from error
@@ -48,5 +47,7 @@ class Report:
         for kind, entries in self._problems.items():
             print(f"  {len(entries)} x {kind}, e.g. {entries[0]}")
 
-    def _to_json(self) -> dict[str, Any]:
-        return {kind: {"count": len(entries), "entries": entries[:LISTED]} for kind, entries in self._problems.items()}
+    def encoded(self) -> bytes:
+        """The report's file."""
+        shown = {kind: {"count": len(entries), "entries": entries[:LISTED]} for kind, entries in self._problems.items()}
+        return (json.dumps(shown, indent=2, ensure_ascii=False) + "\n").encode()

@@ -2,25 +2,22 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-TOKENIZER = "tokenizer.json"
 MOST_WORDS = 8192
 RAREST = 2  # times that a word must occur
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
 
-def write_tokenizer(texts: Iterable[str], path: Path) -> None:
-    """Writes a tokenizer whose vocabulary is the texts' frequent words, and characters to spell the others with.
+def tokenizer_file(texts: Iterable[str]) -> bytes:
+    """A `tokenizer.json` whose vocabulary is the texts' frequent words, and characters to spell the others with.
 
     Words are split, lower-cased and rid of accents as BERT's. The same texts give the same file; the trainers of the
     `tokenizers` library, which learn pieces of words, do not: they break ties at random.
 
     Args:
       texts: of the training split.
-      path: of the `tokenizer.json` to write.
     """
     normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
@@ -36,4 +33,4 @@ def write_tokenizer(texts: Iterable[str], path: Path) -> None:
     tokenizer.add_special_tokens([PAD, UNKNOWN, START, END])
     ends = [(token, vocabulary[token]) for token in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
-    path.write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
+    return tokenizer.to_str(pretty=True).encode()

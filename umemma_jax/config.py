@@ -170,7 +170,7 @@ def tower_config(
         stored as JPEG, pixels; 0 is the longest in the dataset, where that is known.
       buckets: shorter lengths, ascending: each batch takes the smallest that holds its longest value, so that short
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
-      tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint.
+      tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint, else the dataset's own.
     """
     return {
         "encoder": {"pretrained": "", **encoder},

@@ -14,7 +14,7 @@ from umemma_jax import config as config_lib
 from umemma_jax import preprocess, pretrained
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
-from umemma_jax.data.tokenizer import Tokenizer, load_tokenizer
+from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, encoder_module
 from umemma_jax.pretrained import Converted
@@ -101,7 +101,7 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     given = _checked_fields(model, recipe.encoder, field)
     path, first_layer = given.pop("pretrained", ""), given.pop("first_layer", "")
     converted = _converted(recipe.encoder.name, path, given, field) if path else None
-    tokenizer = _tokenizer(recipe, modality, converted, name)
+    tokenizer = _tokenizer(recipe, dataset, converted, name)
     fields = {**(converted.card.fields if converted else {}), **given}
     if tokenizer and "vocabulary" in _model_fields(model):
         fields.setdefault("vocabulary", tokenizer.vocabulary)
@@ -176,14 +176,15 @@ def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | N
     return preprocess.build(modality.kind, modality, given, name)
 
 
-def _tokenizer(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Tokenizer | None:
-    field = f"config.inputs.{name}"
+def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str) -> Tokenizer | None:
+    """That of the config, else the checkpoint's, else the dataset's own."""
+    field, modality = f"config.inputs.{name}", dataset.info.modalities[name]
     if not takes_tokenizer(modality):
         if recipe.tokenizer:
             raise UserError(f"{field}.tokenizer: {name} is {modality.kind}, leave it empty")
         return None
-    path = recipe.tokenizer or (converted.folder if converted else "")
-    if not path:
+    path = recipe.tokenizer or (converted.folder if converted else dataset.path / TOKENIZER)
+    if not recipe.tokenizer and not converted and not path.exists():
         raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")
     try:
         return load_tokenizer(path)

@@ -217,6 +217,15 @@ class DatasetWriter:
                 if split == TRAIN:
                     self._statistics[name].update(positions)
 
+    def add_file(self, name: str, data: bytes) -> None:
+        """Adds a file of the preparation's own, beside the data.
+
+        Raises:
+          UserError: the disk is full, or cannot be written to.
+        """
+        with _disk_errors(self._path):
+            _write_file(self._partial / name, data)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

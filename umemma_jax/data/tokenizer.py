@@ -17,7 +17,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from umemma_jax.errors import UserError
 
-_TOKENIZER_JSON, _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT = "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt"
+TOKENIZER = "tokenizer.json"
+_VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT = "vocab.txt", "vocab.json", "merges.txt"
 _CONFIG = "tokenizer_config.json"
 _WORD_PIECE_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _BYTE_PAIR_CLASSES = ("RobertaTokenizer", "CLIPTokenizer")
@@ -120,11 +121,11 @@ def _vocabulary_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder, give a checkpoint's folder or its vocabulary")
-    for name in (_TOKENIZER_JSON, _VOCAB_TXT, _VOCAB_JSON):
+    for name in (TOKENIZER, _VOCAB_TXT, _VOCAB_JSON):
         if (path / name).is_file():
             return path / name
     raise UserError(
-        f"{path}: no tokenizer here, looked for {_TOKENIZER_JSON}, {_VOCAB_TXT}, and {_VOCAB_JSON} with {_MERGES_TXT}"
+        f"{path}: no tokenizer here, looked for {TOKENIZER}, {_VOCAB_TXT}, and {_VOCAB_JSON} with {_MERGES_TXT}"
     )
 
 
@@ -137,7 +138,7 @@ def _maker(file: Path) -> Callable[["_Files", Path, Mapping[str, Any]], tokenize
     if file.suffix == ".txt" and file.name != _MERGES_TXT:
         return _from_vocab_txt
     raise UserError(
-        f"{file}: not a vocabulary: give {_TOKENIZER_JSON}, {_VOCAB_TXT}, {_VOCAB_JSON} or the folder they are in"
+        f"{file}: not a vocabulary: give {TOKENIZER}, {_VOCAB_TXT}, {_VOCAB_JSON} or the folder they are in"
     )
 
 
@@ -217,7 +218,7 @@ def _from_vocab_json(files: _Files, file: Path, config: Mapping[str, Any]) -> to
         return _roberta(vocabulary, merges, config, file)
     raise UserError(
         f"{file}: neither RoBERTa's nor CLIP's vocabulary (no token <s> or <|startoftext|>): "
-        f"save the tokenizer as {_TOKENIZER_JSON}"
+        f"save the tokenizer as {TOKENIZER}"
     )
 
 
@@ -321,7 +322,7 @@ def _check_class(config: Mapping[str, Any], known: Sequence[str], file: Path) ->
     if _class(config) and _class(config) not in known:
         raise UserError(
             f"{file}: of a {_class(config)}, but this file is understood for {', '.join(known)} only: "
-            f"save the tokenizer as {_TOKENIZER_JSON}"
+            f"save the tokenizer as {TOKENIZER}"
         )
 
 
