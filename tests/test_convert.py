@@ -201,6 +201,27 @@ def bert_shapes(width=768, depth=12, vocabulary=30522, positions=512):
     return shapes | {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}
 
 
+@pytest.fixture
+def bert(tmp_path):
+    """A file of a small BERT, without its config.json."""
+    shapes = bert_shapes(width=48, depth=2, vocabulary=60)
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "bert.safetensors")
+    return tmp_path / "bert.safetensors"
+
+
+def test_a_checkpoint_of_another_family_says_of_which(bert, tmp_path):
+    with pytest.raises(UserError, match="is no checkpoint of family vit, it looks like bert"):
+        convert.convert("vit", bert, tmp_path / "out")
+
+
+def test_what_neither_shapes_nor_config_decide_must_be_given(bert, tmp_path):
+    with pytest.raises(UserError) as caught:
+        convert.convert("bert", bert, tmp_path / "out")
+    assert "heads cannot be read from the tensors' shapes, and there is no config.json beside it" in str(caught.value)
+    convert.main(["--family=bert", f"--from={bert}", f"--to={tmp_path / 'out'}", "--field=heads=4"])
+    assert convert.read_card(tmp_path / "out").fields["heads"] == 4
+
+
 # Not resource.getrusage: its peak is inherited from the process that starts this one.
 MEASURED = """
 import re, sys
