@@ -266,3 +266,15 @@ def test_photos_train_and_report(photos, tmp_path, stand_in):
 def test_a_crop_larger_than_the_images(photos):
     message = refusal(photo_config(photos, crop=20))
     assert message.startswith("config.inputs.image.preprocess.crop: 20 is larger than the images, 16 x 16")
+
+
+def test_framing_is_that_of_the_config(photos):
+    config = photo_config(photos)
+    first = next(experiment.build(config).batches("test"))["inputs"]["image"]
+    config.inputs.image.framing = "whole"
+    whole = next(experiment.build(config).batches("test"))["inputs"]["image"]
+    assert whole.shape == first.shape and not np.array_equal(whole, first)
+    config.inputs.image.framing = "golden"
+    assert refusal(config).startswith("config.inputs.image.framing: framing 'golden' is neither centre nor whole")
+    config.inputs.image.framing, config.inputs.vector.framing = "", "whole"
+    assert refusal(config) == "config.inputs.vector.framing: tabular/float32 takes no framing"

@@ -158,6 +158,7 @@ def tower_config(
     preprocess: Mapping[str, Any] | None = None,
     length: int = 0,
     buckets: tuple[int, ...] = (),
+    framing: str = "",
     tokenizer: str = "",
 ) -> dict[str, Any]:
     """One modality of `config.inputs`.
@@ -170,6 +171,8 @@ def tower_config(
         stored as JPEG, pixels; 0 is the longest in the dataset, where that is known.
       buckets: shorter lengths, ascending: each batch takes the smallest that holds its longest value, so that short
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
+      framing: of images that are stored as JPEG: `centre`, their largest square, or `whole`, squeezed into the square;
+        empty: as the dataset says, which is `centre` if it does not.
       tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint, else the dataset's own.
     """
     return {
@@ -177,6 +180,7 @@ def tower_config(
         "preprocess": dict(preprocess or {}),
         "length": length,
         "buckets": tuple(buckets),
+        "framing": framing,
         "tokenizer": tokenizer,
         "learning_rate_scale": {"unimodal": 1.0, "fusion": 1.0},  # of the encoder
         "frozen": False,  # in the fusion stage

@@ -13,6 +13,7 @@ from umemma_jax import config as config_lib
 from umemma_jax import missing
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
+from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
 from umemma_jax.errors import UserError
@@ -103,6 +104,7 @@ def build(config: ConfigDict) -> Experiment:
     prep = f"python -m {config.data.prep} --out={config.data.dir}" if config.data.prep else None
     dataset = open_dataset(config.data.dir, prep=prep)
     _check_dataset(config, dataset)
+    dataset = _framed(config, dataset)
     if config.missing.eta.rate:
         dataset = _make_incomplete(config, dataset)
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
@@ -136,6 +138,19 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
             )
         if used:
             dataset.source(config.data[field])  # raises where a shard is truncated
+
+
+def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:
+    """The dataset with the framing of images that the config asks for."""
+    modalities = dict(dataset.info.modalities)
+    for name in config.modalities:
+        if framing := config.inputs[name].framing:
+            modalities[name] = dataclasses.replace(modalities[name], framing=framing)
+            try:
+                codec(modalities[name])
+            except ValueError as error:
+                raise UserError(f"config.inputs.{name}.framing: {error}") from error
+    return Dataset(dataset.path, dataclasses.replace(dataset.info, modalities=modalities))
 
 
 def _make_incomplete(config: ConfigDict, dataset: Dataset) -> IncompleteDataset:

@@ -40,6 +40,15 @@ def test_centre_square_at_any_scale_is_the_one_of_pillow(size: tuple[int, int], 
     assert np.abs(pixels.astype(int) - reference(data, side)).mean() < 1.3  # the cut is at whole pixels
 
 
+@pytest.mark.parametrize("size", [(341, 256), (60, 80), (64, 64), (500, 31)])
+@pytest.mark.parametrize("side", [200, 64])
+def test_whole_images_are_squeezed_into_the_square(size: tuple[int, int], side: int):
+    image = Image.fromarray(PHOTO).resize(size)
+    data = file_of(image.filter(ImageFilter.GaussianBlur(min(size) / 12)), quality=95)
+    whole = Image.open(io.BytesIO(data)).convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+    assert np.abs(jpeg.decode(data, side, "whole").astype(int) - np.asarray(whole)).mean() < 1.3
+
+
 @pytest.mark.parametrize("side", [150, 64, 50, 33])
 def test_what_is_too_fine_for_the_side_is_averaged(side: int):
     stripes = np.tile(np.array([0, 255], np.uint8), (320, 160))

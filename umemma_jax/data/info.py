@@ -110,6 +110,7 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("max_samples", (int,)),
             ("mean", (list, (int, float))),
             ("std", (list, (int, float))),
+            ("framing", (str,)),
         )
         if name in record
     }

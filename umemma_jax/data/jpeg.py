@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+FRAMINGS = ("centre", "whole")
 _COLOURSPACES = ("YCbCr", "RGB", "Gray")  # of the file; what is left are CMYK and YCCK
 _CHECKED_SIDE = 1  # the smallest scale: all bytes are read, few pixels are made
 
@@ -25,25 +26,27 @@ def check(data: bytes) -> None:
     _decode(data, _CHECKED_SIDE, min_factor=2)
 
 
-def decode(data: bytes, side: int) -> np.ndarray:
-    """The centre square of a JPEG file, uint8 [side, side, 3]; grey comes as three equal channels.
+def decode(data: bytes, side: int, framing: str = FRAMINGS[0]) -> np.ndarray:
+    """A JPEG file as a square, uint8 [side, side, 3]; grey comes as three equal channels.
 
-    The shorter side is resized to `side`, then the longer one is cut equally at both ends. Shrinking averages over all
-    pixels: whatever remains after the scaled decoding is resized by a triangle filter as wide as the step, as it is
-    when enlarging. An orientation in Exif data is not looked at.
+    The shorter side is resized to `side`; then the longer one is cut equally at both ends (framing "centre") or
+    squeezed to the same length ("whole"). Shrinking averages over all pixels: whatever remains after the scaled
+    decoding is resized by a triangle filter as wide as the step, as it is when enlarging. An orientation in Exif data
+    is not looked at.
 
     Raises:
       ValueError: the bytes are not a JPEG file, or part of it is damaged.
     """
     height, width, _ = _header(data, side)
-    if min(height, width) == side:
+    if min(height, width) == side and (framing == "centre" or height == width):
         pixels = _decode(data, side, min_factor=1)
         top, left = (height - side) // 2, (width - side) // 2
         return pixels[top : top + side, left : left + side]
     # Scales between 1/2 and 1 cost more than the whole does, and leave as much to resize.
     pixels = _decode(data, side, min_factor=2)
     height, width, _ = pixels.shape
-    top, left = (height - min(height, width)) / 2, (width - min(height, width)) / 2
+    kept = (min(height, width),) * 2 if framing == "centre" else (height, width)
+    top, left = (height - kept[0]) / 2, (width - kept[1]) / 2
     box = (left, top, width - left, height - top)
     return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BILINEAR, box))
 

@@ -27,6 +27,8 @@ class Modality:
       max_samples: longest stored waveform; set by the writer.
       mean: per channel (image C, audio 1, tabular D) over the train split; set by the writer.
       std: likewise. Both are in units of the stored values: 0..255 for uint8, -32768..32767 for int16.
+      framing: of JPEG images: "centre", the largest square in the middle (None is that, too), or "whole", which
+        squeezes all of the image into the square.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Modality:
     max_samples: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    framing: str | None = None
 
 
 class Codec(Protocol):
@@ -111,7 +114,7 @@ class _RawImage(_FixedShape):
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("uint8", _check_shape(modality, 3))
-        _check_not_taken(modality, length=length, tokenizer=tokenizer)
+        _check_not_taken(modality, framing=modality.framing, length=length, tokenizer=tokenizer)
 
 
 class _JpegImage:
@@ -127,7 +130,10 @@ class _JpegImage:
         _check_not_taken(modality, shape=modality.shape, tokenizer=tokenizer)
         if length is not None and length < 1:
             raise ValueError(f"length must be positive, not {length}")
+        if modality.framing not in (None, *jpeg.FRAMINGS):
+            raise ValueError(f"framing {modality.framing!r} is neither {' nor '.join(jpeg.FRAMINGS)}")
         self._side = length
+        self._framing = modality.framing or jpeg.FRAMINGS[0]
 
     def encode(self, value: bytes) -> bytes:
         jpeg.check(value)
@@ -139,11 +145,11 @@ class _JpegImage:
         batch = np.zeros((len(values), self._side, self._side, 3), np.uint8)
         for pixels, value in zip(batch, values, strict=True):
             if value is not None:
-                pixels[:] = jpeg.decode(value, self._side)
+                pixels[:] = jpeg.decode(value, self._side, self._framing)
         return batch
 
     def to_positions(self, value: bytes) -> np.ndarray:
-        return jpeg.decode(value, self._MEASURED).reshape(-1, 3)
+        return jpeg.decode(value, self._MEASURED, self._framing).reshape(-1, 3)
 
     def from_positions(self, value: np.ndarray) -> np.ndarray:
         return value.reshape(self._MEASURED, self._MEASURED, 3)
@@ -160,7 +166,7 @@ class _Tabular(_FixedShape):
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("<f4", _check_shape(modality, 1))
-        _check_not_taken(modality, length=length, tokenizer=tokenizer)
+        _check_not_taken(modality, framing=modality.framing, length=length, tokenizer=tokenizer)
 
     def encode(self, value: np.ndarray) -> bytes:
         data = super().encode(value)
@@ -182,7 +188,7 @@ class _PcmAudio:
     _dtype = np.dtype("<i2")
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
-        _check_not_taken(modality, tokenizer=tokenizer)
+        _check_not_taken(modality, framing=modality.framing, tokenizer=tokenizer)
         if not modality.sample_rate:
             raise ValueError("audio needs a sample_rate")
         if length is not None and length < 1:
