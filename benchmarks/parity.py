@@ -2,14 +2,16 @@
 
 python -m benchmarks.parity [--quick]
 
-Every original is built by `transformers` with random weights, saved, and converted as a user would, in a fresh process
-of which the time and the peak of memory are those of the table; then both compute the features of the same inputs in
-float32, on CPU. The difference is the largest over all features, in units of their standard deviation. Linux only;
-needs `pip install -e '.[torch]'`.
+Every original is built with random weights, saved, and converted as a user would, in a fresh process of which the time
+and the peak of memory are those of the table (from PyTorch's own files they include PyTorch); then both compute the
+features of the same inputs in float32, on CPU. The originals are classes of `transformers` or, where it has none, those
+that the tests have written again. The difference is the largest over all features, in units of their standard
+deviation. Linux only; needs `pip install -e '.[torch]'`.
 """
 
 import argparse
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -47,8 +49,8 @@ class Case:
     Attributes:
       family: ours.
       source: its name.
-      original: names of the model and config classes in `transformers`.
-      small: fields of the config that make it small, for --quick.
+      original: names of the model and config classes in `transformers`; or a module and its class.
+      small: fields of the config that make it small, for --quick; or arguments of the class, with or without.
       inputs: (rng, config) -> inputs of ours.
       theirs: (module, inputs) -> features as a PyTorch tensor.
       fields: of our Model, where they choose among features.
@@ -82,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def row(case: Case, folder: Path, quick: bool) -> tuple[str, ...]:
     """The table's row of one original."""
     module = original(case, quick)
-    module.save_pretrained(folder / "original")
+    save(module, folder / "original")
     seconds, peak = converted_apart(case.family, folder / "original", folder / "ours")
     converted = Converted(folder / "ours")
-    x = case.inputs(np.random.default_rng(0), module.config)
+    x = case.inputs(np.random.default_rng(0), getattr(module, "config", None))
     model = encoder_module(case.family).Model(**{**converted.card.fields, **case.fields})
     variables = converted.fit(jax.eval_shape(model.init, jax.random.key(0), x))
     ours, theirs = np.asarray(jax.jit(model.apply)(variables, x)), case.theirs(module, x).detach().numpy()
@@ -112,8 +114,21 @@ def original(case: Case, quick: bool) -> Any:
         raise UserError("PyTorch is the reference here: pip install -e '.[torch]'") from None
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
+    if "." in case.original[0]:
+        return getattr(importlib.import_module(case.original[0]), case.original[1])(**case.small).eval()
     model_class, config_class = (getattr(transformers, name) for name in case.original)
     return model_class(config_class(**(case.small if quick else {}))).eval()
+
+
+def save(module: Any, folder: Path) -> None:
+    """Writes the module's weights as its users do: with a config.json, or its state dict alone."""
+    import torch
+
+    if hasattr(module, "save_pretrained"):
+        module.save_pretrained(folder)
+        return
+    folder.mkdir()
+    torch.save(module.state_dict(), folder / "weights.pth")
 
 
 def converted_apart(family: str, source: Path, target: Path) -> tuple[float, float]:
@@ -156,6 +171,23 @@ def read(module: Any, x: dict[str, np.ndarray]) -> Any:
     return module(input_ids=torch.tensor(x["tokens"]).long(), attention_mask=mask)
 
 
+def waveforms(rng: np.random.Generator, config: Any) -> np.ndarray:
+    """float32 [B, S]."""
+    return rng.normal(size=(BATCH, 65_535)).astype(np.float32)
+
+
+def small_images(rng: np.random.Generator, config: Any) -> np.ndarray:
+    """float32 [B, H, W, 3] of CIFAR's size."""
+    return rng.normal(size=(BATCH, 32, 32, 3)).astype(np.float32)
+
+
+def listened(module: Any, x: np.ndarray) -> Any:
+    """AudioNet's features."""
+    import torch
+
+    return module(torch.tensor(x))
+
+
 def spectrograms(rng: np.random.Generator, config: Any) -> np.ndarray:
     """float32 [B, T, F]."""
     return rng.normal(size=(BATCH, config.max_length, config.num_mel_bins)).astype(np.float32)
@@ -174,6 +206,8 @@ STAGES = {"hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "layer_ty
 CASES = (
     Case("resnet", "ResNet-50 (ResNetModel)", ("ResNetModel", "ResNetConfig"), STAGES, images,
          lambda m, x: m(pixels(x)).pooler_output.flatten(1)),
+    Case("resnet", "CIFAR ResNet-110 (written again)", ("tests.encoders.torch_resnet", "ResNet"),
+         {"depth": 110, "form": "cifar", "width": 16}, small_images, lambda m, x: m.features(pixels(x))),
     Case("vit", "ViT-B/16 (ViTModel)", ("ViTModel", "ViTConfig"), {**LAYERS, "image_size": 32, "patch_size": 8}, images,
          lambda m, x: m(pixels(x)).last_hidden_state[:, 0]),
     Case("vit", "CLIP ViT-B/32 (CLIPVisionModelWithProjection)", ("CLIPVisionModelWithProjection", "CLIPVisionConfig"),
@@ -189,6 +223,8 @@ CASES = (
          {**LAYERS, **WORDS, "bos_token_id": 198, "eos_token_id": 199}, texts, lambda m, x: read(m, x).text_embeds),
     Case("ast", "AST (ASTModel)", ("ASTModel", "ASTConfig"), {**LAYERS, "max_length": 64, "num_mel_bins": 32},
          spectrograms, heard),
+    Case("audionet", "AudioNet (written again)", ("tests.encoders.torch_audionet", "AudioNet"), {},
+         waveforms, listened),
 )  # fmt: skip
 
 

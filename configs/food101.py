@@ -54,17 +54,18 @@ def small(config: ConfigDict) -> None:
     """Four convolutions on 64x64 pixels, and word embeddings."""
     config.inputs.image = tower_config(
         encoder={"name": "lenet", "channels": 16, "layers": 3},
-        preprocess={"shift": 4, "scale": 0.1, "flip": True},
+        preprocess={"flip": True},
         length=64,
+        framing="whole",
     )
     config.inputs.text = tower_config(
         encoder={"name": "word_embeddings", "width": 256},
         length=32,
     )
-    config.inputs.text.learning_rate_scale.unimodal = 3.0
+    config.inputs.text.learning_rate_scale.unimodal = 5.0
     config.unimodal.epochs = 12
     config.fusion.epochs = 6
     config.fusion.learning_rate = 5e-4
     for stage in (config.unimodal, config.fusion):
         stage.label_smoothing = 0.1
-    config.dropout = 0.5
+    config.dropout = 0.4
