@@ -88,13 +88,8 @@ def test_load_lets_a_user_error_pass(tmp_path):
 # Checks.
 
 
-def test_shipped_recipes_and_the_small_config_pass():
+def test_the_small_config_passes():
     config_lib.check(small_config())
-    for recipe in sorted((ROOT / "configs").glob("*.py")):
-        for method in config_lib.METHODS:
-            config = config_lib.load(f"{recipe}:{method}")
-            config_lib.check(config)
-            assert config_lib.method_name(config) == method
 
 
 BAD_VALUES = [

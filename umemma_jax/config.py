@@ -114,7 +114,11 @@ def default_config() -> ConfigDict:
                 "cache_megabytes": 512,  # a training split no larger than this, decoded, is held in memory
             },
             "unimodal": stage_config(),
-            "fusion": {**stage_config(), "head": "linear"},
+            "fusion": {
+                **stage_config(),
+                "head": "linear",
+                "only": False,  # every encoder frozen: each runs once, and stand-ins and head train on its features
+            },
             "missing": {
                 "augment": True,
                 "keep": {},  # pattern name -> weight, e.g. {"image+audio": 2, "image": 1}; empty = all alike

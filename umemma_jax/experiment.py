@@ -142,14 +142,16 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
 
 def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:
     """The dataset with the framing of images that the config asks for."""
+    framings = {name: config.inputs[name].framing for name in config.modalities if config.inputs[name].framing}
+    if not framings:
+        return dataset
     modalities = dict(dataset.info.modalities)
-    for name in config.modalities:
-        if framing := config.inputs[name].framing:
-            modalities[name] = dataclasses.replace(modalities[name], framing=framing)
-            try:
-                codec(modalities[name])
-            except ValueError as error:
-                raise UserError(f"config.inputs.{name}.framing: {error}") from error
+    for name, framing in framings.items():
+        modalities[name] = dataclasses.replace(modalities[name], framing=framing)
+        try:
+            codec(modalities[name])
+        except ValueError as error:
+            raise UserError(f"config.inputs.{name}.framing: {error}") from error
     return Dataset(dataset.path, dataclasses.replace(dataset.info, modalities=modalities))
 
 

@@ -112,7 +112,7 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         name=name,
         preprocess=_preprocess(recipe, modality, converted, name),
         encoder=functools.partial(model, **fields),
-        frozen=recipe.frozen,
+        frozen=recipe.frozen or config.fusion.only,
     )
     buckets = _checked_buckets(recipe, f"config.inputs.{name}.buckets")
     built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)

@@ -23,6 +23,7 @@ from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.errors import UserError
 from umemma_jax.evaluate import Evaluator
 from umemma_jax.experiment import Experiment
+from umemma_jax.features import on_features
 from umemma_jax.model import start_from_heads
 from umemma_jax.progress import Progress
 from umemma_jax.steps import StageSpec, TrainState
@@ -209,6 +210,8 @@ def _run_stage(
 ) -> tuple[TrainState, int]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config = experiment.config
+    if name == "fusion" and config.fusion.only:
+        experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
     state = _place(steps.init_state(spec, variables), experiment)
@@ -242,6 +245,12 @@ def _run_stage(
                     raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
         checkpoints.wait()
     return state, traced.traces
+
+
+def _end_before(name: str, stop: Callable[[], signal.Signals | None]) -> None:
+    """Raises Preempted, outside of the stage's steps, if the process was asked to end."""
+    if number := stop():
+        raise Preempted(f"stage {name}: stopped before its next step", number)
 
 
 def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -> dict[str, float]:
