@@ -78,10 +78,25 @@ def test_every_family_is_compared_with_its_original_class():
     done = run("parity", "--quick")
     assert done.returncode == 0, done.stderr
     _, _, _, *table, _ = filter(None, done.stdout.splitlines())
-    assert [line.split()[0] for line in table] == ["resnet", "vit", "vit", "bert", "bert", "bert", "bert", "ast"]
+    assert [line.split()[0] for line in table] == ["resnet"] * 2 + ["vit"] * 2 + ["bert"] * 4 + ["ast", "audionet"]
     for line in table:
         *_, difference, _, _, _ = line.split()
         assert float(difference) < 2e-5
+
+
+@pytest.mark.slow
+def test_training_step_is_compared_with_that_of_the_same_model_in_pytorch():
+    pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
+    done = run("vision_language_step", "--quick", "--batch=3")
+    assert done.returncode == 0, done.stderr
+    title, header, rule, *table, machine = filter(None, done.stdout.splitlines())
+    assert float(title.split("fp32 losses of both frameworks agree to ")[1]) < 1e-4
+    layouts = [f"ours {precision} {layout}" for precision in ("fp32", "bf16") for layout in ("random", "stratified")]
+    rows = ["PyTorch fp32", *layouts[:2], "PyTorch bf16", *layouts[2:]]
+    assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
+    flops = [float(line.split()[-1]) for line in table]
+    assert flops[0] == flops[1] and 0.6 < flops[2] / flops[1] < 0.75  # two of three rows, and the optimiser
+    assert all(len(line) == len(rule) for line in (header, *table)) and "cores" in machine
 
 
 def test_mistake_on_the_command_line_is_one_line_and_status_1(tmp_path):
