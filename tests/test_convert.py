@@ -136,6 +136,21 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     assert sorted(path.name for path in source.iterdir()) == before
 
 
+def test_a_target_that_is_a_file(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out: is in use"):
+        convert.convert(FAMILY, save(tmp_path / "source"), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("contents", ["{", "[]"])
+def test_a_damaged_preprocessor_config(tmp_path, contents):
+    source = save(tmp_path / "source")
+    (source / "preprocessor_config.json").write_text(contents)
+    with pytest.raises(UserError, match=r"preprocessor_config\.json"):
+        convert.convert(FAMILY, source, tmp_path / "out")
+
+
 @pytest.mark.parametrize("contents", ["", "{}", "[]", '{"version": 0}'])
 def test_a_damaged_card(tmp_path, contents):
     convert.convert(FAMILY, save(tmp_path / "source"), tmp_path / "out")

@@ -39,6 +39,17 @@ def test_conversion_on_the_fly_is_cached_until_the_source_changes(tmp_path, monk
     assert not np.array_equal(changed.arrays["params/out/bias"], first.arrays["params/out/bias"])
 
 
+def test_two_processes_may_convert_at_once(tmp_path, monkeypatch):
+    source, cache, original = save(tmp_path / "source"), tmp_path / "cache", convert.convert
+
+    def second(*args):
+        original(*args)  # the other process
+        return original(*args)
+
+    monkeypatch.setattr(convert, "convert", second)
+    assert pretrained.obtain(FAMILY, source, {}, cache).card.parameters == 51
+
+
 def test_the_cache_lies_in_the_users_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {})

@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import math
 import os
 import pkgutil
 import re
@@ -120,64 +121,96 @@ def convert(
         a rule needs, or values that are not finite.
     """
     opened, target = weights.open_weights(source), Path(target)
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target}: is in use, name another folder")
-    table, wrapper, prefix = _recognise(family, opened)
-    names = {name.removeprefix(wrapper): name for name in opened.shapes}
-    inner = {name.removeprefix(prefix): full for name, full in names.items() if name.startswith(prefix)}
-    described = Source({name: opened.shapes[full] for name, full in inner.items()}, opened.config)
-    fields = _decided(table, described, given or {}, source)
-    rules = _present(table.rules(described, fields), described.shapes)
-    used = {name for rule in rules for name in rule.theirs}
-    outside = {name: full for name, full in names.items() if not name.startswith(prefix)}
-    rest = {name: f"{prefix}{name}" for name in inner if name not in used} | {name: name for name in outside}
-    carried = sorted(full for name, full in rest.items() if _matches(table.carried, name))
-    ignored = [full for name, full in rest.items() if full not in carried and _matches(table.ignored, name)]
-    unused = [full for full in rest.values() if full not in carried and full not in ignored]
-    missing = sorted(used - inner.keys())
-    if unused or missing:
-        shapes = {full: opened.shapes[names[full]] for full in unused}
-        raise UserError(
-            f"{source}: does not match {table.name}: "
-            + lists(missing, [f"{name} {shape}" for name, shape in shapes.items()], [])
-        )
-
-    def values() -> Iterator[np.ndarray]:
-        for rule in rules:
-            theirs = [_float32(opened.read(inner[name]), f"{source}: tensor {inner[name]}") for name in rule.theirs]
-            yield from rule.hook.load(theirs)
-        for name in carried:
-            yield opened.read(names[name])
-
-    paths = [path for rule in rules for path in rule.ours]
+    plan = _plan(family, opened, given or {}, source)
+    carried = [f"{CARRIED}{name}" for name in plan.carried]
+    paths = [path for rule in plan.rules for path in rule.ours]
     with weights.appearing(target) as folder:
         folder.mkdir()
-        file = folder / PARAMETERS
-        weights.write_safetensors(file, [*paths, *(f"{CARRIED}{name}" for name in carried)], values())
-        written = weights.open_weights(file).shapes
-        card = Card(
-            version=VERSION,
-            family=family,
-            format=table.name,
-            fields=fields,
-            parameters=sum(int(np.prod(written[path])) for path in paths if path.startswith("params/")),
-            sha256=opened.sha256(),
-            prefix=prefix,
-            config=opened.config,
-            shapes={name: list(shape) for name, shape in described.shapes.items() if name in used},
-            inputs=_inputs(opened),
-            optional=[path for rule in rules if rule.optional for path in rule.ours],
-            fit={path: rule.fit for rule in rules if rule.fit for path in rule.ours},
-            carried=carried,
-            ignored=ignored,
-            libraries={module.__name__: module.__version__ for module in (umemma_jax, jax, flax, safetensors)},
-        )
+        weights.write_safetensors(folder / PARAMETERS, [*paths, *carried], _values(plan, opened, source))
+        card = _card(family, plan, opened, open_parameters(folder).shapes)
         (folder / CARD).write_text(json.dumps(dataclasses.asdict(card)) + "\n", encoding="utf-8")
         for path in beside(opened, TOKENIZER_FILES):
             shutil.copyfile(path, folder / path.name)
         if target.exists():
             target.rmdir()
     return card
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What becomes of each tensor of a checkpoint.
+
+    Attributes:
+      table: the checkpoint's format.
+      source: its tensors without any prefix, and its config.json.
+      fields: of the Model.
+      rules: those of the table whose tensors are there.
+      prefix: of the encoder's tensors, where others have it not.
+      names: tensor without the prefix that all have -> full name in the file.
+      carried: of these names, those that an export needs besides the rules'.
+      ignored: those that are left out.
+    """
+
+    table: Format
+    source: Source
+    fields: dict[str, Any]
+    rules: list[Rule]
+    prefix: str
+    names: dict[str, str]
+    carried: list[str]
+    ignored: list[str]
+
+
+def _plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> _Plan:
+    """Sorts the tensors of a checkpoint, and raises UserError where any is left or missing."""
+    table, wrapper, prefix = _recognise(family, opened)
+    names = {name.removeprefix(wrapper): name for name in opened.shapes}
+    inner = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
+    source = Source({name: opened.shapes[names[full]] for name, full in inner.items()}, opened.config)
+    fields = _decided(table, source, given, where)
+    rules = _present(table.rules(source, fields), source.shapes)
+    used = {name for rule in rules for name in rule.theirs}
+    rest = {full: name for name, full in inner.items() if name not in used}
+    rest |= {name: name for name in names if not name.startswith(prefix)}
+    carried = sorted(full for full, name in rest.items() if _matches(table.carried, name))
+    ignored = [full for full, name in rest.items() if full not in carried and _matches(table.ignored, name)]
+    unused = [f"{full} {opened.shapes[names[full]]}" for full in rest if full not in carried and full not in ignored]
+    missing = sorted(used - inner.keys())
+    if unused or missing:
+        raise UserError(f"{where}: does not match {table.name}: {lists(missing, unused, [])}")
+    return _Plan(table, source, fields, rules, prefix, names, carried, ignored)
+
+
+def _values(plan: _Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
+    """What is written: our parameters, rule by rule, then what is carried."""
+    for rule in plan.rules:
+        full = [plan.names[f"{plan.prefix}{name}"] for name in rule.theirs]
+        yield from rule.hook.load([_float32(opened.read(name), f"{where}: tensor {name}") for name in full])
+    for name in plan.carried:
+        yield opened.read(plan.names[name])
+
+
+def _card(family: str, plan: _Plan, opened: Weights, written: Mapping[str, tuple[int, ...]]) -> Card:
+    used = {name for rule in plan.rules for name in rule.theirs}
+    return Card(
+        version=VERSION,
+        family=family,
+        format=plan.table.name,
+        fields=plan.fields,
+        parameters=sum(math.prod(shape) for path, shape in written.items() if path.startswith("params/")),
+        sha256=opened.sha256(),
+        prefix=plan.prefix,
+        config=opened.config,
+        shapes={name: list(shape) for name, shape in plan.source.shapes.items() if name in used},
+        inputs=_inputs(opened),
+        optional=[path for rule in plan.rules if rule.optional for path in rule.ours],
+        fit={path: rule.fit for rule in plan.rules if rule.fit for path in rule.ours},
+        carried=plan.carried,
+        ignored=plan.ignored,
+        libraries={module.__name__: module.__version__ for module in (umemma_jax, jax, flax, safetensors)},
+    )
 
 
 def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = None) -> None:
@@ -321,8 +354,9 @@ def _float32(array: np.ndarray, where: str) -> np.ndarray:
 
 def _inputs(opened: Weights) -> dict[str, list[float]]:
     """Channel statistics of the inputs, as Hugging Face's image processors and timm's configs state them."""
-    path = opened.files[0].parent / PREPROCESSOR
-    stated = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stated = {}
+    for path in beside(opened, [PREPROCESSOR]):
+        stated = weights.read_json(path)
     timm = opened.config.get("pretrained_cfg") or {}
     mean, std = (stated.get(f"image_{name}") or timm.get(name) for name in ("mean", "std"))
     if not mean or not std:

@@ -100,7 +100,11 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
     given = {name: given[name] for name in convert.undecided(family, opened) if name in given}
     target = cache / f"{family.replace('.', '_')}-{_key(family, opened, given)}"
     if not (target / convert.CARD).exists():
-        convert.convert(family, path, target, given)
+        try:
+            convert.convert(family, path, target, given)
+        except UserError:
+            if not (target / convert.CARD).exists():  # else another process has been quicker
+                raise
     return Converted(target)
 
 

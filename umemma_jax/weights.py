@@ -85,7 +85,7 @@ def open_weights(path: str | os.PathLike) -> Weights:
             shapes[name], readers[name] = shape, reader
     if not readers:
         raise UserError(f"{path}: holds no tensors, name a file of weights")
-    return Weights(files, _json(path.parent / CONFIG) if (path.parent / CONFIG).exists() else {}, shapes, readers)
+    return Weights(files, read_json(path.parent / CONFIG) if (path.parent / CONFIG).exists() else {}, shapes, readers)
 
 
 def _weight_file(path: Path) -> Path:
@@ -107,7 +107,7 @@ def _weight_file(path: Path) -> Path:
 def _shards(path: Path) -> tuple[Path, ...]:
     if path.suffix != ".json":
         return (path,)
-    weight_map = _json(path).get("weight_map")
+    weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: has no weight_map, name the weights themselves or a shard index")
     files = tuple(path.parent / name for name in sorted(set(weight_map.values())))
@@ -117,7 +117,8 @@ def _shards(path: Path) -> tuple[Path, ...]:
     return files
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file. Raises UserError where it holds none."""
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
