@@ -12,12 +12,14 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()  # grain reads flags
+pytest.register_assert_rewrite("tests.encoders.parity")
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -28,3 +30,14 @@ def shared_data() -> pathlib.Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data not found at {SHARED_DATA.parent.name}/data beside the checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Experiments of the test file run on one device, since simulated ones share two cores."""
+    from umemma_jax import experiment, sharding  # not above, as not every test needs them
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+        yield

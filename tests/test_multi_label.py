@@ -8,13 +8,15 @@ import pytest
 from sklearn import metrics as sk
 
 from tests import small_run
-from umemma_jax import evaluate, experiment, report, sharding, train
+from umemma_jax import evaluate, experiment, report, train
 from umemma_jax.config import apply_method, tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data.pipeline import eval_batches
 
 CLASSES, NAMES = 4, ("image", "vector")
 F1 = ("macro", "micro", "weighted", "samples")
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def write_dataset(path, train=128, test=42, seed=0):
@@ -43,15 +45,6 @@ def get_config(path, **changes):
     config = small_run.get_config(path, modalities=NAMES, **changes)
     config.inputs.vector = tower_config({"name": "tests.own_encoder", "width": 6})
     return config
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Simulated ones share two cores."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-        yield
 
 
 @pytest.fixture(scope="module")

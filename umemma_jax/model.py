@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax import fusion
+from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
 from umemma_jax.missing import Layout
 
@@ -111,7 +112,7 @@ class LateFusion(nn.Module):
             row_keys = None if keys is None else _fold_in(rows(keys), index)
             raw = jax.tree.map(rows, inputs[tower.name])
             x = tower.preprocess(raw, row_keys, train)
-            x = jax.tree.map(functools.partial(_keep_rows, mask), x)
+            x = jax.tree.map(functools.partial(keep_rows, mask=mask), x)
             feature = self.encoders[tower.name](x, mask=mask, train=train and not tower.frozen)
             if tower.frozen:
                 feature = jax.lax.stop_gradient(feature)
@@ -153,11 +154,6 @@ class Token(nn.Module):
     def __call__(self, width: int) -> jax.Array:
         """The feature of D = width."""
         return self.param("feature", nn.initializers.zeros, (1, width))
-
-
-def _keep_rows(mask: jax.Array, x: jax.Array) -> jax.Array:
-    """x [B, ...] with zeros in the rows that mask [B] leaves out."""
-    return jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, 0)
 
 
 def _fold_in(keys: jax.Array, data: int) -> jax.Array:

@@ -1,10 +1,10 @@
 """Audio Spectrogram Transformers against Hugging Face's classes: features, gradients, export; sizes; bad input."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
-from safetensors.numpy import load_file
 
 from tests.encoders import parity
 from umemma_jax.encoders.ast import Model
@@ -26,6 +26,8 @@ TINY = {
 }
 SMALL = {"width": 24, "depth": 1, "heads": 3, "mlp_width": 40, "patch": 6}
 
+assert_same_features = functools.partial(parity.assert_same_features, "ast")
+
 
 def original(name="ASTModel", **config):
     """A tiny model of a Hugging Face class, every parameter drawn anew."""
@@ -33,26 +35,13 @@ def original(name="ASTModel", **config):
 
 
 def spectrograms(frames=26, bins=14, batch=3, seed=0):
-    return np.random.default_rng(seed).normal(size=(batch, frames, bins)).astype(np.float32)
+    return parity.normal(batch, frames, bins, seed=seed)
 
 
 def features_of(network, x, pool="cls"):
     """What the original makes of spectrograms; it has no mean of its own."""
     output = network(torch.from_numpy(x))
     return output.pooler_output if pool == "cls" else output.last_hidden_state[:, 2:].mean(1)
-
-
-def converted(source, x, **given):
-    """(variables, x -> features) and variables of a checkpoint."""
-    model, variables = parity.load("ast", source, x, **given)
-    return model.apply, variables
-
-
-def assert_same_features(source, x, expected, **given):
-    expected = expected.detach().numpy()
-    assert 0.3 < np.abs(expected).max() < 10  # of order 1
-    apply, variables = converted(source, x, **given)
-    assert_allclose(apply(variables, x), expected, rtol=0, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -101,26 +90,7 @@ def test_positions_are_resized_to_other_spectrograms(pair, frames, bins, tmp_pat
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_gradients_are_those_of_the_original(pool, tmp_path):
     network, x = original(), spectrograms()
-    network.save_pretrained(tmp_path / "weights")
-    apply, variables = converted(tmp_path / "weights", x, pool=pool)
-    weights = np.random.default_rng(0).normal(size=(len(x), 24)).astype(np.float32)
-    gradients = jax.jit(jax.grad(lambda variables: (apply(variables, x) * weights).sum()))(variables)
-
-    (features_of(network, x, pool) * torch.from_numpy(weights)).sum().backward()
-    of_gradients = original()  # takes the same way through the tables as the weights
-    for parameter, counted in zip(of_gradients.parameters(), network.parameters(), strict=True):
-        parameter.data = counted.grad
-    of_gradients.save_pretrained(tmp_path / "gradients")
-    _, expected = converted(tmp_path / "gradients", x, pool=pool)
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-
-    def compare(path, gradient, expected):
-        # Softmax does not see a shift of all keys: the true gradient is 0, and what is there is rounding.
-        is_key_bias = jax.tree_util.keystr(path).endswith("['key']['bias']")
-        atol = 1e-6 * largest if is_key_bias else 1e-4 * np.abs(expected).max()
-        assert_allclose(gradient, expected, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
-
-    jax.tree_util.tree_map_with_path(compare, gradients, expected)
+    parity.assert_same_gradients("ast", network, features_of(network, x, pool), x, tmp_path, pool=pool)
 
 
 @pytest.mark.parametrize("name", ["ASTModel", "ASTForAudioClassification"])
@@ -129,17 +99,7 @@ def test_every_class_converts_and_loads_again_what_is_exported(name, tmp_path):
     network.save_pretrained(tmp_path / "original")
     base = getattr(network, "audio_spectrogram_transformer", network)
     assert_same_features(tmp_path / "original", spectrograms(), features_of(base, spectrograms()))
-
-    tensors = load_file(tmp_path / "original" / "model.safetensors")
-    exported = parity.export_roundtrip("ast", tmp_path / "original", tmp_path)
-    assert exported.keys() == tensors.keys()
-    for key, tensor in tensors.items():
-        assert_array_equal(exported[key], tensor, err_msg=key)
-
-    again, report = getattr(transformers, name).from_pretrained(tmp_path / "exported", output_loading_info=True)
-    assert not any(report.values()), report  # missing, unexpected, mismatched
-    for expected, found in zip(network.parameters(), again.parameters(), strict=True):
-        assert torch.equal(expected, found)
+    parity.assert_export_is_the_original("ast", network, tmp_path / "original", tmp_path)
 
 
 def test_a_state_dict_may_have_the_names_that_transformers_5_has_in_memory(tmp_path):
@@ -153,43 +113,15 @@ def test_a_state_dict_may_have_the_names_that_transformers_5_has_in_memory(tmp_p
 
 
 def test_options_of_speed_change_no_feature(pair):
-    _, folder = pair
-    x = spectrograms()
-    apply, variables = converted(folder, x)
-    expected = apply(variables, x)
-    for given in ({"fused_qkv": False}, {"scan": True, "remat": True}):
-        apply, variables = converted(folder, x, **given)
-        assert_allclose(apply(variables, x), expected, rtol=0, atol=1e-5)
-
-    apply, variables = converted(folder, x, dtype="bfloat16")
-    found = apply(variables, x)
-    assert found.dtype == np.float32
-    assert not np.array_equal(found, expected)
-    assert_allclose(found, expected, rtol=0, atol=0.05 * np.abs(expected).max())
+    options = {"fused_qkv": False}, {"scan": True, "remat": True}
+    parity.assert_options_of_speed_change_no_feature("ast", pair[1], spectrograms(), *options)
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean"])
 def test_absent_rows_are_finite_and_change_no_other(pool):
-    model = Model(**SMALL, pool=pool)
-    x = spectrograms()
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-    variables = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
-
-    @jax.jit
-    def features_and_gradients(x):
-        def loss(variables):
-            features = model.apply(variables, x)
-            return (features**2).sum(), features
-
-        gradients, features = jax.grad(loss, has_aux=True)(variables)
-        return features, gradients
-
-    features, gradients = features_and_gradients(np.concatenate([x, np.zeros_like(x)]))
-    assert features.shape == (6, 24)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((features, gradients)))
-    twice, _ = features_and_gradients(np.concatenate([x, x]))
-    assert_allclose(features[:3], twice[:3], rtol=0, atol=1e-6)
+    model, x = Model(**SMALL, pool=pool), spectrograms()
+    variables = parity.random_variables(model, x)
+    parity.assert_absent_rows_are_finite_and_change_no_other(model.apply, variables, x, SMALL["width"])
 
 
 @pytest.mark.parametrize(
@@ -212,14 +144,14 @@ def test_what_neither_shapes_nor_config_say_is_asked_for(tmp_path):
     original().save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(UserError, match="heads, frequency_stride, time_stride cannot be read"):
-        converted(tmp_path, spectrograms())
+        parity.features("ast", tmp_path, spectrograms())
     given = {"heads": 3, "frequency_stride": 4, "time_stride": 5}
     with pytest.raises(UserError, match="is for 15 patches, not for the 31x204 of 128 bins and 1024 frames"):
-        converted(tmp_path, spectrograms(), **given)
+        parity.features("ast", tmp_path, spectrograms(), **given)
 
 
 def test_a_vision_transformer_is_another_family(tmp_path):
     config = transformers.ViTConfig(**{**TINY, "image_size": 12, "patch_size": 6})
     transformers.ViTModel(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="is no checkpoint of family ast, it looks like vit"):
-        converted(tmp_path, spectrograms())
+        parity.features("ast", tmp_path, spectrograms())

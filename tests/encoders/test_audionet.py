@@ -1,5 +1,7 @@
 """AudioNet against PyTorch: features, statistics, gradients, export; absent rows; bad input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tests.encoders import parity
+from tests.encoders.parity import normal, training
 from umemma_jax.encoders.audionet import Model
 from umemma_jax.errors import UserError
 
@@ -17,19 +20,7 @@ from tests.encoders.torch_audionet import AudioNet  # noqa: E402, as it needs to
 TOLERANCE = 2e-5  # on features of order 1
 NARROW = (4, 8, 12, 16)
 
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def redraw(network):
-    """Everything random, convolutions such that features are of order 1."""
-    parity.redraw(network)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 3:
-                parameter.mul_(5 / parameter[0].numel() ** 0.5)
-    return network
+redraw = functools.partial(parity.redraw_convolutions, gain=5)
 
 
 def load(network, x, tmp_path, **given):
@@ -75,17 +66,6 @@ def test_an_export_is_the_checkpoint_and_loads_strictly(tmp_path):
     network.load_state_dict({name: torch.from_numpy(x) for name, x in exported.items()}, strict=True)
 
 
-def training(model, variables, x, weights, mask=None):
-    """Features, new statistics and gradients of a weighted sum."""
-
-    def loss(params):
-        features, updates = model.apply({**variables, "params": params}, x, mask, True, mutable=["batch_stats"])
-        return (features * weights).sum(), (features, updates["batch_stats"])
-
-    gradients, (features, statistics) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-    return np.asarray(features), statistics, gradients
-
-
 def test_training_outputs_statistics_and_gradients_are_those_of_pytorch(tmp_path):
     network = redraw(AudioNet(NARROW)).train()
     x, weights = normal(4, 8000), normal(4, NARROW[-1], seed=1)
@@ -105,7 +85,7 @@ def test_training_outputs_statistics_and_gradients_are_those_of_pytorch(tmp_path
         scale = np.abs(expected["params"][f"conv{index}"]["kernel"]).max()
         for ours in (gradients, expected["params"]):
             assert np.abs(ours[f"conv{index}"].pop("bias")).max() < 1e-4 * scale
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-4 * np.abs(e).max()), gradients, expected["params"])
+    parity.assert_gradients_close(gradients, expected["params"])
 
 
 def load_state(state, x, tmp_path):
@@ -125,7 +105,7 @@ def test_absent_rows_count_for_nothing(tmp_path):
     jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), statistics, expected_statistics)
     for index in range(6):
         gradients[f"conv{index}"].pop("bias"), expected[f"conv{index}"].pop("bias")
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-4 * np.abs(e).max()), gradients, expected)
+    parity.assert_gradients_close(gradients, expected)
 
 
 def test_bfloat16_is_close_and_its_features_are_float32(tmp_path):
@@ -135,8 +115,7 @@ def test_bfloat16_is_close_and_its_features_are_float32(tmp_path):
     features = np.asarray(jax.jit(model.apply)(variables, x))
     with torch.no_grad():
         expected = network(torch.from_numpy(x)).numpy()
-    assert features.dtype == np.float32
-    assert 0 < np.abs(features - expected).max() < 0.05 * np.abs(expected).max()
+    parity.assert_close_in_bfloat16(features, expected)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0), x))} == {
         "float32"
     }

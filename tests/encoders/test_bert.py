@@ -1,5 +1,6 @@
 """Text transformers against Hugging Face's classes: features, gradients, export; padding; bad input."""
 
+import functools
 import json
 
 import jax
@@ -54,6 +55,9 @@ POOLS = {
 }
 
 
+assert_same_features = functools.partial(parity.assert_same_features, "bert")
+
+
 def original(name, **config):
     """A tiny model of a Hugging Face class, every parameter drawn anew."""
     config_class, sizes = next(value for key, value in TINY.items() if name.startswith(key))
@@ -87,13 +91,7 @@ def features_of(network, x, pool):
     return network.text_projection(pooled) if hasattr(network, "text_projection") else pooled
 
 
-def converted(folder, x, **given):
-    """(x -> features, variables) of the checkpoint in a folder."""
-    model, variables = parity.load("bert", folder, x, **given)
-    return jax.jit(model.apply), variables
-
-
-def converted_with(pools, folder, x):
+def converted(pools, folder, x):
     """(x -> {pool: features}, variables) of the checkpoint in a folder; compiled as one."""
     widest = "pooler" if "pooler" in pools else pools[0]
     model, variables = parity.load("bert", folder, x, pool=widest)
@@ -108,9 +106,7 @@ def converted_with(pools, folder, x):
 def small(x, **fields):
     """A Model of one layer and random variables."""
     model = Model(**{"vocabulary": VOCABULARY, "width": 24, "depth": 1, "heads": 3, "mlp_width": 40, **fields})
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
-    generator = np.random.default_rng(0)
-    return model, jax.tree.map(lambda leaf: 0.3 * generator.normal(size=leaf.shape).astype(np.float32), shapes)
+    return model, parity.random_variables(model, x)
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -125,7 +121,7 @@ def pair(request, tmp_path_factory):
 def test_features_are_those_of_the_original(pair, length):
     name, network, folder = pair
     padded, full = texts(length), texts(length, [length] * 3, seed=1)
-    apply, variables = converted_with(POOLS[name], folder, padded)
+    apply, variables = converted(POOLS[name], folder, padded)
     for x in (padded, full):
         for pool, found in apply(variables, x).items():
             expected = features_of(network, x, pool).detach().numpy()
@@ -134,46 +130,23 @@ def test_features_are_those_of_the_original(pair, length):
 
 
 def test_gradients_are_those_of_the_original(pair, tmp_path):
-    name, network, folder = pair
+    name, network, _ = pair
     pool = {"DistilBertModel": "mean", "CLIPTextModelWithProjection": "last"}.get(name, "pooler")
     x = texts(11)
-    apply, variables = converted(folder, x, pool=pool)
-    shape = jax.eval_shape(apply, variables, x).shape
-    weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    gradients = jax.jit(jax.grad(lambda variables: (apply(variables, x) * weights).sum()))(variables)
-
-    (features_of(network, x, pool) * torch.from_numpy(weights)).sum().backward()
-    of_gradients = original(name)  # takes the same way through the tables as the weights
-    for parameter, counted in zip(of_gradients.parameters(), network.parameters(), strict=True):
-        parameter.data = counted.grad
-    network.zero_grad()
-    of_gradients.save_pretrained(tmp_path)
-    _, expected = converted(tmp_path, x, pool=pool)
-
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-
-    def compare(path, gradient, expected):
-        # Softmax does not see a shift of all keys: the true gradient is 0, and what is there is rounding.
-        is_key_bias = jax.tree_util.keystr(path).endswith("['key']['bias']")
-        atol = 1e-6 * largest if is_key_bias else 1e-4 * np.abs(expected).max()
-        assert_allclose(gradient, expected, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
-
-    jax.tree_util.tree_map_with_path(compare, gradients, expected)
+    parity.assert_same_gradients("bert", network, features_of(network, x, pool), x, tmp_path, pool=pool)
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu"])
 def test_activations(act, tmp_path):
     network, x = original("BertModel", hidden_act=act, intermediate_size=64), texts(8)
     network.save_pretrained(tmp_path)
-    apply, variables = converted(tmp_path, x)
-    assert_allclose(apply(variables, x), features_of(network, x, "cls").detach().numpy(), rtol=0, atol=2e-5)
+    assert_same_features(tmp_path, x, features_of(network, x, "cls"))
 
 
 def test_a_decoder_sees_the_past_only(tmp_path):
     network, x = original("BertModel", is_decoder=True), texts(8)
     network.save_pretrained(tmp_path)
-    apply, variables = converted(tmp_path, x)
-    assert_allclose(apply(variables, x), features_of(network, x, "cls").detach().numpy(), rtol=0, atol=2e-5)
+    assert_same_features(tmp_path, x, features_of(network, x, "cls"))
 
 
 @pytest.mark.parametrize(
@@ -201,29 +174,17 @@ def test_every_class_converts_and_loads_again_what_is_exported(name, tmp_path):
     base = getattr(network, network.base_model_prefix, network)
     with_projection = network if name.endswith("WithProjection") else base
     pool = "last" if name.startswith("CLIP") else "cls"
-    apply, variables = converted(tmp_path / "original", x)
-    assert_allclose(apply(variables, x), features_of(with_projection, x, pool).detach().numpy(), rtol=0, atol=2e-5)
-
-    tensors = load_file(tmp_path / "original" / "model.safetensors")
-    exported = parity.export_roundtrip("bert", tmp_path / "original", tmp_path)
-    assert exported.keys() == tensors.keys()
-    for key, tensor in tensors.items():
-        assert_array_equal(exported[key], tensor, err_msg=key)
-
-    again, report = getattr(transformers, name).from_pretrained(tmp_path / "exported", output_loading_info=True)
-    assert not any(report.values()), report  # missing, unexpected, mismatched
-    for expected, found in zip(network.parameters(), again.parameters(), strict=True):
-        assert torch.equal(expected, found)
+    assert_same_features(tmp_path / "original", x, features_of(with_projection, x, pool))
+    parity.assert_export_is_the_original("bert", network, tmp_path / "original", tmp_path)
 
 
 def test_of_a_whole_clip_the_text_tower_is_taken(tmp_path):
     network, x = original("CLIPModel"), texts(9)
     network.save_pretrained(tmp_path / "original")
-    apply, variables = converted(tmp_path / "original", x)
     lengths = torch.from_numpy(x["length"])[:, None]
     mask = (torch.arange(9)[None] < lengths).long()
     expected = network.get_text_features(torch.from_numpy(x["tokens"]).long(), mask).pooler_output
-    assert_allclose(apply(variables, x), expected.detach().numpy(), rtol=0, atol=2e-5)
+    assert_same_features(tmp_path / "original", x, expected)
 
     exported = parity.export_roundtrip("bert", tmp_path / "original", tmp_path)
     tensors = load_file(tmp_path / "original" / "model.safetensors")
@@ -238,15 +199,11 @@ def test_old_files_name_the_norms_gamma_and_beta(tmp_path):
     }
     torch.save(state, tmp_path / "pytorch_model.bin")
     network.config.save_pretrained(tmp_path)
-    apply, variables = converted(tmp_path, x)
-    assert_allclose(apply(variables, x), features_of(network.bert, x, "cls").detach().numpy(), rtol=0, atol=2e-5)
+    assert_same_features(tmp_path, x, features_of(network.bert, x, "cls"))
 
     exported = parity.export_roundtrip("bert", tmp_path, tmp_path)
     assert exported.keys() == state.keys()
-    again, report = transformers.BertForPreTraining.from_pretrained(tmp_path / "exported", output_loading_info=True)
-    assert not any(report.values()), report
-    for expected, found in zip(network.parameters(), again.parameters(), strict=True):
-        assert torch.equal(expected, found)
+    parity.assert_loads_again(network, tmp_path / "exported")
 
 
 def test_without_config_the_published_sizes_need_the_number_of_heads_only(tmp_path):
@@ -254,10 +211,8 @@ def test_without_config_the_published_sizes_need_the_number_of_heads_only(tmp_pa
     state = {f"module.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "best.pth")
     with pytest.raises(UserError, match="heads cannot be read from the tensors' shapes"):
-        converted(tmp_path / "best.pth", x)
-    apply, variables = converted(tmp_path / "best.pth", x, heads=3)
-    expected = features_of(network.roberta, x, "cls").detach().numpy()
-    assert_allclose(apply(variables, x), expected, rtol=0, atol=2e-5)
+        parity.features("bert", tmp_path / "best.pth", x)
+    assert_same_features(tmp_path / "best.pth", x, features_of(network.roberta, x, "cls"), heads=3)
 
 
 def test_options_of_speed_change_no_feature_and_no_gradient(tmp_path):
@@ -281,9 +236,7 @@ def test_options_of_speed_change_no_feature_and_no_gradient(tmp_path):
         assert_allclose(found_gradients[table], gradient, rtol=0, atol=1e-4 * np.abs(gradient).max())
 
     found, _ = run(dtype="bfloat16")
-    assert found.dtype == np.float32
-    assert not np.array_equal(found, expected)
-    assert_allclose(found, expected, rtol=0, atol=0.05 * np.abs(expected).max())
+    parity.assert_close_in_bfloat16(found, expected)
 
 
 def test_nothing_but_the_first_tokens_matters(pair):
@@ -293,7 +246,7 @@ def test_nothing_but_the_first_tokens_matters(pair):
     padding = np.arange(11) >= x["length"][:, None]
     other = {**x, "tokens": np.where(padding, VOCABULARY - 1 - x["tokens"], x["tokens"])}
     shorter = {**x, "tokens": x["tokens"][:, :9]}
-    apply, variables = converted_with(POOLS[name], folder, x)
+    apply, variables = converted(POOLS[name], folder, x)
     features = apply(variables, x)
     jax.tree.map(assert_array_equal, apply(variables, other), features)
     jax.tree.map(assert_array_equal, apply(variables, x, mask=np.array([True, False, True])), features)
@@ -302,21 +255,12 @@ def test_nothing_but_the_first_tokens_matters(pair):
 
 def test_absent_rows_are_finite_and_change_no_other():
     x = texts(8)
-    absent = {"tokens": np.zeros((3, 8), np.int32), "length": np.zeros(3, np.int32)}
-    both = jax.tree.map(lambda *rows: np.concatenate(rows), x, absent)
     model, variables = small(x, pool="pooler")
 
-    def features(variables, x):
+    def apply(variables, x):
         return {pool: model.clone(pool=pool).apply(variables, x) for pool in POOLS["BertModel"]}
 
-    def loss(variables):
-        found = features(variables, both)
-        return sum((y**2).sum() for y in found.values()), found
-
-    gradients, found = jax.jit(jax.grad(loss, has_aux=True))(variables)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((found, gradients)))
-    expected = jax.jit(features)(variables, x)
-    jax.tree.map(lambda a, b: assert_allclose(a[:3], b, rtol=0, atol=1e-5), found, expected)
+    parity.assert_absent_rows_are_finite_and_change_no_other(apply, variables, x, model.width)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from tests.encoders.parity import normal
 from umemma_jax.encoders.layers import BatchNorm, ConvNormPool, conv_by_windows, max_pool_2x2
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def conv(x, kernel):

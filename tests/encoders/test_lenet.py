@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from tests.encoders import parity
+from tests.encoders.parity import normal
 from umemma_jax.encoders.lenet import Model
 from umemma_jax.errors import UserError
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +90,4 @@ def test_forward_gradients_and_running_statistics_are_those_of_pytorch(train):
 
 
 def test_padding_rows_change_nothing():
-    x = normal(6, 28, 28, 1)
-    model = Model(channels=4, layers=2)
-    variables = jax.jit(model.init)(jax.random.key(0), x)
-
-    @jax.jit
-    def run(x, mask):
-        return model.apply(variables, x, mask, True, mutable=["batch_stats"])
-
-    alone, statistics = run(x[:4], np.ones(4, bool))
-    padded, padded_statistics = run(np.concatenate([x[:4], 100 * x[4:]]), np.arange(6) < 4)
-    assert_allclose(padded[:4], alone, atol=1e-5)
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), padded_statistics, statistics)
+    parity.assert_padding_rows_change_nothing(Model(channels=4, layers=2), normal(6, 28, 28, 1))

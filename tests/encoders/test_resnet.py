@@ -1,19 +1,16 @@
 """ResNet against PyTorch: torchvision's class where it can be imported, Hugging Face's, and one written down again."""
 
 import functools
-import io
 import json
-import zipfile
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
 
 from tests.encoders import parity
+from tests.encoders.parity import normal, training
 from umemma_jax.encoders.resnet import Model, max_pool
 from umemma_jax.errors import UserError
 
@@ -23,20 +20,7 @@ transformers = pytest.importorskip("transformers")
 from tests.encoders.torch_resnet import ResNet, channels_first  # noqa: E402, as it needs torch
 
 TOLERANCE = 2e-5  # on features of order 1
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def redraw(network):
-    """Everything random, convolutions such that features are of order 1."""
-    parity.redraw(network)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.mul_(3 / parameter[0].numel() ** 0.5)
-    return network
+redraw = functools.partial(parity.redraw_convolutions, gain=3)
 
 
 def apply(model, variables, x):
@@ -168,61 +152,42 @@ def test_training_outputs_statistics_and_gradients_are_those_of_pytorch(depth, f
             parameter.data.mul_(0.2)
     x = normal(*shape)
     model, variables = parity.load("resnet", parity.save(network.state_dict(), tmp_path / "a.safetensors"), x)
-
-    def loss(params):
-        features, updates = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-        weights = np.cos(np.arange(features.size, dtype=np.float32)).reshape(features.shape)
-        return (features * weights).sum(), (features, updates["batch_stats"])
-
-    gradients, (features, statistics) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-
     expected = network.features(channels_first(x))
-    weights = torch.cos(torch.arange(expected.numel(), dtype=torch.float32)).reshape(expected.shape)
-    (expected * weights).sum().backward()
+    weights = np.cos(np.arange(expected.numel(), dtype=np.float32)).reshape(expected.shape)
+    features, statistics, gradients = training(model, variables, x, weights)
     assert parity.max_difference(of_order_1(features), expected) < TOLERANCE
 
     # The gradients take the parameters' way through the tables.
+    (expected * torch.from_numpy(weights)).sum().backward()
     state = network.state_dict() | {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
     _, expected = parity.load("resnet", parity.save(state, tmp_path / "b.safetensors"), x)
     jax.tree.map(lambda a, e: assert_allclose(a, e, atol=TOLERANCE), statistics, expected["batch_stats"])
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-4 * np.abs(e).max()), gradients, expected["params"])
-
-
-def training(model, variables, x, mask=None):
-    """Features, new statistics and gradients of a sum over the rows of `mask`."""
-
-    def loss(params):
-        features, updates = model.apply({**variables, "params": params}, x, mask, True, mutable=["batch_stats"])
-        kept = features if mask is None else jnp.where(mask[:, None], features, 0)
-        return jnp.square(kept).sum(), (features, updates["batch_stats"])
-
-    gradients, (features, statistics) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-    return np.asarray(features), statistics, gradients
+    parity.assert_gradients_close(gradients, expected["params"])
 
 
 def test_absent_rows_count_for_nothing():
     model = Model(depth=20, form="cifar", width=4)
-    x = normal(6, 16, 16, 3)
+    x, weights = normal(6, 16, 16, 3), normal(6, 16, seed=1)
     mask = np.array([True, False, True, True, False, True])
     variables = variables_of(model, x)
     absent = np.where(mask[:, None, None, None], x, 0)
-    features, statistics, gradients = training(model, variables, absent, mask)
-    alone, expected_statistics, expected = training(model, variables, x[mask])
+    features, statistics, gradients = training(model, variables, absent, weights * mask[:, None], mask)
+    alone, expected_statistics, expected = training(model, variables, x[mask], weights[mask])
     assert np.isfinite(features).all()
     assert_allclose(features[mask], alone, atol=TOLERANCE)
     jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), statistics, expected_statistics)
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-4 * np.abs(e).max()), gradients, expected)
+    parity.assert_gradients_close(gradients, expected)
 
 
 def test_remat_changes_nothing():
-    x = normal(4, 16, 16, 3)
     model = Model(depth=20, form="cifar", width=4)
+    x, weights = normal(4, 16, 16, 3), normal(4, 16, seed=1)
     variables = variables_of(model, x)
-    features, statistics, gradients = training(model.clone(remat=True), variables, x)
-    expected_features, expected_statistics, expected = training(model, variables, x)
+    features, statistics, gradients = training(model.clone(remat=True), variables, x, weights)
+    expected_features, expected_statistics, expected = training(model, variables, x, weights)
     assert_allclose(features, expected_features, atol=1e-6)
     jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), statistics, expected_statistics)
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-4 * np.abs(e).max()), gradients, expected)
+    parity.assert_gradients_close(gradients, expected)
 
 
 def test_batch_statistics_are_those_of_all_devices_under_pmap():
@@ -251,8 +216,8 @@ def test_videos_give_the_mean_over_their_frames_and_spectrograms_are_images_of_o
     assert_allclose(apply(model, variables, x), frames.reshape(2, 3, -1).mean(axis=1), atol=1e-6)
     assert_allclose(apply(model, variables, x[:, 0, :, :, 0]), frames[::3], atol=1e-6)
     mask = np.array([True, False])
-    _, statistics, _ = training(model, variables, x, mask)
-    _, expected, _ = training(model, variables, x[0])
+    _, statistics, _ = training(model, variables, x, 1.0, mask)
+    _, expected, _ = training(model, variables, x[0], 1.0)
     jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), statistics, expected)
 
 
@@ -287,8 +252,7 @@ def test_bfloat16_is_close_and_its_features_are_float32(tmp_path):
     features = apply(model, variables, x)
     with torch.no_grad():
         expected = network.features(channels_first(x)).numpy()
-    assert features.dtype == np.float32
-    assert 0 < np.abs(features - expected).max() < 0.03 * np.abs(expected).max()
+    parity.assert_close_in_bfloat16(features, expected, share=0.03)
     like = jax.eval_shape(model.init, jax.random.key(0), x)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(like)} == {"float32"}
 
@@ -348,57 +312,3 @@ def test_max_pool_and_its_gradient_are_those_of_pytorch(height, width):
     assert_array_equal(y, nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
     (gradient,) = pullback(weights.transpose(0, 2, 3, 1))
     assert_allclose(gradient, theirs.grad.numpy().transpose(0, 2, 3, 1), atol=1e-6)
-
-
-# --- real weights -----------------------------------------------------------------------------------------------------
-
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-@functools.cache
-def cifar10_test(path):
-    """Normalised images [10000, 32, 32, 3] and labels [10000]."""
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        images = np.stack([np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in names])
-    labels = np.array([CLASSES.index(name.split("/")[-2]) for name in names])
-    return (images / np.float32(255) - np.float32(MEAN)) / np.float32(STD), labels
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "file, depth, accuracy", [("resnet20-12fca82f.th", 20, 0.81), ("resnet32-d509ac18.th", 32, 0.825)]
-)
-def test_real_weights_classify_every_image_as_pytorch_does(file, depth, accuracy, shared_data, tmp_path):
-    images, labels = cifar10_test(shared_data / "cifar10_test" / "test.zip")
-    source = shared_data / "resnet_cifar10_torch" / file
-    model, variables = parity.load("resnet", source, images[:2])
-    assert (model.depth, model.form, model.width) == (depth, "cifar", 16)
-    state = torch.load(source, map_location="cpu", weights_only=True)["state_dict"]
-    network = ResNet(depth, "cifar", width=16).eval()
-    network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
-    head = network.linear.weight.detach().numpy().T, network.linear.bias.detach().numpy()
-
-    encode = jax.jit(model.apply)
-    ours, theirs, difference = [], [], 0.0
-    for start in range(0, len(images), 500):
-        batch = images[start : start + 500]
-        features = np.asarray(encode(variables, batch))
-        with torch.no_grad():
-            expected = network.features(channels_first(batch))
-            theirs.append(network.linear(expected).argmax(1).numpy())
-        difference = max(difference, parity.max_difference(features, expected))
-        ours.append((features @ head[0] + head[1]).argmax(1))
-    ours, theirs = np.concatenate(ours), np.concatenate(theirs)
-    assert len(ours) == 10_000
-    assert_array_equal(ours, theirs)
-    assert difference < TOLERANCE
-    print(f"{file}: accuracy {np.mean(ours == labels):.4f}, max |difference| of features {difference:.1e}")
-    assert abs(np.mean(ours == labels) - accuracy) < 0.005  # JPEG decoders differ in a few images
-
-    exported = parity.export_roundtrip("resnet", source, tmp_path)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in exported.items()}, strict=True)
-    assert exported.keys() == {name.removeprefix("module.") for name in state}
-    for name, value in state.items():
-        assert_array_equal(exported[name.removeprefix("module.")], value.numpy())

@@ -5,12 +5,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from tests.encoders import parity
+from tests.encoders.parity import normal
 from umemma_jax.encoders.spectrogram_cnn import Model
 from umemma_jax.errors import UserError
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("frames, bins, channels, features", [(64, 32, (4, 8), 2 * 8 * 8), (101, 40, (4, 4, 6), 60)])
@@ -37,15 +35,4 @@ def test_a_sound_that_comes_later_has_the_same_features():
 
 
 def test_padding_rows_change_nothing():
-    x = normal(6, 32, 16)
-    model = Model(channels=(4, 8))
-    variables = jax.jit(model.init)(jax.random.key(0), x)
-
-    @jax.jit
-    def run(x, mask):
-        return model.apply(variables, x, mask, True, mutable=["batch_stats"])
-
-    alone, statistics = run(x[:4], np.ones(4, bool))
-    padded, padded_statistics = run(np.concatenate([x[:4], 100 * x[4:]]), np.arange(6) < 4)
-    assert_allclose(padded[:4], alone, atol=1e-5)
-    jax.tree.map(lambda a, e: assert_allclose(a, e, atol=1e-6), padded_statistics, statistics)
+    parity.assert_padding_rows_change_nothing(Model(channels=(4, 8)), normal(6, 32, 16))

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tests.encoders.parity import assert_gradients_close, normal, random_variables
 from umemma_jax.encoders.transformer import ACTIVATIONS, Transformer
 
 BATCH, TOKENS, WIDTH = 3, 7, 24
 SIZES = {"depth": 2, "heads": 3, "mlp_width": 40, "epsilon": 1e-5}
 LENGTHS = np.array([7, 4, 1], np.int32)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +21,7 @@ def x():
 
 @pytest.fixture(scope="module")
 def variables(x):
-    """Every parameter random, so that none is 0 or 1."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(Transformer(**SIZES).init, jax.random.key(0), x)
-    return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
+    return random_variables(Transformer(**SIZES), x)
 
 
 def stacked(variables):
@@ -52,18 +46,6 @@ def outputs_and_gradients(variables, x, lengths=None, **fields):
         return y, gradients
 
     return run(variables, x)
-
-
-def assert_gradients_close(gradients, expected, share=1e-4):
-    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected))
-
-    def compare(path, gradient, expected):
-        # Softmax does not see a shift of all keys: the true gradient is 0, and what is there is rounding.
-        is_key_bias = jax.tree_util.keystr(path).endswith("['key']['bias']")
-        atol = 1e-6 * largest if is_key_bias else share * np.abs(expected).max()
-        assert_allclose(gradient, expected, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
-
-    jax.tree_util.tree_map_with_path(compare, gradients, expected)
 
 
 # --- PyTorch ----------------------------------------------------------------------------------------------------------

@@ -190,7 +190,6 @@ CLIP_LAYER = {
     "mlp/down": "mlp.fc2",
     "norm2": "layer_norm2",
 }
-# Hugging Face's names of activations -> ours.
 BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
 HEADS = (r"(.*\.)?(cls|classifier|pre_classifier|lm_head|qa_outputs|vocab_\w+)\.",)
