@@ -1,4 +1,6 @@
+import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -6,6 +8,7 @@ from ml_collections import ConfigDict
 from tests import toy
 from umemma_jax import missing, sharding, steps
 from umemma_jax.config import stage_config
+from umemma_jax.model import encoder_module
 
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, ("a", "b"))
 ROWS, STEPS = 12, 12
@@ -59,3 +62,23 @@ def test_the_best_epoch_is_kept_as_it_was_evaluated():
     state = states("unimodal", ema=0.9)[-1]
     kept = steps.keep_best(state, {"a": 0.5, "b": 0.5}, 1).best["a"]["params"]
     jax.tree.map(np.testing.assert_array_equal, kept["encoders_a"], state.average["encoders_a"])
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("scan", [False, True])
+def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):
+    """Without any gradient, an update is the decay: 1x1 convolutions have one, stacked biases do not."""
+    vit = encoder_module("vit").Model(patch=2, width=8, depth=2, heads=2, scan=scan)
+    resnet = encoder_module("resnet").Model(depth=50, width=4)
+    params = {
+        "encoders_a": vit.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"],
+        "encoders_b": resnet.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"],
+        "tokens_a": {"feature": jnp.zeros((1, 8))},
+    }
+    params = jax.tree.map(lambda x: x + 1.0, params)
+    stage = ConfigDict({**stage_config(), "optimizer": optimizer, "weight_decay": 0.1, "warmup": 0.0})
+    made = steps.make_optimizer(stage, STEPS, dict.fromkeys(params, 1.0))
+    updates, _ = made.update(jax.tree.map(jnp.zeros_like, params), made.init(params), params)
+    changed = flax.traverse_util.flatten_dict(jax.tree.map(lambda x: bool(jnp.any(x != 0)), updates), sep="/")
+    assert {path.rpartition("/")[2] for path, has in changed.items() if has} == {"kernel", "grid"}
+    assert all(has for path, has in changed.items() if path.endswith("/kernel"))

@@ -105,17 +105,18 @@ def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, flo
 
         clip = optax.clip_by_global_norm(stage.clip)
         if stage.optimizer == "sgd":
-            decay = optax.add_decayed_weights(stage.weight_decay, _matrices)
+            decay = optax.add_decayed_weights(stage.weight_decay, _decayed)
             return optax.chain(clip, decay, optax.sgd(rate, stage.momentum, nesterov=True))
-        return optax.chain(clip, optax.adamw(rate, weight_decay=stage.weight_decay, mask=_matrices))
+        return optax.chain(clip, optax.adamw(rate, weight_decay=stage.weight_decay, mask=_decayed))
 
     transforms = {group: one_group(scale) for group, scale in scales.items()}
     return optax.multi_transform(transforms, {group: group for group in scales})
 
 
-def _matrices(params: PyTree) -> PyTree:
-    """Weight decay acts on kernels, never on biases, norms or tokens."""
-    return jax.tree.map(lambda x: x.ndim > 1 and x.shape[0] > 1, params)
+def _decayed(params: PyTree) -> PyTree:
+    """Weight decay acts on kernels and embeddings, never on biases, norms or tokens, stacked by a scan or not."""
+    undecayed = ("bias", "scale", "feature", "tokens", "prefix")
+    return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim > 1 and path[-1].key not in undecayed, params)
 
 
 def init_variables(model: LateFusion, batch: Mapping[str, Any], seed: int, means: PyTree) -> PyTree:
