@@ -206,6 +206,9 @@ def test_command_line(recipe, workdir, arguments, culprit, remedy):
         ("--config.inputs=3", "--config.inputs=3: .* of type ConfigDict"),
         ("--config.nothing.at.all=3", "config.nothing.at.all: unknown field, config has .*unimodal"),
         ("--config.seed.x=3", r"config.seed.x: unknown field, config.seed has no fields"),
+        ("--config.inputs.image.mine=3", "config.inputs.image.mine: unknown field, config.inputs.image has .*encoder"),
+        ("--config.inputs.mine.encoder.width=3", "config.inputs.mine.encoder: unknown field, config.inputs has "),
+        ("--config.missing.keep.image=1", "config.missing.keep.image: unknown field, .* has no fields"),
         ("--config.seed=-1", "config.seed: -1 must be 0 or more"),
         ("--seeds=0", "--seeds=0: 0 is not a positive integer"),
         ("extra", "unknown argument 'extra': usage: "),
@@ -214,6 +217,15 @@ def test_command_line(recipe, workdir, arguments, culprit, remedy):
 def test_other_mistakes_on_the_command_line(recipe, argument, message):
     with pytest.raises(UserError, match=message):
         cli.parse(["main.py", recipe, argument])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.1", 0.1), ("3", 3), ("False", False), ("(1.0, 2.0)", (1.0, 2.0)), ("bfloat16", "bfloat16")]
+)
+@pytest.mark.parametrize("field", ["encoder", "preprocess"])
+def test_a_field_that_the_recipe_does_not_mention(recipe, field, text, value):
+    config = cli.parse(["main.py", recipe, f"--config.inputs.image.{field}.mine={text}"]).config
+    assert config.inputs.image[field].mine == value
 
 
 @pytest.mark.parametrize(

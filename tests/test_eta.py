@@ -9,19 +9,13 @@ import pytest
 from tests import small_run
 from tests.example_results import example_results
 from umemma_jax import config as config_lib
-from umemma_jax import evaluate, experiment, missing, report, results, sharding, train
+from umemma_jax import evaluate, experiment, missing, report, results, train
 from umemma_jax.errors import UserError
+from umemma_jax.markdown import comparison_markdown, summary
 
 NAMES = ("image", "audio")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """Simulated ones share two cores."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
-        yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +93,7 @@ def test_the_report_says_the_protocol_s_number_and_what_it_means(dataset, tmp_pa
         f"{number}, mean ± standard deviation over 2 seeded tables."
     )
     assert sentence in (tmp_path / "report" / "report.md").read_text()
-    assert sentence in report.summary(found)
+    assert sentence in summary(found)
 
 
 def with_eta(kind="image", seed=0, **changes):
@@ -110,7 +104,7 @@ def with_eta(kind="image", seed=0, **changes):
 def test_a_comparison_says_which_of_its_numbers_are_the_protocol_s():
     comparison = results.compare([with_eta(seed=0), with_eta(seed=1)])
     assert comparison["eta"] == {"rate": 0.5, "kind": "image"}
-    markdown = report.comparison_markdown(comparison)
+    markdown = comparison_markdown(comparison)
     assert "examples lost image for good" in markdown
     assert "The protocol's numbers are those at missing rate 50 %, image missing." in markdown
     assert "eta" not in results.compare([example_results()])

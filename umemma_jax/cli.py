@@ -121,6 +121,8 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
     from umemma_jax import config as config_lib
 
     for argument in argv[1:]:
+        if found := re.match(r"--?config\.([^=[]+)=(.*)", argument, re.DOTALL):
+            config_lib.add_open_field(config, found[1], found[2])
         if found := re.match(r"--?(?:no)?config\.([^=[]+)", argument):
             config_lib.get(config, found[1])  # raises where there is no such field
     values = flags.FlagValues()
@@ -141,7 +143,7 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
 
 def _run(command: Command, argv: Sequence[str]) -> int:
     with _uninterrupted():
-        from umemma_jax import compare, evaluate, experiment, inputs, report, train
+        from umemma_jax import compare, evaluate, experiment, inputs, markdown, report, train
 
     config, workdir = command.config, command.workdir
     if config.data.prepare and not os.path.exists(config.data.dir):
@@ -161,7 +163,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         results["timing"]["compilations"] |= trained.compilations
         results["command"] = shlex.join(["python", *argv])
         report.write_report(results, workdir / "report", tables)
-        print(report.summary(results))
+        print(markdown.summary(results))
         print(f"Report: {workdir / 'report'}")
         return 0
     except train.Preempted as stop:

@@ -4,6 +4,7 @@ A config file starts from `default_config()` and sets what differs. `check` comp
 misspelt field or a value of a wrong type is named before anything is done with it.
 """
 
+import ast
 import inspect
 import math
 import re
@@ -343,10 +344,29 @@ def get(config: ConfigDict, field: str) -> Any:
     value, path = config, "config"
     for key in field.split("."):
         if not isinstance(value, ConfigDict) or key not in value:
-            known = ", ".join(value) if isinstance(value, ConfigDict) else "no fields"
+            known = (", ".join(value) if isinstance(value, ConfigDict) else "") or "no fields"
             raise UserError(f"config.{field}: unknown field, {path} has {known}")
         value, path = value[key], f"{path}.{key}"
     return value
+
+
+def add_open_field(config: ConfigDict, field: str, text: str) -> None:
+    """Sets a field that the recipe does not mention, such as `inputs.text.encoder.width`.
+
+    Args:
+      config: changed in place.
+      field: left alone where it exists, or where its keys are not the user's own.
+      text: the value, a Python literal; anything else is a string.
+    """
+    parent, _, key = field.rpartition(".")
+    if parent.rpartition(".")[2] not in ("encoder", "preprocess") or key in get(config, parent):
+        return
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    with get(config, parent).unlocked() as opened:
+        opened[key] = value
 
 
 def _require(condition: bool, field: str, remedy: str) -> None:
