@@ -24,9 +24,9 @@ import jax
 import numpy as np
 
 from benchmarks import timing, workload
-from umemma_jax.convert import PARAMETERS
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
+from umemma_jax.model_card import PARAMETERS
 from umemma_jax.pretrained import Converted
 
 BATCH = 4

@@ -3,12 +3,12 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from data_prep import console
-from data_prep.parallel import Failure, Task, run_tasks, work_folder
+from data_prep.parallel import CHUNK, Failure, Task, run_tasks, work_folder
 from data_prep.prep_report import FILE_NAME, Report
 from data_prep.vocabulary import tokenizer_file
 from umemma_jax.data.dataset import TRAIN, DatasetWriter, open_dataset
@@ -38,6 +38,32 @@ class RawExample:
     values: Mapping[str, str | np.ndarray] = field(default_factory=dict)
 
 
+def unlabelled(split: str, id: str, found: Mapping[str, Task | str | np.ndarray | None]) -> RawExample:
+    """An example whose label is not known yet, from what was found of each modality; None where it is missing."""
+    values = {name: value for name, value in found.items() if isinstance(value, str | np.ndarray)}
+    tasks = {name: value for name, value in found.items() if value is not None and name not in values}
+    return RawExample(split, id, (), tasks, values)
+
+
+def labelled(
+    examples: Sequence[RawExample], names: Sequence[Collection[str]], classes: Sequence[str], multi_label: bool
+) -> list[RawExample]:
+    """The examples with their labels: class indices in ascending order, or the index where there is only one.
+
+    Args:
+      examples: N of them.
+      names: of each one's classes; exactly one class unless `multi_label`.
+      classes: of the dataset.
+      multi_label: whether examples may have several classes, or none.
+    """
+    index = {name: position for position, name in enumerate(classes)}
+    found = [tuple(sorted(index[name] for name in of_example)) for of_example in names]
+    return [
+        replace(example, label=label if multi_label else label[0])
+        for example, label in zip(examples, found, strict=True)
+    ]
+
+
 def write_dataset(
     writer: DatasetWriter,
     out: str,
@@ -61,10 +87,44 @@ def write_dataset(
     Raises:
       UserError: more files are unreadable, or something cannot be written.
     """
-    tasks = [task for example in examples for task in example.tasks.values()]
-    with work_folder(out) as folder, writer, contextlib.closing(run_tasks(tasks, folder, processes)) as results:
+    with reading_files(writer, out, examples, report, processes, max_unreadable) as results:
         for example in console.progress(examples, "reading and writing", len(examples)):
             _write(writer, example, results, report)
+        if texts := [text for example in examples if example.split == TRAIN for text in _texts(example)]:
+            writer.add_file(TOKENIZER, tokenizer_file(texts))
+
+
+@contextlib.contextmanager
+def reading_files(
+    writer: DatasetWriter,
+    out: str,
+    examples: Sequence[RawExample],
+    report: Report,
+    processes: int,
+    max_unreadable: float,
+    chunk: int = CHUNK,
+) -> Iterator[Iterator[bytes | Failure]]:
+    """What all preparations do around the writing of examples; gives the results of their tasks, in order.
+
+    At the end the report is written beside the data, and a summary printed. The arguments are those of
+    `write_dataset`; whoever takes a failure adds it to the report as `UNREADABLE`.
+
+    Args:
+      writer: entered here.
+      out: its folder.
+      examples: with the tasks.
+      report: goes beside the data.
+      processes: how many read files.
+      max_unreadable: share of the tasks that may be in the report as unreadable.
+      chunk: tasks that are handed to a process, and kept, together.
+
+    Raises:
+      UserError: more are, or something cannot be written.
+    """
+    tasks = [task for example in examples for task in example.tasks.values()]
+    with work_folder(out) as folder, writer:
+        with contextlib.closing(run_tasks(tasks, folder, processes, chunk=chunk)) as results:
+            yield results
         if report.count(UNREADABLE) > max_unreadable * len(tasks):
             path = report.write(folder)
             raise UserError(
@@ -72,8 +132,6 @@ def write_dataset(
                 f"{100 * max_unreadable:g} %: they are listed in {path}; mend or remove them and run again"
             )
         writer.add_file(FILE_NAME, report.encoded())
-        if texts := [text for example in examples if example.split == TRAIN for text in _texts(example)]:
-            writer.add_file(TOKENIZER, tokenizer_file(texts))
     dataset = open_dataset(out)
     console.print_counts(dataset)
     console.print_present(dataset)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data_prep import console
 from data_prep.parallel import Conversion, FileTask
 from data_prep.photos import ToJpeg
 from data_prep.prep_report import Report
@@ -162,7 +163,7 @@ def text_of(row: Row, column: str) -> str:
 
 
 def add_column_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --image, --audio, --text and --tabular, all of which go into a list `modalities`."""
+    """Adds --image, --audio, --text and --tabular, all of which go into a list `modalities`, and --rate."""
     arguments = {
         "image": ("[NAME=]COLUMN", "image files"),
         "audio": ("[NAME=]COLUMN", "sound"),
@@ -172,6 +173,7 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
     for kind, (metavar, help) in arguments.items():
         parse = functools.partial(parse_column, kind)
         parser.add_argument(f"--{kind}", dest="modalities", action="append", type=parse, metavar=metavar, help=help)
+    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
 
 
 def parse_column(kind: str, text: str) -> Column:

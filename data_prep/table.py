@@ -20,9 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import console
-from data_prep.assemble import RawExample, check_classes_trained, check_ids, sorted_classes, stratified, write_dataset
-from data_prep.columns import Column, Settings, Source, add_column_arguments, check_names, sources, text_of
-from data_prep.parallel import FileTask
+from data_prep.assemble import (
+    check_classes_trained,
+    check_ids,
+    labelled,
+    sorted_classes,
+    stratified,
+    unlabelled,
+    write_dataset,
+)
+from data_prep.columns import Column, Settings, add_column_arguments, check_names, sources, text_of
 from data_prep.prep_report import Report
 from data_prep.rows import Row, read_rows
 from data_prep.splits import SPLIT_NAMES, SPLITS
@@ -90,9 +97,9 @@ def prepare(
     multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
     examples = []
     for row in used:
-        indices = tuple(sorted(classes.index(name) for name in labels[row.where]))
-        of_row = indices if multi_label else indices[0]
-        examples.append(_example(row, splits[row.where], ids[row.where], of_row, by_name, report))
+        values = {name: source.take(row, report) for name, source in by_name.items()}
+        examples.append(unlabelled(splits[row.where], ids[row.where], values))
+    examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
     check_ids(examples, str(path))
     places = {ids[row.where]: row.where for row in used}
     check_classes_trained(examples, classes, lambda example: places[example.id])
@@ -116,15 +123,6 @@ def prepare(
         overwrite=overwrite,
     )
     write_dataset(writer, out, examples, report, processes, max_unreadable)
-
-
-def _example(
-    row: Row, split: str, id: str, label: int | tuple[int, ...], by_name: dict[str, Source], report: Report
-) -> RawExample:
-    values = {name: source.take(row, report) for name, source in by_name.items()}
-    tasks = {name: value for name, value in values.items() if isinstance(value, FileTask)}
-    at_hand = {name: value for name, value in values.items() if value is not None and name not in tasks}
-    return RawExample(split, id, label, tasks, at_hand)
 
 
 # --- labels and splits ------------------------------------------------------------------------------------------------
@@ -192,7 +190,6 @@ def main() -> None:
     )
     parser.add_argument("--id", metavar="COLUMN", help="ids of the examples (default: numbers of the rows)")
     parser.add_argument("--name", help="of the dataset (default: the table's)")
-    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
     console.add_image_arguments(parser)
     console.run(parser, prepare)
 

@@ -12,15 +12,15 @@ have features of type Audio (sound must be a tensor of samples), and downloading
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from data_prep import console
-from data_prep.assemble import RawExample, check_classes_trained, sorted_classes, write_dataset
+from data_prep.assemble import check_classes_trained, labelled, sorted_classes, unlabelled, write_dataset
 from data_prep.columns import Column, add_column_arguments, check_names
-from data_prep.features import KINDS, ClassNames, FeatureTask, Reader, Record, open_source, read_record
+from data_prep.features import KINDS, ClassNames, Reader, Record, open_source, read_record
 from data_prep.prep_report import Report
 from data_prep.splits import SPLIT_NAMES, SPLITS
 from umemma_jax.data.dataset import DatasetWriter
@@ -70,25 +70,25 @@ def prepare(
     check_names(modalities)
     builder = _open(dataset, data_dir)
     features, directory = builder.info.features, str(builder.data_dir)
-    readers = {column.name: KINDS[column.kind](features, column.columns, size, rate) for column in modalities}
+    readers: dict[str, Reader] = {
+        column.name: KINDS[column.kind](features, column.columns, size, rate) for column in modalities
+    }
     class_names = ClassNames(features, label)
     splits = _choose_splits(builder, {"train": train, "val": val, "test": test})
 
     report = Report()
-    unlabelled = []  # examples whose labels are still names
+    examples, labels = [], []
     for split, chosen in splits.items():
         for record in _records(directory, chosen, split):
             names = class_names.of(record)
             if names is None:
                 report.add(NO_LABEL, f"record {record.row} of {chosen}")
-            else:
-                unlabelled.append((_example(record, split, readers), names))
-    classes = class_names.known or sorted_classes({name for _, names in unlabelled for name in names})
-    numbers = {name: number for number, name in enumerate(classes)}
-    examples = []
-    for example, names in unlabelled:
-        indices = tuple(sorted(numbers[name] for name in names))
-        examples.append(replace(example, label=indices if class_names.multi_label else indices[0]))
+                continue
+            values = {name: reader.take(record) for name, reader in readers.items()}
+            examples.append(unlabelled(split, f"{split}-{record.row:07d}", values))
+            labels.append(names)
+    classes = class_names.known or sorted_classes({name for names in labels for name in names})
+    examples = labelled(examples, labels, classes, class_names.multi_label)
     check_classes_trained(examples, classes, lambda example: f"{builder.name}, record {example.id}")
 
     writer = DatasetWriter(
@@ -162,14 +162,6 @@ def _records(directory: str, chosen: str, split: str) -> Iterator[Record]:
         yield read_record(directory, chosen, row)
 
 
-def _example(record: Record, split: str, readers: Mapping[str, Reader]) -> RawExample:
-    """An example without label."""
-    values = {name: reader.take(record) for name, reader in readers.items()}
-    tasks = {name: value for name, value in values.items() if isinstance(value, FeatureTask)}
-    at_hand = {name: value for name, value in values.items() if value is not None and name not in tasks}
-    return RawExample(split, f"{split}-{record.row:07d}", (), tasks, at_hand)
-
-
 def main() -> None:
     """Runs the command line."""
     parser = console.Parser("data_prep.tfds", "Any dataset of tensorflow-datasets.")
@@ -179,7 +171,6 @@ def main() -> None:
     parser.add_argument("--label", required=True, metavar="FEATURE", help="the label, or a sequence of labels")
     for split in SPLITS:
         parser.add_argument(f"--{split}", metavar="SPLIT", help=f"what to take as {split}, e.g. train[:80%%]")
-    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
     console.add_image_arguments(parser)
     console.run(parser, prepare)
 

@@ -85,14 +85,18 @@ def test_every_family_is_compared_with_its_original_class():
 
 
 @pytest.mark.slow
-def test_training_step_is_compared_with_that_of_the_same_model_in_pytorch():
+@pytest.mark.parametrize(
+    ("name", "layouts"),
+    [("vision_language_step", ("random", "stratified")), ("audio_visual_step", ("complete", "stratified"))],
+)
+def test_training_step_is_compared_with_that_of_the_same_model_in_pytorch(name, layouts):
     pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
-    done = run("vision_language_step", "--quick", "--batch=3")
+    done = run(name, "--quick", "--batch=3")
     assert done.returncode == 0, done.stderr
     title, header, rule, *table, machine = filter(None, done.stdout.splitlines())
     assert float(title.split("fp32 losses of both frameworks agree to ")[1]) < 1e-4
-    layouts = [f"ours {precision} {layout}" for precision in ("fp32", "bf16") for layout in ("random", "stratified")]
-    rows = ["PyTorch fp32", *layouts[:2], "PyTorch bf16", *layouts[2:]]
+    ours = [f"ours {precision} {layout}" for precision in ("fp32", "bf16") for layout in layouts]
+    rows = ["PyTorch fp32", *ours[:2], "PyTorch bf16", *ours[2:]]
     assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
     flops = [float(line.split()[-1]) for line in table]
     assert flops[0] == flops[1] and 0.6 < flops[2] / flops[1] < 0.75  # two of three rows, and the optimiser

@@ -162,6 +162,14 @@ def test_damaged_features_are_named(dataset, tmp_path):
         features.on_features(built, variables, tmp_path, nothing)
 
 
+def test_features_that_cannot_be_written_are_named(dataset, tmp_path):
+    (tmp_path / "features").write_text("mine")
+    built = experiment.build(recipe(dataset))
+    with pytest.raises(UserError, match=r"\.npz: cannot be written \(.*\): make room, or name another"):
+        features.on_features(built, train.initial_variables(built), tmp_path, nothing)
+    assert (tmp_path / "features").read_text() == "mine"
+
+
 def test_ends_between_two_batches_when_asked_to(dataset, tmp_path):
     """SIGTERM during the pass of the encoders, as `train` sees it."""
     built = experiment.build(recipe(dataset))

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from tests import own_family
 from tests.test_convert import FAMILY, STATE, save
-from umemma_jax import convert, pretrained
+from umemma_jax import convert, model_card, pretrained, weights
 from umemma_jax.errors import UserError
 
 
@@ -72,6 +72,18 @@ def test_a_model_of_another_size_is_refused_with_names_and_shapes(tmp_path):
     assert "params/out/kernel (6, 3) instead of (6, 5)" in str(caught.value)
 
 
+def test_what_does_not_fit_is_found_without_reading_a_tensor(tmp_path, monkeypatch):
+    converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {}, tmp_path / "cache")
+    other = like(own_family.Model(width=6, features=5), jnp.ones((2, 4)))
+    with pytest.raises(UserError) as of_fit:
+        converted.fit(other)
+    monkeypatch.setattr(weights.Weights, "read", lambda *args: pytest.fail("a tensor is read"))
+    with pytest.raises(UserError) as of_check:
+        converted.check(other)
+    assert str(of_check.value) == str(of_fit.value)
+    converted.check(like(own_family.Model(width=6, features=3), jnp.ones((2, 4))))
+
+
 def test_parameters_missing_and_left_over_are_named(tmp_path):
     converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {}, tmp_path / "cache")
     variables = like(own_family.Model(6, 3), jnp.ones((2, 4)))
@@ -88,12 +100,16 @@ class Canned(pretrained.Converted):
 
     def __init__(self, arrays, **card):
         self.folder, self._arrays = "canned", arrays
-        empty = {field.name: {} for field in dataclasses.fields(convert.Card)}
-        self.card = convert.Card(**{**empty, "optional": [], **card})
+        empty = {field.name: {} for field in dataclasses.fields(model_card.Card)}
+        self.card = model_card.Card(**{**empty, "optional": [], **card})
 
     @property
     def arrays(self):
         return dict(self._arrays)
+
+    @property
+    def shapes(self):
+        return {name: array.shape for name, array in self._arrays.items()}
 
 
 def shapes(tree):
@@ -108,6 +124,9 @@ def test_layers_are_stacked_for_a_model_that_scans():
     np.testing.assert_array_equal(fitted["params"]["body"]["layers"]["kernel"], layers)
     with pytest.raises(UserError, match="1 not used: params/body/layer3/kernel"):
         Canned(arrays).fit(shapes({"params": {"body": {"layers": {"kernel": np.zeros((3, 2, 3), np.float32)}}}}))
+    arrays["params/body/layer2/kernel"] = np.zeros((2, 4), np.float32)
+    with pytest.raises(UserError, match=r"1 missing: params/body/layers/kernel \(4, 2, 3\)"):
+        Canned(arrays).fit(shapes(wanted))
 
 
 def test_optional_parameters_may_stay_unused():

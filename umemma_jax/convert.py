@@ -29,80 +29,15 @@ import safetensors
 
 import umemma_jax
 from umemma_jax import encoders, weights
+from umemma_jax.data import tokenizer
 from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
+from umemma_jax.model_card import CARRIED, PARAMETERS, VERSION, Card, open_parameters, read_card, write_card
 from umemma_jax.weights import Weights
 
-VERSION = 1  # of the converted folder; another one is not read
-CARD = "model.json"
-PARAMETERS = "parameters.safetensors"
-CARRIED = "carried/"
 PREPROCESSOR = "preprocessor_config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 SHOWN = 6  # tensors of each list in an error message
-
-
-@dataclasses.dataclass(frozen=True)
-class Card:
-    """What a converted folder says of itself.
-
-    Attributes:
-      version: of the folder's form.
-      family: encoder module.
-      format: name of the `Format` that its tables were.
-      fields: of the Model, as the checkpoint has them.
-      parameters: how many numbers the encoder learns.
-      sha256: of the source's files.
-      prefix: before the encoder's tensors in the source, back on export.
-      config: the source's config.json.
-      shapes: of the encoder's tensors in the source.
-      inputs: `mean` and `std` that the encoder was trained with, per channel, in units of pixel values; {} unknown.
-      optional: our parameters that some options of the Model leave out.
-      fit: our parameters whose size may be adapted -> how.
-      carried: tensors that only an export needs.
-      ignored: tensors that were left out.
-      libraries: versions that converted it.
-    """
-
-    version: int
-    family: str
-    format: str
-    fields: dict[str, Any]
-    parameters: int
-    sha256: dict[str, str]
-    prefix: str
-    config: dict[str, Any]
-    shapes: dict[str, list[int]]
-    inputs: dict[str, list[float]]
-    optional: list[str]
-    fit: dict[str, str]
-    carried: list[str]
-    ignored: list[str]
-    libraries: dict[str, str]
-
-    def line(self) -> str:
-        """The card in one line, without the source's long listings."""
-        shown = dataclasses.asdict(self)
-        for name in ("config", "shapes", "optional", "fit"):
-            del shown[name]
-        return json.dumps(shown)
-
-
-def read_card(folder: Path) -> Card:
-    """The card of a converted folder. Raises UserError if it is not one of this version."""
-    try:
-        card = Card(**json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / CARD}: cannot be read ({error}): convert the checkpoint again") from error
-    if card.version != VERSION:
-        raise UserError(f"{folder}: is of version {card.version}, not {VERSION}: convert the checkpoint again")
-    return card
-
-
-def open_parameters(folder: Path) -> Weights:
-    """The tensors of a converted folder: ours by path from the collection on, and those that are carried."""
-    return weights.open_weights(folder / PARAMETERS)
 
 
 def convert(
@@ -130,8 +65,8 @@ def convert(
         folder.mkdir()
         weights.write_safetensors(folder / PARAMETERS, [*paths, *carried], _values(plan, opened, source))
         card = _card(family, plan, opened, open_parameters(folder).shapes)
-        (folder / CARD).write_text(json.dumps(dataclasses.asdict(card)) + "\n", encoding="utf-8")
-        for path in beside(opened, TOKENIZER_FILES):
+        write_card(card, folder)
+        for path in beside(opened, tokenizer.FILES):
             shutil.copyfile(path, folder / path.name)
         if target.exists():
             target.rmdir()

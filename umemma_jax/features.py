@@ -4,11 +4,9 @@ The fusion stage stays what it is; it is given another experiment, whose dataset
 them on as they are.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion, Tower
 from umemma_jax.progress import Progress
 from umemma_jax.sharding import by_rows, put_batch, replicated
+from umemma_jax.weights import appearing
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
@@ -156,7 +155,7 @@ class _FeatureSource(RecordSource):
         """As `RecordSource.features`."""
         position = self._positions[int(row)]
         label, present = self._arrays["label"][position], self._arrays["present"][position]
-        values = {LABEL: np.flatnonzero(label) if label.ndim else [label]}
+        values = {LABEL: np.flatnonzero(label).tolist() if label.ndim else [label]}
         for name, has in zip(self._modalities, present, strict=True):
             if has:
                 values[name] = self._arrays[f"features/{name}"][position].tobytes()
@@ -197,18 +196,8 @@ def _digest(experiment: Experiment, variables: PyTree) -> str:
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the file, which appears by rename."""
-    temporary = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"{path.parent}: the features cannot be written ({error.strerror}): make room, or make the folder writable"
-        ) from error
+    with appearing(path) as partial, partial.open("wb") as file:  # by name, NumPy would add an ending
+        np.savez(file, **arrays)
 
 
 def _load(path: Path) -> Arrays:

@@ -1,9 +1,10 @@
 """From what a config says of one modality to its encoder, weights, tokenizer and preprocessing."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +58,12 @@ class Input:
         """
         if self.pretrained is None:
             return variables
-        fitted = self.fitted(self.group(variables))
+        with _at(f"config.inputs.{self.name}.encoder.pretrained"):
+            fitted = self.pretrained.fit(self.group(variables), self.first_layer)
         return {
             collection: {**tree, f"encoders_{self.name}": fitted[collection]} if collection in fitted else tree
             for collection, tree in variables.items()
         }
-
-    def fitted(self, like: PyTree) -> PyTree:
-        """The pre-trained weights in the form of the encoder's variables. Raises UserError where they do not fit."""
-        try:
-            return self.pretrained.fit(like, self.first_layer)
-        except UserError as error:
-            raise UserError(f"config.inputs.{self.name}.encoder.pretrained: {error}") from error
 
     def group(self, variables: PyTree) -> PyTree:
         """This modality's encoder among a model's variables."""
@@ -94,10 +89,8 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     """
     recipe, modality = config.inputs[name], dataset.info.modalities[name]
     field = f"config.inputs.{name}.encoder"
-    try:
+    with _at(f"{field}.name"):
         model = encoder_module(recipe.encoder.name).Model
-    except UserError as error:
-        raise UserError(f"{field}.name: {error}") from error
     given = _checked_fields(model, recipe.encoder, field)
     path, first_layer = given.pop("pretrained", ""), given.pop("first_layer", "")
     converted = _converted(recipe.encoder.name, path, given, field) if path else None
@@ -118,7 +111,8 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)
     variables = _trace(built, modality, recipe.encoder.name)
     if converted:
-        built.fitted(variables)
+        with _at(f"{field}.pretrained"):
+            converted.check(variables, first_layer)
     return built
 
 
@@ -144,6 +138,15 @@ def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Pat
     return [folder / x.name for x in started]
 
 
+@contextlib.contextmanager
+def _at(field: str) -> Iterator[None]:
+    """Puts the field of the config before the message of a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
 def _model_fields(model: type) -> dict[str, Any]:
     return {field.name: field.type for field in dataclasses.fields(model) if field.name not in NOT_FIELDS}
 
@@ -162,10 +165,8 @@ def _checked_fields(model: type, encoder: ConfigDict, field: str) -> dict[str, A
 
 
 def _converted(family: str, path: str, given: dict[str, Any], field: str) -> Converted:
-    try:
+    with _at(f"{field}.pretrained"):
         return pretrained.obtain(family, path, given)
-    except UserError as error:
-        raise UserError(f"{field}.pretrained: {error}") from error
 
 
 def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Any:
@@ -186,10 +187,8 @@ def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None
     path = recipe.tokenizer or (converted.folder if converted else dataset.path / TOKENIZER)
     if not recipe.tokenizer and not converted and not path.exists():
         raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")
-    try:
+    with _at(f"{field}.tokenizer"):
         return load_tokenizer(path)
-    except UserError as error:
-        raise UserError(f"{field}.tokenizer: {error}") from error
 
 
 def _checked_buckets(recipe: ConfigDict, field: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -173,7 +174,9 @@ def _load_pickle(path: Path, torch: Any) -> Any:
                 broken = archive.testzip()  # PyTorch does not check
             if broken:
                 raise UserError(f"{path}: damaged ({broken} does not match its checksum): download it again")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*TorchScript", UserWarning)  # which is refused, below
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
     except UserError:
         raise
     except Exception as error:  # torch.load raises anything on damaged files, down to KeyError
@@ -251,4 +254,5 @@ def appearing(path: Path) -> Iterator[Path]:
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not there, or not even a folder that it could be in
+                partial.unlink()

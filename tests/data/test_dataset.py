@@ -325,6 +325,47 @@ def test_damaged_jpeg_image_is_refused(tmp_path: Path):
         output.write("train", id="0", label=0, image=file[:-200])
 
 
+def test_videos_are_written_as_their_frames(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    colours = [rng.integers(0, 256, (1 + i % 4, 3)) for i in range(12)]
+    videos = [[jpeg.encode(np.full((40, 60, 3), colour, np.uint8)) for colour in clip] for clip in colours]
+    modalities = {"frames": Modality(kind="video", encoding="jpeg", frame_rate=1), "table": MODALITIES["table"]}
+    with writer(tmp_path / "clips", modalities=modalities) as output:
+        for i, video in enumerate([*videos, None]):
+            split = "train" if i < 9 else "test"
+            output.write(split, id=str(i), label=0, frames=video, table=np.zeros(5, np.float32))
+    dataset = open_dataset(tmp_path / "clips")
+    source = dataset.source("test")
+    assert [example.bytes_values(source.features(i), "frames") for i in range(4)] == [*videos[9:], None]
+    np.testing.assert_array_equal(source.present(["frames"])[:, 0], [True] * 3 + [False])
+    frames = dataset.info.modalities["frames"]
+    assert (frames.frame_rate, frames.max_frames) == (1, 4)
+    seen = np.concatenate(colours[:9])
+    np.testing.assert_allclose(frames.mean, seen.mean(axis=0), atol=2)  # JPEG is not exact
+    np.testing.assert_allclose(frames.std, seen.std(axis=0), atol=2)
+    assert dataset.statistics["frames"].shape == (64, 64, 3)
+    np.testing.assert_allclose(dataset.statistics["frames"], np.broadcast_to(frames.mean, (64, 64, 3)), atol=1e-3)
+
+
+def test_the_most_frames_are_those_of_all_splits(tmp_path: Path):
+    frame = jpeg.encode(np.zeros((8, 8, 3), np.uint8))
+    modalities = {"frames": Modality(kind="video", encoding="jpeg", frame_rate=25.0)}
+    with writer(tmp_path / "clips", modalities=modalities) as output:
+        for split, count in (("train", 2), ("test", 5)):
+            output.write(split, id="0", label=0, frames=[frame] * count)
+    assert open_dataset(tmp_path / "clips").info.modalities["frames"].max_frames == 5
+
+
+def test_damaged_frame_is_refused(tmp_path: Path):
+    file = jpeg.encode(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    modalities = {"frames": Modality(kind="video", encoding="jpeg", frame_rate=1.0)}
+    with (
+        pytest.raises(ValueError, match="example '0': frames: frame 1: Premature end of JPEG file"),
+        writer(tmp_path / "clips", modalities=modalities) as output,
+    ):
+        output.write("train", id="0", label=0, frames=[file, file[:-200]])
+
+
 def test_nothing_to_write(tmp_path: Path):
     with pytest.raises(UserError, match="gave no example"), writer(tmp_path / "small"):
         pass

@@ -59,8 +59,22 @@ def test_tensorflow_datasets_reads_our_examples():
     assert list(parsed["audio"].bytes_list.value) == [EXAMPLES[2]["audio"]]
 
 
+def test_several_values_of_one_feature():
+    frames = [b"first", b"", b"third"]
+    record = example.encode({"frames": frames, "one": b"value"})
+    features = example.decode(record)
+    assert example.bytes_values(features, "frames") == frames
+    assert example.bytes_value(features, "frames") == b"first"
+    assert example.bytes_values(features, "one") == [b"value"]
+    proto = pytest.importorskip("tensorflow_datasets.proto").tf_example_pb2
+    parsed = proto.Example.FromString(record).features.feature
+    assert list(parsed["frames"].bytes_list.value) == frames
+
+
 def test_absent_and_empty_features():
     features = example.decode(example.encode({"empty": b"", "none": []}))
+    for name in ("absent", "empty", "none"):
+        assert example.bytes_values(features, name) is None
     assert example.bytes_value(features, "absent") is None
     assert example.bytes_value(features, "empty") is None
     assert example.int64_values(features, "absent") is None

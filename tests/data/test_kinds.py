@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from umemma_jax.data import jpeg
-from umemma_jax.data.kinds import Modality, NumericCodec, codec, takes_tokenizer
+from umemma_jax.data.kinds import Modality, NumericCodec, codec, stores_list, takes_tokenizer
 from umemma_jax.data.tokenizer import Tokenizer
 
 IMAGE = Modality("image", "raw", shape=(2, 3, 1))
@@ -12,6 +12,7 @@ AUDIO = Modality("audio", "pcm_s16le", sample_rate=8000, max_samples=6)
 TABLE = Modality("tabular", "float32", shape=(4,))
 TEXT = Modality("text", "utf-8")
 JPEG = Modality("image", "jpeg")
+VIDEO = Modality("video", "jpeg", frame_rate=2.0, max_frames=3)
 
 
 def photos(count: int) -> list[bytes]:
@@ -64,7 +65,7 @@ def test_jpeg_statistics_are_of_squares_of_one_size():
         positions = store.to_positions(file)
         assert positions.shape == (64 * 64, 3)
         np.testing.assert_array_equal(store.from_positions(positions), jpeg.decode(file, 64))
-    assert store.measured(64 * 64) == {}
+    assert store.measured(photos(1)[0]) == {}
 
 
 @pytest.mark.parametrize("side", [64, 100])
@@ -74,6 +75,45 @@ def test_mean_of_jpeg_images_as_a_value(side: int):
     (square,) = store.decode([store.encode(store.from_mean(mean))])
     expected = np.mean([jpeg.decode(file, side) for file in photos(3)], axis=0)
     assert np.abs(square - expected).mean() < 3
+
+
+def test_video_is_padded_to_the_largest_number_of_frames():
+    files = photos(4)
+    stored = [codec(VIDEO).encode(value) for value in (files[:1], tuple(files[1:4]))]
+    assert stored == [files[:1], files[1:4]]
+    batch = codec(VIDEO, 24).decode([stored[0], None, stored[1]])
+    assert (batch["frames"].shape, batch["frames"].dtype) == ((3, 3, 24, 24, 3), np.uint8)
+    assert batch["count"].dtype == np.int32
+    np.testing.assert_array_equal(batch["count"], [1, 0, 3])
+    pixels = [jpeg.decode(file, 24) for file in files]
+    np.testing.assert_array_equal(batch["frames"][0, 0], pixels[0])
+    np.testing.assert_array_equal(batch["frames"][2], pixels[1:4])
+    assert not batch["frames"][0, 1:].any()
+    assert not batch["frames"][1].any()
+
+
+def test_frames_are_framed_as_images():
+    wide = jpeg.encode(np.tile(np.linspace(0, 255, 90).astype(np.uint8)[None, :, None], (30, 1, 3)))
+    for framing in ("centre", "whole"):
+        modality = Modality("video", "jpeg", frame_rate=1, max_frames=1, framing=framing)
+        frames = codec(modality, 30).decode([[wide]])["frames"]
+        np.testing.assert_array_equal(frames[0, 0], jpeg.decode(wide, 30, framing))
+
+
+def test_statistics_of_video_are_those_of_its_frames():
+    store, files = codec(VIDEO), photos(3)
+    positions = store.to_positions(files)
+    np.testing.assert_array_equal(positions, [codec(JPEG).to_positions(file) for file in files])
+    assert store.measured(files) == {"max_frames": 3}
+
+
+def test_mean_of_video_as_a_value_is_one_frame():
+    store = codec(VIDEO, 64)
+    mean = store.from_positions(store.to_positions(photos(3)).mean(axis=0))
+    batch = store.decode([store.encode(store.from_mean(mean))])
+    np.testing.assert_array_equal(batch["count"], [1])
+    expected = np.mean([jpeg.decode(file, 64) for file in photos(3)], axis=0)
+    assert np.abs(batch["frames"][0, 0] - expected).mean() < 3
 
 
 def test_text_is_stored_as_it_is_and_tokenised_when_read(tokenizer: Tokenizer):
@@ -112,7 +152,7 @@ def test_one_call_of_the_tokenizer_for_a_batch(tokenizer: Tokenizer, monkeypatch
 
 def test_text_has_no_statistics():
     assert not isinstance(codec(TEXT), NumericCodec)
-    for modality in (IMAGE, AUDIO, TABLE, JPEG):
+    for modality in (IMAGE, AUDIO, TABLE, JPEG, VIDEO):
         assert isinstance(codec(modality), NumericCodec)
 
 
@@ -122,7 +162,7 @@ def test_empty_text_stands_in_for_a_mean(tokenizer: Tokenizer):
     np.testing.assert_array_equal(batch["tokens"], [[2, 3, 1, 1]])
 
 
-@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG])
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG, VIDEO])
 def test_unknown_mean(modality: Modality):
     with pytest.raises(ValueError, match="no mean is known"):
         codec(modality).from_mean(None)
@@ -143,6 +183,7 @@ def test_batches_can_be_written_to(tokenizer: Tokenizer):
     codec(TEXT, 3, tokenizer).decode([None])["tokens"][:] = 1
     codec(IMAGE).decode([None])[:] = 1
     codec(JPEG, 4).decode([None])[:] = 1
+    codec(VIDEO, 4).decode([None])["frames"][:] = 1
     codec(AUDIO).decode([None])["samples"][:] = 1
     codec(TABLE).decode([None])[:] = 1
 
@@ -181,6 +222,10 @@ def test_views_are_stored_as_they_look(view):
         (TABLE, np.array([0, 1, np.nan, 3], np.float32), "not finite"),
         (JPEG, np.zeros((8, 8, 3), np.uint8), "ndarray instead of the bytes of a JPEG file"),
         (JPEG, b"GIF89a", "not a JPEG file"),
+        (VIDEO, [], "an empty one instead of a list of JPEG files"),
+        (VIDEO, photos(1)[0], "bytes instead of a list of JPEG files"),
+        (VIDEO, [*photos(1), b"GIF89a"], "frame 1: not a JPEG file"),
+        (VIDEO, [photos(1)[0][:-100]], "frame 0: Premature end of JPEG file"),
         (TEXT, b"bytes", "bytes instead of str"),
         (TEXT, "half an emoji \ud83d", "surrogates not allowed"),
     ],
@@ -203,6 +248,11 @@ def test_wrong_bytes(modality: Modality, data: bytes, message: str):
         codec(modality).decode([None, data])
 
 
+def test_more_frames_than_the_dataset_says():
+    with pytest.raises(ValueError, match="4 frames instead of 3 at most"):
+        codec(VIDEO, 8).decode([None, photos(4)])
+
+
 def test_bytes_that_are_no_utf8(tokenizer: Tokenizer):
     with pytest.raises(ValueError, match="can't decode byte 0xff in position 3"):
         codec(TEXT, 8, tokenizer).decode([b"fine", None, b"red\xff"])
@@ -216,7 +266,7 @@ def test_text_without_tokenizer_or_length(tokenizer: Tokenizer):
         codec(TEXT, 2, tokenizer)
 
 
-@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG])
+@pytest.mark.parametrize("modality", [IMAGE, AUDIO, TABLE, JPEG, VIDEO])
 def test_tokenizer_is_for_text(modality: Modality, tokenizer: Tokenizer):
     with pytest.raises(ValueError, match="takes no tokenizer"):
         codec(modality, tokenizer=tokenizer)
@@ -228,9 +278,20 @@ def test_which_kinds_take_a_tokenizer():
         takes_tokenizer(Modality("smell", "raw"))
 
 
+def test_which_kinds_are_stored_as_lists():
+    assert [stores_list(modality) for modality in (IMAGE, AUDIO, TABLE, JPEG, TEXT, VIDEO)] == [False] * 5 + [True]
+
+
 def test_jpeg_images_need_a_length_to_decode():
     with pytest.raises(ValueError, match="needs a length: the side of the square images of a batch, in pixels"):
         codec(JPEG).decode([None])
+    with pytest.raises(ValueError, match="video/jpeg needs a length: the side"):
+        codec(VIDEO).decode([None])
+
+
+def test_video_needs_its_largest_number_of_frames_to_decode():
+    with pytest.raises(ValueError, match="video without max_frames"):
+        codec(Modality("video", "jpeg", frame_rate=1.0), 8).decode([None])
 
 
 @pytest.mark.parametrize(
@@ -245,6 +306,11 @@ def test_jpeg_images_need_a_length_to_decode():
         (AUDIO, -1, "length must be positive"),
         (JPEG, 0, "length must be positive"),
         (Modality("image", "jpeg", shape=(4, 4, 3)), None, "takes no shape"),
+        (Modality("video", "jpeg"), None, "video needs a frame_rate"),
+        (Modality("video", "jpeg", frame_rate=-1.0), None, "video needs a frame_rate"),
+        (Modality("video", "jpeg", frame_rate=1.0, shape=(4, 4, 3)), None, "video/jpeg takes no shape"),
+        (Modality("video", "jpeg", frame_rate=1.0, framing="half"), None, "framing 'half' is neither"),
+        (VIDEO, 0, "length must be positive"),
     ],
 )
 def test_wrong_descriptions(modality: Modality, length: int | None, message: str):

@@ -591,3 +591,67 @@ def test_stored_photo_that_is_damaged(tmp_path: Path):
     with pytest.raises(UserError, match=rf"{path}: record 1: image: Premature end of JPEG file") as caught:
         list(eval_batches(dataset, "train", ("image",), 2, lengths={"image": 32}))
     assert "\n" not in str(caught.value)
+
+
+# Videos
+
+
+def write_clips(path: Path, videos: list[list[bytes] | None]) -> Dataset:
+    """Videos that some examples lack, and tables that none does."""
+    modalities = {
+        "frames": Modality(kind="video", encoding="jpeg", frame_rate=1.0),
+        "table": MODALITIES["table"],
+    }
+    with DatasetWriter(path, name="clips", description="", classes=CLASSES, modalities=modalities) as writer:
+        for i, video in enumerate(videos):
+            writer.write("train", id=str(i), label=0, frames=video, table=np.full(5, i, np.float32))
+    return open_dataset(path)
+
+
+def clips() -> list[list[bytes] | None]:
+    files = noise_files(9)
+    return [files[:3], files[3:4], None, files[4:6], files[6:9]]
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+@pytest.mark.parametrize("threads", [0, 3])
+def test_videos_come_as_frames_and_their_number(tmp_path: Path, threads: int, cache_bytes: int):
+    videos = clips()
+    dataset = write_clips(tmp_path / "clips", videos)
+    arguments = {"lengths": {"frames": 32}, "threads": threads, "cache_bytes": cache_bytes}
+    for batch in take(train_batches(dataset, "train", ("frames", "table"), 5, 0, **arguments), 2):
+        frames, counts = batch["inputs"]["frames"]["frames"], batch["inputs"]["frames"]["count"]
+        assert (frames.shape, frames.dtype, counts.dtype) == ((5, 3, 32, 32, 3), np.uint8, np.int32)
+        for row, pixels, count, present in zip(batch["index"], frames, counts, batch["present"][:, 0], strict=True):
+            video = videos[row] or []
+            assert (count, present) == (len(video), bool(video))
+            np.testing.assert_array_equal(pixels[:count], [jpeg.decode(file, 32) for file in video] or pixels[:0])
+            assert not pixels[count:].any()
+
+
+def test_frames_that_are_not_needed_are_not_decoded(tmp_path: Path, monkeypatch):
+    dataset = write_clips(tmp_path / "clips", [noise_files(2)] * 4)
+    decoded = []
+    decode = jpeg.decode
+    monkeypatch.setattr(jpeg, "decode", lambda file, *arguments: decoded.append(file) or decode(file, *arguments))
+    reader = BatchReader(dataset, dataset.source("train"), ("frames", "table"), {"frames": 32})
+    needed = np.array([[True, False], [False, True], [False, True], [True, True]])
+    batch = reader.read(np.arange(4), needed)
+    assert len(decoded) == 4
+    np.testing.assert_array_equal(batch["inputs"]["frames"]["count"], [2, 0, 0, 2])
+    assert not batch["inputs"]["frames"]["frames"][1:3].any()
+    assert batch["present"].all()
+
+
+def test_video_of_two_lengths(tmp_path: Path):
+    dataset = write_clips(tmp_path / "clips", clips())
+    with pytest.raises(UserError, match=r"clips: modality 'frames' takes one length, not \(16, 32\)"):
+        eval_batches(dataset, "train", ("frames", "table"), 2, lengths={"frames": (16, 32)})
+
+
+def test_stored_frame_that_is_damaged(tmp_path: Path):
+    dataset = write_clips(tmp_path / "clips", [noise_files(2)] * 2)
+    path = dataset.path / dataset.info.splits["train"].shards[0].file
+    replace_records(path, {"label": [0], "frames": [noise_files(1)[0], noise_files(1)[0][:-200]]})
+    with pytest.raises(UserError, match=rf"{path}: record 1: frames: Premature end of JPEG file"):
+        list(eval_batches(dataset, "train", ("frames",), 2, lengths={"frames": 32}))

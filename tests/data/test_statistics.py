@@ -26,7 +26,7 @@ def test_integers_do_not_wrap():
         statistics.update(np.full((2, 1), 255, np.uint8))
     assert statistics.mean == (255.0,)
     assert statistics.std == (0.0,)
-    np.testing.assert_array_equal(statistics.mean_value(2), [[255.0], [255.0]])
+    np.testing.assert_array_equal(statistics.mean_value, [[255.0], [255.0]])
 
 
 def test_mean_value_pads_with_zeros():
@@ -34,4 +34,15 @@ def test_mean_value_pads_with_zeros():
     statistics = Statistics()
     for value in values:
         statistics.update(value)
-    np.testing.assert_allclose(statistics.mean_value(4), [[2.0], [3.0], [8 / 3], [0.0]])
+    np.testing.assert_allclose(statistics.mean_value, [[2.0], [3.0], [8 / 3]])
+
+
+def test_several_values_at_once_are_those_one_by_one():
+    values = np.random.default_rng(0).normal(size=(7, 4, 3))
+    together, apart = Statistics(), Statistics()
+    together.update(values[:5])
+    together.update(values[5:])
+    for value in values:
+        apart.update(value)
+    np.testing.assert_allclose(together.mean_value, values.mean(axis=0))
+    assert (together.mean, together.std) == (apart.mean, apart.std)

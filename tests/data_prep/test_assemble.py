@@ -1,7 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from data_prep.assemble import RawExample, check_ids, sorted_classes, stratified, write_dataset
+from data_prep.assemble import (
+    RawExample,
+    check_ids,
+    labelled,
+    sorted_classes,
+    stratified,
+    unlabelled,
+    write_dataset,
+)
+from data_prep.parallel import FileTask
+from data_prep.photos import ToJpeg
 from data_prep.prep_report import Report
 from tests.data_prep.prepared import read_features
 from umemma_jax.data.dataset import DatasetWriter, Modality
@@ -39,6 +51,25 @@ def test_class_order():
 def test_ids_are_unique():
     with pytest.raises(UserError, match=r"table\.csv: id 'x' comes 2 times"):
         check_ids([RawExample("train", "x", 0), RawExample("test", "x", 0)], "table.csv")
+
+
+def test_what_is_found_is_a_task_or_at_hand_or_missing():
+    task, vector = FileTask(ToJpeg(8), Path("x.png")), np.zeros(2, np.float32)
+    example = unlabelled("train", "x", {"image": task, "audio": None, "text": "", "vector": vector})
+    assert example == RawExample("train", "x", (), {"image": task}, {"text": "", "vector": vector})
+
+
+@pytest.mark.parametrize(
+    ("names", "multi_label", "labels"),
+    [
+        ([("c",), ("a",), ("c",)], False, [2, 0, 2]),
+        ([("c", "a"), (), ("b",)], True, [(0, 2), (), (1,)]),
+    ],
+)
+def test_labels_are_indices_of_classes(names, multi_label, labels):
+    examples = [unlabelled("train", str(n), {"text": "x"}) for n in range(3)]
+    found = labelled(examples, names, ["a", "b", "c"], multi_label)
+    assert found == [RawExample("train", str(n), label, {}, {"text": "x"}) for n, label in enumerate(labels)]
 
 
 def test_without_any_file(tmp_path):

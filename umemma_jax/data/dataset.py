@@ -31,6 +31,8 @@ from umemma_jax.errors import UserError
 
 __all__ = ["FORMAT_VERSION", "Dataset", "DatasetWriter", "Modality", "open_dataset"]
 
+Value = np.ndarray | bytes | Sequence[bytes] | str  # whichever the modality's kind takes
+
 ID = "id"
 TRAIN = "train"  # the split that statistics are of
 
@@ -56,8 +58,8 @@ class Dataset:
     def statistics(self) -> dict[str, np.ndarray]:
         """Mean value of each modality over the train split: image [H, W, C], audio [max_samples], tabular [D].
 
-        float32, in units of the stored values; of JPEG images that of their centre squares, [64, 64, 3]. Modalities
-        without one (no train split, or text) are left out.
+        float32, in units of the stored values; of JPEG images that of their centre squares, [64, 64, 3], of videos that
+        of their frames, likewise. Modalities without one (no train split, or text) are left out.
         """
         path = self.path / _STATISTICS
         try:
@@ -161,7 +163,7 @@ class DatasetWriter:
         self._codecs = {name: kinds.codec(modality) for name, modality in modalities.items()}
         self._numeric = {name: c for name, c in self._codecs.items() if isinstance(c, kinds.NumericCodec)}
         self._statistics = {name: Statistics() for name in self._numeric}
-        self._longest = dict.fromkeys(self._numeric, 0)
+        self._measured: dict[str, dict[str, int]] = {name: {} for name in self._numeric}
         self._splits: dict[str, _SplitWriter] = {}
 
     def __enter__(self) -> Self:
@@ -174,9 +176,7 @@ class DatasetWriter:
             raise
         return self
 
-    def write(
-        self, split: str, *, id: str, label: int | Sequence[int], **values: np.ndarray | bytes | str | None
-    ) -> None:
+    def write(self, split: str, *, id: str, label: int | Sequence[int], **values: Value | None) -> None:
         """Adds one example.
 
         Args:
@@ -197,7 +197,7 @@ class DatasetWriter:
             raise ValueError(f"example {id!r}: the dataset has no modality {unknown[0]!r}")
         if not present:
             raise ValueError(f"example {id!r}: no modality is present")
-        features: dict[str, bytes | Sequence[int]] = {LABEL: labels, ID: id.encode()}
+        features: dict[str, kinds.Stored | Sequence[int]] = {LABEL: labels, ID: id.encode()}
         for name, value in present.items():
             try:
                 features[name] = self._codecs[name].encode(value)
@@ -212,10 +212,9 @@ class DatasetWriter:
             self._splits[split].write(id, labels, present, example.encode(features))
         for name, value in present.items():
             if name in self._numeric:
-                positions = self._numeric[name].to_positions(value)
-                self._longest[name] = max(self._longest[name], len(positions))
+                self._measure(name, value)
                 if split == TRAIN:
-                    self._statistics[name].update(positions)
+                    self._statistics[name].update(self._numeric[name].to_positions(value))
 
     def add_file(self, name: str, data: bytes) -> None:
         """Adds a file of the preparation's own, beside the data.
@@ -244,6 +243,11 @@ class DatasetWriter:
             raise ValueError(f"label {labels} names a class twice")
         return labels
 
+    def _measure(self, name: str, value: Any) -> None:
+        largest = self._measured[name]
+        for field, size in self._numeric[name].measured(value).items():
+            largest[field] = max(size, largest.get(field, 0))
+
     def _finish(self) -> None:
         """Completes the temporary folder and puts it in its place."""
         if not self._splits:
@@ -253,32 +257,31 @@ class DatasetWriter:
                 raise UserError(f"{self._path}: not written: no example has the modality {name!r}")
         with _disk_errors(self._path):
             splits = {name: split.close() for name, split in self._splits.items()}
-            modalities = {name: self._measured(name) for name in self._info.modalities}
+            modalities = {name: self._described(name) for name in self._info.modalities}
             info = dataclasses.replace(self._info, modalities=modalities, splits=splits)
-            _write_file(self._partial / _STATISTICS, self._mean_values())
+            _write_file(self._partial / _STATISTICS, self._mean_values(modalities))
             text = json.dumps(to_json(info), indent=2, ensure_ascii=False) + "\n"
             _write_file(self._partial / _DATASET, text.encode())
             _check_target(self._path, self._overwrite)  # it may have come to be meanwhile
             _put_in_place(self._partial, self._path)
 
-    def _measured(self, name: str) -> Modality:
+    def _described(self, name: str) -> Modality:
         """A modality with the fields that only the data can tell."""
         modality = self._info.modalities[name]
         if name not in self._numeric:
             return modality
-        statistics = self._statistics[name]
-        measured: dict[str, Any] = self._numeric[name].measured(self._longest[name])
+        statistics, fields = self._statistics[name], dict(self._measured[name])
         if not statistics.empty:
-            measured |= {"mean": statistics.mean, "std": statistics.std}
-        return dataclasses.replace(modality, **measured)
+            fields |= {"mean": statistics.mean, "std": statistics.std}
+        return dataclasses.replace(modality, **fields)
 
-    def _mean_values(self) -> bytes:
-        """The content of statistics.npz."""
+    def _mean_values(self, modalities: Mapping[str, Modality]) -> bytes:
+        """The content of statistics.npz, given all that the dataset states."""
         means = {}
         for name, statistics in self._statistics.items():
             if not statistics.empty:
-                mean = statistics.mean_value(self._longest[name]).astype(np.float32)
-                means[name] = self._numeric[name].from_positions(mean)
+                mean = statistics.mean_value.astype(np.float32)
+                means[name] = kinds.codec(modalities[name]).from_positions(mean)
         buffer = io.BytesIO()
         np.savez(buffer, **means)
         return buffer.getvalue()

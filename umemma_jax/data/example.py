@@ -74,8 +74,8 @@ _Example = _build_example_class()
 Features = Mapping[str, Any]
 
 
-def encode(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
-    """Serialises an Example: a bytes value becomes a one-element bytes list, integers an int64 list.
+def encode(features: Mapping[str, bytes | Sequence[bytes] | Sequence[int]]) -> bytes:
+    """Serialises an Example: bytes become a bytes list, one value or several, and integers an int64 list.
 
     Features are written in the order of their names, so equal examples are equal bytes.
     """
@@ -84,6 +84,8 @@ def encode(features: Mapping[str, bytes | Sequence[int]]) -> bytes:
         feature = example.features.feature[name]
         if isinstance(value, bytes):
             feature.bytes_list.value.append(value)
+        elif value and isinstance(value[0], bytes):
+            feature.bytes_list.value.extend(value)
         else:
             feature.int64_list.value.extend(value)
     return example.SerializeToString(deterministic=True)
@@ -93,7 +95,7 @@ def decode(record: bytes) -> Features:
     """Parses an Example.
 
     Returns:
-      A mapping from feature name to feature, for `bytes_value` and `int64_values`.
+      A mapping from feature name to feature, for `bytes_value`, `bytes_values` and `int64_values`.
 
     Raises:
       ValueError: the bytes are no Example.
@@ -111,6 +113,11 @@ def bytes_value(features: Features, name: str) -> bytes | None:
         return None
     values = feature.bytes_list.value
     return (values[0] or None) if values else None
+
+
+def bytes_values(features: Features, name: str) -> list[bytes] | None:
+    """All values of a bytes feature, or None where `bytes_value` is None."""
+    return None if bytes_value(features, name) is None else list(features[name].bytes_list.value)
 
 
 def int64_values(features: Features, name: str) -> list[int] | None:

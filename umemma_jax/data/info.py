@@ -1,6 +1,7 @@
 """What `dataset.json` says, as dataclasses and as JSON."""
 
 import dataclasses
+import numbers
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,6 +109,8 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("shape", (list, int)),
             ("sample_rate", (int,)),
             ("max_samples", (int,)),
+            ("frame_rate", (numbers.Real,)),
+            ("max_frames", (int,)),
             ("mean", (list, (int, float))),
             ("std", (list, (int, float))),
             ("framing", (str,)),

@@ -20,15 +20,17 @@ class Modality:
     """One modality of a prepared dataset, as `dataset.json` describes it.
 
     Attributes:
-      kind: "image", "audio", "text" or "tabular"; with `encoding` the key into `CODECS`.
+      kind: "image", "video", "audio", "text" or "tabular"; with `encoding` the key into `CODECS`.
       encoding: "raw", "jpeg", "pcm_s16le", "utf-8" or "float32".
       shape: (H, W, C) of raw images, (D,) of tabular data.
       sample_rate: Hz, of audio.
       max_samples: longest stored waveform; set by the writer.
-      mean: per channel (image C, audio 1, tabular D) over the train split; set by the writer.
+      frame_rate: Hz, of video.
+      max_frames: of the stored video that has most; set by the writer.
+      mean: per channel (image and video C, audio 1, tabular D) over the train split; set by the writer.
       std: likewise. Both are in units of the stored values: 0..255 for uint8, -32768..32767 for int16.
-      framing: of JPEG images: "centre", the largest square in the middle (None is that, too), or "whole", which
-        squeezes all of the image into the square.
+      framing: of JPEG images and videos: "centre", the largest square in the middle (None is that, too), or "whole",
+        which squeezes all of the image into the square.
     """
 
     kind: str
@@ -36,18 +38,23 @@ class Modality:
     shape: tuple[int, ...] | None = None
     sample_rate: int | None = None
     max_samples: int | None = None
+    frame_rate: float | None = None
+    max_frames: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     framing: str | None = None
 
 
+Stored = bytes | list[bytes]  # of one value: a list where `stores_list`
+
+
 class Codec(Protocol):
     """Between the values of one modality and their bytes on disk."""
 
-    def encode(self, value: Any) -> bytes:
+    def encode(self, value: Any) -> Stored:
         """The bytes of one value. Raises ValueError if it has not the modality's dtype or shape."""
 
-    def decode(self, values: Sequence[bytes | None]) -> Any:
+    def decode(self, values: Sequence[Stored | None]) -> Any:
         """The batch of B encoded values: arrays whose first axis is B, zero where the value is None.
 
         Raises ValueError if the bytes are not what `encode` makes, or the codec was made without what a batch needs.
@@ -65,13 +72,13 @@ class NumericCodec(Codec, Protocol):
     """The codec of a kind that has statistics."""
 
     def to_positions(self, value: Any) -> np.ndarray:
-        """One value as [positions, channels], for statistics."""
+        """One value as [positions, channels], for statistics; a video as so many frames, [T, positions, channels]."""
 
     def from_positions(self, value: np.ndarray) -> np.ndarray:
-        """Back from [positions, channels] to the layout of a value, in any dtype."""
+        """Back from the mean of [positions, channels] to the layout of a value, or of a video's frame, in any dtype."""
 
-    def measured(self, positions: int) -> dict[str, int]:
-        """Fields of `Modality` that follow from the positions of the longest value."""
+    def measured(self, value: Any) -> dict[str, int]:
+        """What this value has of the fields of `Modality` that state the largest of all values."""
 
 
 class _FixedShape:
@@ -102,7 +109,7 @@ class _FixedShape:
     def from_positions(self, value: np.ndarray) -> np.ndarray:
         return value.reshape(self._shape)
 
-    def measured(self, positions: int) -> dict[str, int]:
+    def measured(self, value: Any) -> dict[str, int]:
         return {}
 
     def from_mean(self, mean: np.ndarray | None) -> np.ndarray:
@@ -132,6 +139,7 @@ class _JpegImage:
             raise ValueError(f"length must be positive, not {length}")
         if modality.framing not in (None, *jpeg.FRAMINGS):
             raise ValueError(f"framing {modality.framing!r} is neither {' nor '.join(jpeg.FRAMINGS)}")
+        self._name = f"{modality.kind}/{modality.encoding}"
         self._side = length
         self._framing = modality.framing or jpeg.FRAMINGS[0]
 
@@ -141,7 +149,7 @@ class _JpegImage:
 
     def decode(self, values: Sequence[bytes | None]) -> np.ndarray:
         if self._side is None:
-            raise ValueError("image/jpeg needs a length: the side of the square images of a batch, in pixels")
+            raise ValueError(f"{self._name} needs a length: the side of the square images of a batch, in pixels")
         batch = np.zeros((len(values), self._side, self._side, 3), np.uint8)
         for pixels, value in zip(batch, values, strict=True):
             if value is not None:
@@ -154,11 +162,61 @@ class _JpegImage:
     def from_positions(self, value: np.ndarray) -> np.ndarray:
         return value.reshape(self._MEASURED, self._MEASURED, 3)
 
-    def measured(self, positions: int) -> dict[str, int]:
+    def measured(self, value: Any) -> dict[str, int]:
         return {}
 
     def from_mean(self, mean: np.ndarray | None) -> bytes:
         return jpeg.encode(_nearest(mean, np.dtype(np.uint8)))  # which `decode` resizes
+
+
+class _JpegVideo:
+    """A list of any number T > 0 of JPEG files <-> {"frames": uint8 [B, F, S, S, 3], "count": int32 [B]}.
+
+    F is the number of frames of the stored video that has most, S the batch's `length`; `count` is T, and frames from
+    there on are zero. Frames and their statistics are those of JPEG images.
+    """
+
+    def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
+        if not modality.frame_rate or modality.frame_rate < 0:
+            raise ValueError("video needs a frame_rate")
+        self._image = _JpegImage(modality, length, tokenizer)
+        self._frames = modality.max_frames
+
+    def encode(self, value: Sequence[bytes]) -> list[bytes]:
+        if not isinstance(value, list | tuple) or not value:
+            found = "an empty one" if isinstance(value, list | tuple) else type(value).__name__
+            raise ValueError(f"{found} instead of a list of JPEG files")
+        for number, frame in enumerate(value):
+            try:
+                self._image.encode(frame)
+            except ValueError as error:
+                raise ValueError(f"frame {number}: {error}") from error
+        return list(value)
+
+    def decode(self, values: Sequence[list[bytes] | None]) -> dict[str, np.ndarray]:
+        if not self._frames:
+            raise ValueError("video without max_frames cannot be decoded")
+        values = [[] if value is None else value for value in values]
+        for value in values:
+            if len(value) > self._frames:
+                raise ValueError(f"{len(value)} frames instead of {self._frames} at most")
+        frames = self._image.decode([frame for value in values for frame in _padded(value, self._frames)])
+        return {
+            "frames": frames.reshape(len(values), self._frames, *frames.shape[1:]),
+            "count": np.array([len(value) for value in values], np.int32),
+        }
+
+    def to_positions(self, value: Sequence[bytes]) -> np.ndarray:
+        return np.stack([self._image.to_positions(frame) for frame in value])
+
+    def from_positions(self, value: np.ndarray) -> np.ndarray:
+        return self._image.from_positions(value)
+
+    def measured(self, value: Sequence[bytes]) -> dict[str, int]:
+        return {"max_frames": len(value)}
+
+    def from_mean(self, mean: np.ndarray | None) -> list[bytes]:
+        return [self._image.from_mean(mean)]
 
 
 class _Tabular(_FixedShape):
@@ -194,6 +252,7 @@ class _PcmAudio:
         if length is not None and length < 1:
             raise ValueError(f"length must be positive, not {length}")
         self._samples = length or modality.max_samples
+        self._longest = modality.max_samples
 
     def encode(self, value: np.ndarray) -> bytes:
         _check_dtype(value, self._dtype)
@@ -219,10 +278,10 @@ class _PcmAudio:
         return value[:, np.newaxis]
 
     def from_positions(self, value: np.ndarray) -> np.ndarray:
-        return value[:, 0]
+        return np.pad(value[:, 0], (0, self._longest - len(value)))
 
-    def measured(self, positions: int) -> dict[str, int]:
-        return {"max_samples": positions}
+    def measured(self, value: np.ndarray) -> dict[str, int]:
+        return {"max_samples": len(value)}
 
     def from_mean(self, mean: np.ndarray | None) -> np.ndarray:
         return _nearest(mean, self._dtype)
@@ -262,6 +321,7 @@ class _Text:
 CODECS = {
     ("image", "raw"): _RawImage,
     ("image", "jpeg"): _JpegImage,
+    ("video", "jpeg"): _JpegVideo,
     ("audio", "pcm_s16le"): _PcmAudio,
     ("text", "utf-8"): _Text,
     ("tabular", "float32"): _Tabular,
@@ -273,8 +333,8 @@ def codec(modality: Modality, length: int | None = None, tokenizer: Tokenizer | 
 
     Args:
       modality: what is stored.
-      length: for kinds of variable length, the static length of a batch (audio: samples S, text: tokens T, JPEG:
-        pixels S of a side).
+      length: for kinds of variable length, the static length of a batch (audio: samples S, text: tokens T, JPEG images
+        and videos: pixels S of a side).
       tokenizer: for text.
 
     Text needs both to decode, JPEG its length; neither needs any to encode.
@@ -289,6 +349,11 @@ def codec(modality: Modality, length: int | None = None, tokenizer: Tokenizer | 
 def takes_tokenizer(modality: Modality) -> bool:
     """Whether a batch of the modality is made by a tokenizer. Raises ValueError if the kind is not in the table."""
     return _codec_class(modality) is _Text
+
+
+def stores_list(modality: Modality) -> bool:
+    """Whether a value is stored as a list, one entry per frame. Raises ValueError if the kind is not in the table."""
+    return _codec_class(modality) is _JpegVideo
 
 
 def _codec_class(modality: Modality) -> type[Codec]:
@@ -316,6 +381,10 @@ def _check_not_taken(modality: Modality, **arguments: Any) -> None:
     for name, value in arguments.items():
         if value is not None:
             raise ValueError(f"{modality.kind}/{modality.encoding} takes no {name}")
+
+
+def _padded(values: list[bytes], size: int) -> list[bytes | None]:
+    return values + [None] * (size - len(values))
 
 
 def _nearest(value: np.ndarray | None, dtype: np.dtype) -> np.ndarray:

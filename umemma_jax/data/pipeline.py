@@ -61,8 +61,8 @@ def train_batches(
       seed: of the order; any integer from 0.
       rows: int, the record numbers to use; None for all.
       lengths: static length of modalities of variable length. Audio: samples S, the longest stored if left out; text:
-        tokens T, always needed; JPEG images: pixels of a side, always needed. Where there are several, ascending, a
-        batch gets the smallest that holds its longest value.
+        tokens T, always needed; JPEG images and videos: pixels of a side, always needed. Where there are several,
+        ascending, a batch gets the smallest that holds its longest value.
       tokenizers: of text modalities, each of which needs one.
       process_index: which slice of B / process_count rows of each global batch to read.
       process_count: number of processes.
@@ -246,11 +246,12 @@ class BatchReader:
             if name not in known:
                 raise UserError(f"{dataset.path}: no modality {name!r} in this dataset; it has: {', '.join(known)}")
         self._source = source
-        self._codecs = {}
+        self._codecs, self._read = {}, {}
         for name in modalities:
             try:
                 self._codecs[name] = kinds.codec(known[name], lengths.get(name), tokenizers.get(name))
                 self._codecs[name].decode([None])  # raises where a batch needs what is not given
+                self._read[name] = example.bytes_values if kinds.stores_list(known[name]) else example.bytes_value
             except ValueError as error:
                 raise UserError(f"{dataset.path}: modality {name!r}: {error}") from error
         self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()
@@ -266,7 +267,7 @@ class BatchReader:
         labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
         labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
         padding = [None] * (len(rows) - len(real))
-        values = [[example.bytes_value(f, name) for f in examples] + padding for name in self._codecs]
+        values = [[read(f, name) for f in examples] + padding for name, read in self._read.items()]
         present = np.array([[value is not None for value in column] for column in values], bool).T
         decoded = present if needed is None else _decoded(present, needed)
         inputs = {}
@@ -282,7 +283,7 @@ class BatchReader:
             "index": rows.astype(np.int32),
         }
 
-    def _decode(self, codec: kinds.Codec, name: str, rows: Sequence[int], values: Sequence[bytes | None]) -> Any:
+    def _decode(self, codec: kinds.Codec, name: str, rows: Sequence[int], values: Sequence[kinds.Stored | None]) -> Any:
         try:
             return codec.decode(values)
         except ValueError:
@@ -328,7 +329,7 @@ def _buckets(
     BatchReader(dataset, source, tuple(chosen), smallest, tokenizers)  # raises where a length is too small
     reader = BatchReader(dataset, source, tuple(chosen), largest(chosen), tokenizers)
     for name, values in reader.read(np.array([_PADDING]))["inputs"].items():
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or "length" not in values:
             raise UserError(f"{dataset.path}: modality {name!r} takes one length, not {chosen[name]}")
     return Buckets(chosen, lambda rows: reader.read(rows)["inputs"], len(source))
 

@@ -18,7 +18,11 @@ class Statistics:
         self._squares: np.ndarray | float = 0.0  # [channels], sum of squared deviations from the mean
 
     def update(self, value: np.ndarray) -> None:
-        """Takes in one value, [positions, channels]."""
+        """Takes in one value, [positions, channels], or as many as a further first axis has."""
+        for one in value.reshape(-1, *value.shape[-2:]):
+            self._update(one)
+
+    def _update(self, value: np.ndarray) -> None:
         value = value.astype(np.float64)
         positions = len(value)
         mean = value.mean(axis=0)
@@ -58,8 +62,7 @@ class Statistics:
         """Population standard deviation of each channel."""
         return tuple(float(x) for x in np.sqrt(self._squares / self._positions))
 
-    def mean_value(self, positions: int) -> np.ndarray:
-        """float64 [positions, channels]: the mean value, where every value is padded with zeros to `positions`."""
-        mean = np.zeros((positions, self._sum.shape[1]))
-        mean[: len(self._sum)] = self._sum / self._values
-        return mean
+    @property
+    def mean_value(self) -> np.ndarray:
+        """float64 [positions, channels]: the mean value, where every value is padded with zeros like the longest."""
+        return self._sum / self._values

@@ -20,6 +20,7 @@ from umemma_jax.errors import UserError
 TOKENIZER = "tokenizer.json"
 _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT = "vocab.txt", "vocab.json", "merges.txt"
 _CONFIG = "tokenizer_config.json"
+FILES = (TOKENIZER, _CONFIG, _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT)  # all that a tokenizer may be read from
 _WORD_PIECE_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _BYTE_PAIR_CLASSES = ("RobertaTokenizer", "CLIPTokenizer")
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
