@@ -64,8 +64,9 @@ def small(config: ConfigDict) -> None:
     )
     config.inputs.text.learning_rate_scale.unimodal = 5.0
     config.unimodal.epochs = 12
+    config.unimodal.label_smoothing = 0.1  # not in the fusion stage: the sum of two smoothed logits is right as it is
     config.fusion.epochs = 6
-    config.fusion.learning_rate = 5e-4
+    config.fusion.learning_rate = 1e-4
     for stage in (config.unimodal, config.fusion):
-        stage.label_smoothing = 0.1
+        stage.ema = 0.99
     config.dropout = 0.4

@@ -67,5 +67,7 @@ def small(config: ConfigDict) -> None:
     config.inputs.text.learning_rate_scale.unimodal = 5.0
     config.unimodal.epochs = 12
     config.fusion.epochs = 6
-    config.fusion.learning_rate = 5e-4
+    config.fusion.learning_rate = 1e-4
+    for stage in (config.unimodal, config.fusion):
+        stage.ema = 0.99
     config.dropout = 0.4

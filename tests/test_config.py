@@ -224,6 +224,19 @@ def test_methods_are_switches():
     assert switches["ume_mma"] == (True, True, True)
 
 
+@pytest.mark.parametrize("method", ["late_fusion", "augmentation"])
+def test_every_method_trains_its_encoders_with_the_same_settings(method):
+    config = small_config()
+    config.unimodal.update({"epochs": 7, "learning_rate": 0.3, "label_smoothing": 0.2, "ema": 0.9, "optimizer": "sgd"})
+    config.fusion.epochs = 2
+    config.inputs.image.learning_rate_scale.unimodal = 5.0
+    unimodal, scales = config.unimodal.to_dict(), dict(config.inputs.image.learning_rate_scale)
+    apply_method(config, method)
+    fusion = {field: config.fusion[field] for field in unimodal}
+    assert fusion == {**unimodal, "epochs": 9}
+    assert config.inputs.image.learning_rate_scale.fusion == scales["unimodal"]
+
+
 def test_differences_leave_out_what_does_not_touch_the_parameters():
     old, new = small_config(), small_config()
     new.log_every = 7

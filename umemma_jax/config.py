@@ -195,16 +195,18 @@ def tower_config(
 def apply_method(config: ConfigDict, method: str) -> None:
     """Sets the switches that make the recipe of `ume_mma` one of `METHODS`.
 
-    Without the uni-modal stage its epochs and learning rate go to the fusion stage: every method trains its encoders
-    equally long.
+    Without the uni-modal stage the fusion stage trains the encoders as that would have, and as long as both: every
+    method trains its encoders with the same settings.
     """
     if method not in METHODS:
         raise UserError(f"config argument '{method}': unknown method, use one of {', '.join(METHODS)}")
     unimodal, fused, augment = METHODS[method]
     config.missing.augment = augment
     if not unimodal:
-        config.fusion.learning_rate = config.unimodal.learning_rate
-        config.fusion.epochs += config.unimodal.epochs
+        epochs = config.unimodal.epochs + config.fusion.epochs
+        config.fusion.update({**config.unimodal, "epochs": epochs})
+        for tower in config.inputs.values():
+            tower.learning_rate_scale.fusion = tower.learning_rate_scale.unimodal
         config.unimodal.epochs = 0
     if not fused:
         config.fusion.epochs = 0
