@@ -9,6 +9,7 @@ credited with those of our first layout.
 import argparse
 import dataclasses
 import functools
+import sys
 import tempfile
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -114,7 +115,11 @@ def compare(task: Task, arguments: argparse.Namespace) -> None:
     ours = OurTraining(task, model, stage, batch, arguments.attention)
     theirs = pytorch.Training(model, stage, np.array(task.policy(task.layouts[0]).patterns))
 
-    compiled = {variant: ours.compiled(variant) for variant in our_variants(task, arguments.xla)}
+    compiled = {}
+    for variant in our_variants(task, arguments.xla):
+        print(f"compiling {variant.name}", file=sys.stderr)
+        compiled[variant] = ours.compiled(variant)
+    print("comparing losses, then timing", file=sys.stderr)
     difference = check_losses(ours, compiled[task.checked], theirs, batch)
     our_batch, their_batch = sharding.put_batch(batch, ours.mesh), theirs.put_batch(batch)
     runs = {variant: functools.partial(ours.step, step, our_batch) for variant, step in compiled.items()}
