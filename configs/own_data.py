@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from umemma_jax.config import apply_method, default_config, tower_config
 from umemma_jax.data.dataset import Modality, open_dataset
 
-PHOTO_SIDE = 64  # pixels
+PHOTO_SIDE = 64  # pixels, of frames too
+FRAMES = 3  # of a video
 LONGEST_TEXT = 64  # tokens
 
 
@@ -50,6 +51,12 @@ def image(modality: Modality) -> dict[str, Any]:
     return tower_config(encoder, {"shift": side / 16}, length=0 if modality.shape else PHOTO_SIDE)
 
 
+def video(modality: Modality) -> dict[str, Any]:
+    """Four convolutions on each of a few frames."""
+    encoder = {"name": "lenet", "channels": 16, "layers": 3}
+    return tower_config(encoder, {"frames": FRAMES, "shift": PHOTO_SIDE / 16}, length=PHOTO_SIDE)
+
+
 def audio(modality: Modality) -> dict[str, Any]:
     """Convolutions on a log-mel spectrogram of 25 ms frames, every 10 ms; at most four."""
     window, hop = modality.sample_rate // 40, modality.sample_rate // 100
@@ -70,4 +77,4 @@ def tabular(modality: Modality) -> dict[str, Any]:
     return tower_config({"name": "mlp"})
 
 
-TOWERS = {"image": image, "audio": audio, "text": text, "tabular": tabular}
+TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_prep import console
-from data_prep.parallel import CHUNK, Failure, Task, run_tasks, work_folder
+from data_prep.parallel import CHUNK, Damaged, Failure, Task, run_tasks, work_folder
 from data_prep.prep_report import FILE_NAME, Report
 from data_prep.vocabulary import tokenizer_file
 from umemma_jax.data.dataset import TRAIN, DatasetWriter, open_dataset
@@ -16,6 +16,7 @@ from umemma_jax.data.tokenizer import TOKENIZER
 from umemma_jax.errors import UserError
 
 UNREADABLE = "unreadable file (left out)"
+DAMAGED = "damaged file (what is readable is kept)"
 NOTHING_LEFT = "example without anything left (dropped)"
 
 
@@ -154,7 +155,11 @@ def _write(
         if isinstance(result, Failure):
             report.add(UNREADABLE, f"{task}: {result.reason}")
         else:
-            values[name] = task.value(result)
+            value = task.value(result)
+            if isinstance(value, Damaged):
+                report.add(DAMAGED, f"{task}: {value.reason}")
+                value = value.value
+            values[name] = value
     if values:
         writer.write(example.split, id=example.id, label=example.label, **values)
     else:

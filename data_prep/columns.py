@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep import console
+from data_prep.clip_dataset import add_frame_rate_argument
+from data_prep.clips import ToFrames, ToSound
 from data_prep.parallel import Conversion, FileTask
 from data_prep.photos import ToJpeg
 from data_prep.prep_report import Report
@@ -49,11 +51,15 @@ class Settings:
       folder: that paths count from.
       size: longest shorter side of an image, pixels.
       rate: sample rate of sound, Hz.
+      fps: frames of a second of a video.
+      seconds: longest part of a video, from its beginning.
     """
 
     folder: Path
     size: int
     rate: int
+    fps: float
+    seconds: float
 
 
 class Source(Protocol):
@@ -93,6 +99,19 @@ class _Sounds(_Files):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
         modality = Modality(kind="audio", encoding="pcm_s16le", sample_rate=settings.rate)
         super().__init__(column, settings, modality, ToPcm(settings.rate))
+        self._of_others = ToSound(0, settings.seconds, sample_rate=settings.rate)
+
+    def take(self, row: Row, report: Report) -> FileTask | None:
+        task = super().take(row, report)
+        is_wav = task is None or task.path.suffix.lower() == ".wav"
+        return task if is_wav else FileTask(self._of_others, task.path)
+
+
+class _Videos(_Files):
+    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
+        modality = Modality(kind="video", encoding="jpeg", frame_rate=settings.fps)
+        to_frames = ToFrames(0, settings.seconds, settings.fps, settings.size)
+        super().__init__(column, settings, modality, to_frames)
 
 
 class _Texts:
@@ -142,7 +161,7 @@ class _Vectors:
         return number
 
 
-KINDS = {"image": _Images, "audio": _Sounds, "text": _Texts, "tabular": _Vectors}
+KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Vectors}
 
 
 def sources(columns: Sequence[Column], rows: Sequence[Row], settings: Settings) -> dict[str, Source]:
@@ -162,18 +181,33 @@ def text_of(row: Row, column: str) -> str:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+_ARGUMENTS = {  # kind -> metavar and help, of all preparations that take columns
+    "image": ("[NAME=]COLUMN", "image files"),
+    "audio": ("[NAME=]COLUMN", "sound"),
+    "text": ("[NAME=]COLUMN", "texts"),
+    "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of numbers"),
+}
+
+
 def add_column_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --image, --audio, --text and --tabular, all of which go into a list `modalities`, and --rate."""
-    arguments = {
-        "image": ("[NAME=]COLUMN", "image files"),
-        "audio": ("[NAME=]COLUMN", "sound"),
-        "text": ("[NAME=]COLUMN", "texts"),
-        "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of numbers"),
-    }
-    for kind, (metavar, help) in arguments.items():
-        parse = functools.partial(parse_column, kind)
-        parser.add_argument(f"--{kind}", dest="modalities", action="append", type=parse, metavar=metavar, help=help)
+    for kind, (metavar, help) in _ARGUMENTS.items():
+        _add_column_argument(parser, kind, metavar, help)
     parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --video, which goes into `modalities` too, --fps and --seconds."""
+    _add_column_argument(parser, "video", "[NAME=]COLUMN", "video files")
+    add_frame_rate_argument(parser)
+    parser.add_argument(
+        "--seconds", type=console.count, default=10, metavar="S", help="most of a video that is read (default: 10)"
+    )
+
+
+def _add_column_argument(parser: argparse.ArgumentParser, kind: str, metavar: str, help: str) -> None:
+    parse = functools.partial(parse_column, kind)
+    parser.add_argument(f"--{kind}", dest="modalities", action="append", type=parse, metavar=metavar, help=help)
 
 
 def parse_column(kind: str, text: str) -> Column:
@@ -188,7 +222,7 @@ def parse_column(kind: str, text: str) -> Column:
 def check_names(modalities: Sequence[Column] | None) -> None:
     """Raises UserError unless there are modalities, and their names are different and possible."""
     if not modalities:
-        raise UserError(f"no modality: name a column with one of --{', --'.join(KINDS)}")
+        raise UserError(f"no modality: name a column with one of --{', --'.join(_ARGUMENTS)}")
     for name, times in Counter(modality.name for modality in modalities).items():
         if times > 1:
             raise UserError(f"--{name}: {times} modalities of this name: name them, as in --{name}=NAME=COLUMN")

@@ -49,7 +49,7 @@ class Task(Protocol):
         """Says all that the result depends on."""
 
     def value(self, data: bytes) -> Any:
-        """The result as what DatasetWriter.write takes."""
+        """The result as what DatasetWriter.write takes, or that as `Damaged`."""
 
 
 class Conversion(Protocol):
@@ -59,7 +59,7 @@ class Conversion(Protocol):
         """The bytes that are stored; raises Unreadable."""
 
     def value(self, data: bytes) -> Any:
-        """These bytes as what DatasetWriter.write takes."""
+        """These bytes as what DatasetWriter.write takes, or that as `Damaged`."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ class FileTask:
     def value(self, data: bytes) -> Any:
         """As the conversion says."""
         return self.convert.value(data)
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """What `value` may return of a file of which only a part could be read."""
+
+    value: Any
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""Your own data: a table of image files, WAV files, texts, numbers and labels, any of them empty.
+"""Your own data: a table of image, video and sound files, texts, numbers and labels, any of them empty.
 
 python -m data_prep.table --table=DATA.csv --image=photo --text=title --label=category --out=DIR
+python -m data_prep.table --table=DATA.csv --video=clip --audio=clip --label=category --out=DIR
 
-The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --audio, --text and --tabular names a
-column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from the table's
-folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is listed in
-`prep_report.json` beside the data. Rows without label are dropped, and listed.
+The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --video, --audio, --text and --tabular
+names a column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from
+the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
+listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
+
+Videos are whatever FFmpeg reads. --audio takes their sound, any other sound that FFmpeg reads, and WAV files. Of all
+but the latter the first --seconds count.
 
 Several labels in one field, separated by `|`, or a list of them in JSON lines or Parquet, make the whole dataset
 multi-label. --split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1.
@@ -29,7 +33,15 @@ from data_prep.assemble import (
     unlabelled,
     write_dataset,
 )
-from data_prep.columns import Column, Settings, add_column_arguments, check_names, sources, text_of
+from data_prep.columns import (
+    Column,
+    Settings,
+    add_column_arguments,
+    add_video_arguments,
+    check_names,
+    sources,
+    text_of,
+)
 from data_prep.prep_report import Report
 from data_prep.rows import Row, read_rows
 from data_prep.splits import SPLIT_NAMES, SPLITS
@@ -55,6 +67,8 @@ def prepare(
     id: str | None = None,
     name: str | None = None,
     rate: int = 16000,
+    fps: float = 1.0,
+    seconds: float = 10,
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
@@ -72,7 +86,9 @@ def prepare(
       id: column of the examples' ids; None numbers the rows.
       name: of the dataset; None takes the table's.
       rate: sound is resampled to it, Hz.
-      size: images keep at most so many pixels on their shorter side.
+      fps: frames of a second of a video to keep.
+      seconds: most of a video, and of sound that is not WAV, that is read.
+      size: images and frames keep at most so many pixels on their shorter side.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
 
@@ -92,7 +108,7 @@ def prepare(
         splits = _read_splits([row for row in rows if row.where in labels], split, report)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
-    by_name = sources(modalities, used, Settings(path.parent, size, rate))
+    by_name = sources(modalities, used, Settings(path.parent, size, rate, fps, seconds))
     classes = sorted_classes({name for row in used for name in labels[row.where]})
     multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
     examples = []
@@ -118,6 +134,9 @@ def prepare(
             "label": label,
             "split": split,
             "seed": seed,
+            "rate": rate,
+            "fps": fps,
+            "seconds": seconds,
             "size": size,
         },
         overwrite=overwrite,
@@ -184,6 +203,7 @@ def main() -> None:
     parser = console.Parser("data_prep.table", "Your own data, from a table.")
     parser.add_argument("--table", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
     add_column_arguments(parser)
+    add_video_arguments(parser)
     parser.add_argument("--label", required=True, metavar="COLUMN", help=f"label, or several with {SEPARATOR} between")
     parser.add_argument(
         "--split", default=SHARES, metavar="COLUMN", help=f"train, val or test; or shares (default: {SHARES})"

@@ -1,4 +1,5 @@
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +57,22 @@ def test_photos_are_read_at_a_rate_beside_that_of_pillow():
     assert [line[: len(row)] for line, row in zip(table, rows, strict=False)] == rows
     assert table[-1].startswith("decode, simplejpeg") and all(len(line) == len(rule) for line in table)
     assert "cores" in machine
+
+
+@pytest.mark.slow
+def test_clips_are_read_at_a_rate_beside_that_of_ffmpeg():
+    done = run("clips", "--quick")
+    assert done.returncode == 0, done.stderr
+    lines = list(filter(None, done.stdout.splitlines()))
+    if shutil.which("ffmpeg"):
+        rows = ["96x64, data_prep.clips", "96x64, ffmpeg"]
+    else:
+        rows = ["96x64, data_prep.clips"]
+        assert lines.pop(0) == "ffmpeg is not installed: nothing to compare with"
+    title, header, rule, *table, machine = lines
+    assert "Clips of 2 s to frames and sound: medians" in title and "clips/s per core" in header and "cores" in machine
+    assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
+    assert all(len(line) == len(rule) for line in table)
 
 
 def test_photos_of_a_dataset_without_any(tmp_path):

@@ -1,17 +1,22 @@
 """The shipped recipes: every one loads and passes the checks, and the one for own data trains on what it is given."""
 
+import jax
+import numpy as np
 import pytest
 
-from data_prep import table
+from data_prep import ave, rendered_clips, table
 from tests import small_run
 from umemma_jax import config as config_lib
 from umemma_jax import evaluate, experiment, train
 from umemma_jax.config import METHODS
+from umemma_jax.data.dataset import open_dataset
 from umemma_jax.errors import UserError
+
+CLIP_ENCODERS = ("resnets", "resnet_audionet", "vit_ast", "small")
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", ["quickstart", "av_mnist", "food101", "mm_imdb"])
+@pytest.mark.parametrize("name", ["quickstart", "av_mnist", "food101", "mm_imdb", "ave", "kinetics_sound"])
 def test_recipes_of_every_method(name, method):
     config = config_lib.load(f"configs/{name}.py:{method}")
     config_lib.check(config)
@@ -26,6 +31,24 @@ def test_small_recipes(name):
     assert not config.inputs.image.encoder.pretrained
     with pytest.raises(UserError, match="unknown method"):
         config_lib.load(f"configs/{name}.py:tiny")
+
+
+@pytest.mark.parametrize("encoders", CLIP_ENCODERS)
+@pytest.mark.parametrize("name", ["ave", "kinetics_sound"])
+def test_clip_recipes_with_every_pair_of_encoders(name, encoders):
+    config = config_lib.load(f"configs/{name}.py:{encoders},late_fusion")
+    config_lib.check(config)
+    assert config_lib.method_name(config) == "late_fusion"
+    assert config.data.prep.startswith(f"data_prep.{name} ")
+    with pytest.raises(UserError, match="unknown method"):
+        config_lib.load(f"configs/{name}.py:{encoders},tiny")
+
+
+def test_clip_recipes_are_of_two_resnets_unless_told_otherwise():
+    for name in ("ave", "kinetics_sound"):
+        for method in METHODS:
+            one, other = (config_lib.load(f"configs/{name}.py:{word}{method}") for word in ("", "resnets,"))
+            assert one == other
 
 
 def brief(config):
@@ -67,3 +90,65 @@ def test_own_data_from_a_table(tmp_path, monkeypatch):
 def test_own_data_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"python -m data_prep\.table"):
         config_lib.load(f"configs/own_data.py:{tmp_path / 'nothing'}")
+
+
+# --- clips ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rendered(tmp_path, shared_data):
+    """60 clips of digits in the layout of AVE."""
+    sources = {"mnist": str(shared_data / "mnist"), "fsdd": str(shared_data / "fsdd")}
+    rendered_clips.prepare(str(tmp_path / "raw"), **sources, clips=60)
+    return tmp_path / "raw"
+
+
+def input_shapes(config):
+    """Modality -> shape of what its encoder gets of one example."""
+    built = experiment.build(config)
+    batch = next(iter(train.training_batches(built, "fusion")))["inputs"]
+    return {t.name: jax.eval_shape(t.preprocess, batch[t.name]).shape[1:] for t in built.model.towers}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
+    """Every pair of encoders fits the data and gets what its recipe says; the small one trains to the end."""
+    data = str(tmp_path / "data")
+    ave.prepare(data, raw=str(rendered))
+    expected = {
+        "resnets": {"video": (3, 224, 224, 3), "audio": (299, 257)},
+        "resnet_audionet": {"video": (1, 224, 224, 3), "audio": (65535,)},
+        "vit_ast": {"video": (3, 224, 224, 3), "audio": (1024, 128)},
+    }
+    for encoders, shapes in expected.items():
+        config = config_lib.load(f"configs/ave.py:{encoders}")
+        config.data.dir, config.data.batch_size = data, 16
+        for name in config.modalities:
+            config.inputs[name].encoder.pretrained = ""
+        assert input_shapes(config) == shapes
+
+    config = brief(config_lib.load("configs/ave.py:small"))
+    config.data.dir, config.data.batch_size, config.unimodal.epochs = data, 8, 6
+    results = run(config, tmp_path / "run")
+    assert set(results["patterns"]) == {"video+audio", "video", "audio"}
+    assert np.isfinite([pattern["accuracy"] for pattern in results["patterns"].values()]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_own_clips_with_titles(tmp_path, rendered, monkeypatch):
+    """Frames, sound and title of a clip are three modalities, by the line that data_prep.rendered_clips gives."""
+    min((rendered / "AVE").iterdir()).unlink()
+    columns = ["--video=video", "--audio=video", "--text=title", "--label=digit", "--split=split"]
+    arguments = [f"--table={rendered}/clips.csv", *columns, f"--out={tmp_path / 'data'}"]
+    monkeypatch.setattr("sys.argv", ["table", *arguments])
+    table.main()
+    splits = open_dataset(tmp_path / "data").info.splits
+    assert sum(split.examples for split in splits.values()) == 60
+    assert sum(split.present["video"] for split in splits.values()) == 59
+    config = brief(config_lib.load(f"configs/own_data.py:{tmp_path / 'data'}"))
+    config.unimodal.epochs = 6
+    patterns = run(config, tmp_path / "run")["patterns"]
+    assert len(patterns) == 7
+    assert patterns["text"]["accuracy"] > 0.4  # of 10 digits; 7 of 10 titles name it

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.parallel import Unreadable
+from data_prep.parallel import Damaged, Unreadable
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,18 @@ class Twice:
                 path.write_bytes(b"fine")
                 os.kill(os.getpid(), signal.SIGKILL)
         return content * 2 + self.suffix
+
+
+@dataclass(frozen=True)
+class FirstLine:
+    """The first line of a text; what comes after it counts as damage."""
+
+    def __call__(self, path):
+        return path.read_bytes()
+
+    def value(self, data):
+        first, *others = data.decode().splitlines()
+        return Damaged(first, f"{len(others)} more lines") if others else first
 
 
 @dataclass(frozen=True)

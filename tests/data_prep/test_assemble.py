@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.assemble import (
+    DAMAGED,
     RawExample,
     check_ids,
     labelled,
@@ -14,7 +16,8 @@ from data_prep.assemble import (
 )
 from data_prep.parallel import FileTask
 from data_prep.photos import ToJpeg
-from data_prep.prep_report import Report
+from data_prep.prep_report import FILE_NAME, Report
+from tests.data_prep.conversions import FirstLine
 from tests.data_prep.prepared import read_features
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
@@ -72,16 +75,32 @@ def test_labels_are_indices_of_classes(names, multi_label, labels):
     assert found == [RawExample("train", str(n), label, {}, {"text": "x"}) for n, label in enumerate(labels)]
 
 
-def test_without_any_file(tmp_path):
-    """Nothing to read: no process is started, and what is at hand is written in order."""
-    writer = DatasetWriter(
+@pytest.fixture
+def writer(tmp_path):
+    return DatasetWriter(
         tmp_path / "out",
         name="texts",
         description="",
         classes=["a", "b"],
         modalities={"text": Modality(kind="text", encoding="utf-8")},
     )
+
+
+def test_without_any_file(tmp_path, writer):
+    """Nothing to read: no process is started, and what is at hand is written in order."""
     examples = [RawExample("train", str(n), n % 2, values={"text": f"text {n}"}) for n in range(5)]
     write_dataset(writer, str(tmp_path / "out"), examples, Report(), processes=4)
     read = read_features(tmp_path / "out", "train")
     assert [example["text"] for example in read] == [f"text {n}" for n in range(5)]
+
+
+def test_what_is_left_of_a_damaged_file_is_kept_and_said(tmp_path, writer):
+    (tmp_path / "whole.txt").write_text("whole")
+    (tmp_path / "damaged.txt").write_text("one\ntwo\nthree")
+    paths = [tmp_path / "whole.txt", tmp_path / "damaged.txt"]
+    examples = [RawExample("train", path.stem, 0, {"text": FileTask(FirstLine(), path)}) for path in paths]
+    write_dataset(writer, str(tmp_path / "out"), examples, Report(), processes=1)
+    assert [example["text"] for example in read_features(tmp_path / "out", "train")] == ["whole", "one"]
+    assert json.loads((tmp_path / "out" / FILE_NAME).read_text()) == {
+        DAMAGED: {"count": 1, "entries": [f"{tmp_path}/damaged.txt: 2 more lines"]}
+    }

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_prep import columns, table
-from data_prep.assemble import NOTHING_LEFT, UNREADABLE
+from data_prep.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE
 from data_prep.columns import Column
 from data_prep.prep_report import FILE_NAME
 from tests.data_prep.prepared import contents, read_features
+from tests.data_prep.raw_clips import clock, numbers_of, read_clips, tone, write_clip, write_video
 from tests.data_prep.raw_files import wav_bytes
 from tests.data_prep.raw_photos import photo_bytes
 from umemma_jax.data.dataset import open_dataset
@@ -235,6 +236,47 @@ def test_no_label_anywhere(tmp_path, rows):
         prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
 
 
+def test_videos_and_their_sound(tmp_path, rows):
+    """Frames and sound of a video are two modalities; either may be missing, damaged, or of another file."""
+    for number, row in enumerate(rows):
+        row["video"] = row["sound"] = f"data/{number}.mkv"
+        write_clip(tmp_path / row["video"], number)
+    write_video(tmp_path / "data" / "0.mkv", None, tone(0.4))
+    write_video(tmp_path / "data" / "1.mkv", clock([1 / 6] * 10), None)
+    (tmp_path / "data" / "2.mkv").write_bytes(b"<html>" * 100)
+    rows[3]["sound"] = ""
+    rows[4]["sound"] = "data/9.mkv"
+    rows[5]["sound"] = "data/5.wav"
+    noise = np.random.default_rng(0).integers(0, 256, (100, 64, 96, 3), dtype=np.uint8)
+    damaged = write_video(tmp_path / "data" / "6.mkv", list(noise), tone(4.0))
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 4])
+    columns = Column("video", "video", ("video",)), Column("audio", "audio", ("sound",)), ALL[2]
+    options = {"split": "part", "rate": 16000, "fps": 5.0, "seconds": 2, "size": 16, "max_unreadable": 0.5}
+    out = prepare(write_csv(tmp_path / "mine.csv", rows), modalities=columns, **options)
+
+    info = open_dataset(out).info
+    assert (info.modalities["video"].frame_rate, info.modalities["audio"].sample_rate) == (5.0, 16000)
+    examples = {int(example["id"]): example for example in read_clips(out, "train")}
+    for number in range(7, 24):
+        assert numbers_of(examples[number]) == (number, number)
+        assert len(examples[number]["video"]) == 2  # of 0.4 s
+    missing = {number: {"video", "audio"} - examples[number].keys() for number in range(7)}
+    expected = {0: {"video"}, 1: {"audio"}, 2: {"video", "audio"}, 3: {"audio"}, 4: set(), 5: set(), 6: set()}
+    assert missing == expected
+    assert numbers_of(examples[4]) == (4, 9)
+    assert len(examples[5]["audio"]) == 2 * len(PCM) // 2  # from 8 to 16 kHz
+    assert 4 <= len(examples[6]["video"]) < 10 and len(examples[6]["audio"]) <= 2 * 16000
+    found = report(out)
+    assert {line.split(": ")[0] for line in found.pop(DAMAGED)} == {str(damaged)}
+    assert found == {
+        UNREADABLE: [
+            f"{tmp_path}/data/0.mkv: no picture from 0 s to 2 s",
+            f"{tmp_path}/data/1.mkv: no sound from 0 s to 2 s",
+            *2 * [f"{tmp_path}/data/2.mkv: not a video file: Invalid data found when processing input"],
+        ]
+    }
+
+
 def test_vectors_of_different_sizes(tmp_path, rows):
     for number, row in enumerate(rows):
         row["embedding"] = [1.0] * (5 if number != 7 else 4)
@@ -254,6 +296,8 @@ def test_vectors_of_different_sizes(tmp_path, rows):
         (["--text=title", "--split=portion"], "no column 'portion'"),
         (["--text=title", "--rate=0"], "--rate: '0' is not a whole number from 1 on"),
         (["--text="], "--text: name a column"),
+        (["--video=photo", "--fps=0"], "--fps: '0' is not a number of frames in a second"),
+        (["--video=photo", "--seconds=0"], "--seconds: '0' is not a whole number from 1 on"),
     ],
 )
 def test_bad_arguments(tmp_path, rows, arguments, complaint):

@@ -91,3 +91,16 @@ def test_forward_gradients_and_running_statistics_are_those_of_pytorch(train):
 
 def test_padding_rows_change_nothing():
     parity.assert_padding_rows_change_nothing(Model(channels=4, layers=2), normal(6, 28, 28, 1))
+
+
+def test_videos_give_the_mean_over_their_frames():
+    model, video = Model(channels=4, layers=2), normal(2, 3, 16, 24, 3)
+    variables = parity.random_variables(model, video)
+    frames = model.apply(variables, video.reshape(6, 16, 24, 3))
+    assert_allclose(model.apply(variables, video), frames.reshape(2, 3, -1).mean(axis=1), atol=1e-5)
+    with pytest.raises(UserError, match="16x24 inputs cannot be halved 5 times"):
+        Model(layers=4).init(jax.random.key(0), video)
+
+
+def test_padding_videos_change_nothing():
+    parity.assert_padding_rows_change_nothing(Model(channels=4, layers=2), normal(6, 2, 16, 16, 1))

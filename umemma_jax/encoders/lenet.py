@@ -1,9 +1,9 @@
-"""LeNet for small images and spectrograms, of the size that MultiBench uses."""
+"""LeNet for small images, videos and spectrograms, of the size that MultiBench uses."""
 
 import flax.linen as nn
 import jax
 
-from umemma_jax.encoders.layers import ConvNormPool
+from umemma_jax.encoders.layers import ConvNormPool, merge_frames, pool_frames
 from umemma_jax.errors import UserError
 
 
@@ -26,7 +26,7 @@ class Model(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Images [B, H, W, C] or spectrograms [B, T, F] -> features [B, D].
+        """Images [B, H, W, C], videos [B, T, H, W, C] (mean over T) or spectrograms [B, T, F] -> features [B, D].
 
         Rows that mask [B] leaves out do not count in batch statistics.
 
@@ -34,6 +34,8 @@ class Model(nn.Module):
           UserError: the input is too small to be halved `layers + 1` times.
         """
         x = x[..., None] if x.ndim == 3 else x
+        shape = x.shape
+        x, mask = merge_frames(x, mask)
         if min(x.shape[1:3]) >> (self.layers + 1) == 0:
             size = f"{x.shape[1]}x{x.shape[2]}"
             raise UserError(f"encoder lenet: {size} inputs cannot be halved {self.layers + 1} times, lower `layers`")
@@ -45,4 +47,4 @@ class Model(nn.Module):
                 axis_name=self.axis_name,
                 name=f"layer{layer}",
             )(x, mask, train)
-        return x.reshape(x.shape[0], -1)
+        return pool_frames(x.reshape(x.shape[0], -1), shape)
