@@ -65,9 +65,8 @@ def small(config: ConfigDict) -> None:
         buckets=(16, 32),
     )
     config.inputs.text.learning_rate_scale.unimodal = 5.0
-    config.unimodal.epochs = 12
-    config.fusion.epochs = 6
-    config.fusion.learning_rate = 1e-4
     for stage in (config.unimodal, config.fusion):
+        stage.epochs = 15
+        stage.learning_rate = 2e-3
         stage.ema = 0.99
     config.dropout = 0.4
