@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import tempfile
 
 # Sizes XLA's thread pool: with fewer threads than simulated devices, queued collectives deadlock on small machines.
@@ -10,6 +11,10 @@ os.environ.setdefault("NPROC", "16")
 _COMPILED = tempfile.TemporaryDirectory(prefix="umemma_jax_compiled_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import numpy as np
