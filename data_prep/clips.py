@@ -34,6 +34,8 @@ from umemma_jax.data import jpeg
 _GAP = 0.05  # s by which a timestamp of sound may differ from the count of samples; more is a pause, or a jump
 _SLACK = 0.5  # s by which a stream may be shorter than the file says
 _PREROLL = 1.0  # s that are decoded before a clip: what sound decoders need to settle, with room
+# Titles and the like need not be UTF-8; from PyAV 19 on that is no error.
+_OPENING = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _RESAMPLING = {"filter_size": 128, "cutoff": 0.98}  # of libswresample, whose defaults are 32 and 0.97
 # These tell in their header how long they are; of others FFmpeg guesses it from what is there.
 _TELL_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf"}
@@ -165,7 +167,7 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         if not path.stat().st_size:
             raise Unreadable("empty file")
-        return av.open(str(path), metadata_errors="replace")
+        return av.open(str(path), **_OPENING)
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from error
     except (av.FFmpegError, ValueError) as error:  # the latter of names that cannot be encoded
