@@ -1,7 +1,6 @@
 """A prepared dataset of clips: finding video files, reading each once for its frames and its sound, what is left."""
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -139,23 +138,6 @@ def _report_what_is_left(listed: Mapping[str, int], left: Mapping[int, int], rep
 
 def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --fps and --rate, and the arguments for images."""
-    add_frame_rate_argument(parser)
-    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+    console.add_frame_rate_argument(parser)
+    console.add_sample_rate_argument(parser)
     console.add_image_arguments(parser)
-
-
-def add_frame_rate_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds --fps."""
-    parser.add_argument(
-        "--fps", type=_frame_rate, default=1.0, metavar="HZ", help="frames of a second to keep (default: 1)"
-    )
-
-
-def _frame_rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames in a second, above 0 and up to 1000")
-    return value

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep import console
-from data_prep.clip_dataset import add_frame_rate_argument
 from data_prep.clips import ToFrames, ToSound
 from data_prep.parallel import Conversion, FileTask
 from data_prep.photos import ToJpeg
@@ -193,13 +192,13 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --image, --audio, --text and --tabular, all of which go into a list `modalities`, and --rate."""
     for kind, (metavar, help) in _ARGUMENTS.items():
         _add_column_argument(parser, kind, metavar, help)
-    parser.add_argument("--rate", type=console.count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+    console.add_sample_rate_argument(parser)
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --video, which goes into `modalities` too, --fps and --seconds."""
     _add_column_argument(parser, "video", "[NAME=]COLUMN", "video files")
-    add_frame_rate_argument(parser)
+    console.add_frame_rate_argument(parser)
     parser.add_argument(
         "--seconds", type=console.count, default=10, metavar="S", help="most of a video that is read (default: 10)"
     )

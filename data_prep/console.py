@@ -66,6 +66,18 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_frame_rate_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --fps."""
+    parser.add_argument(
+        "--fps", type=_frame_rate, default=1.0, metavar="HZ", help="frames of a second to keep (default: 1)"
+    )
+
+
+def add_sample_rate_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --rate."""
+    parser.add_argument("--rate", type=count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+
+
 def count(text: str) -> int:
     """The type of an argument that is a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
@@ -126,3 +138,13 @@ def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
+
+
+def _frame_rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames in a second, above 0 and up to 1000")
+    return value
