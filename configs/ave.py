@@ -18,7 +18,7 @@ default). E.g. --config=configs/ave.py:small,ume
 
 from ml_collections import ConfigDict
 
-from umemma_jax.config import apply_method, default_config, tower_config
+from umemma_jax.config import apply_method, default_config, form_and_method, tower_config
 
 # Of ImageNet's pixels; torchvision's weights do not state it.
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
@@ -26,16 +26,15 @@ IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 def get_config(argument: str = "ume_mma") -> ConfigDict:
     """The recipe of one method with one pair of encoders."""
-    words = argument.split(",")
+    encoders, method = form_and_method(argument, tuple(ENCODERS))
     config = default_config()
     config.data.dir = "runs/data/ave"
     config.data.prep = "data_prep.ave --raw=DIR"
     config.data.validation_split = "val"
     config.data.batch_size = 64
     config.modalities = ("video", "audio")
-    encoders = next((word for word in words if word in ENCODERS), "resnets")
     ENCODERS[encoders](config)
-    apply_method(config, next((word for word in words if word not in ENCODERS), "ume_mma"))
+    apply_method(config, method)
     return config
 
 

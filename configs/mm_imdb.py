@@ -11,23 +11,23 @@ method, `late_fusion`, `ume`, `augmentation` or `ume_mma` (the default). E.g. --
 
 from ml_collections import ConfigDict
 
-from umemma_jax.config import apply_method, default_config, tower_config
+from umemma_jax.config import apply_method, default_config, form_and_method, tower_config
 
 
 def get_config(argument: str = "ume_mma") -> ConfigDict:
     """The recipe of one method, for accelerators or `small`."""
-    words = argument.split(",")
+    form, method = form_and_method(argument, ("large", "small"))
     config = default_config()
     config.data.dir = "runs/data/mm_imdb"
     config.data.prep = "data_prep.mm_imdb --raw=DIR"
     config.data.validation_split = "val"
     config.data.batch_size = 64
     config.modalities = ("image", "text")
-    if "small" in words:
+    if form == "small":
         small(config)
     else:
         large(config)
-    apply_method(config, next((word for word in words if word != "small"), "ume_mma"))
+    apply_method(config, method)
     return config
 
 

@@ -224,6 +224,25 @@ def test_methods_are_switches():
     assert switches["ume_mma"] == (True, True, True)
 
 
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("ume_mma", ("large", "ume_mma")),
+        ("small", ("small", "ume_mma")),
+        ("small,ume", ("small", "ume")),
+        ("ume,small", ("small", "ume")),
+    ],
+)
+def test_form_and_method(argument, named):
+    assert config_lib.form_and_method(argument, ("large", "small")) == named
+
+
+@pytest.mark.parametrize("argument", ["small,ume,late_fusion", "small,large", "small,ume,nonsense"])
+def test_one_form_and_one_method_at_most(argument):
+    with pytest.raises(UserError, match=f"config argument '{argument}': name one of large, small, and one method"):
+        config_lib.form_and_method(argument, ("large", "small"))
+
+
 @pytest.mark.parametrize("method", ["late_fusion", "augmentation"])
 def test_every_method_trains_its_encoders_with_the_same_settings(method):
     config = small_config()

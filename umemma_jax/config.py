@@ -11,7 +11,7 @@ import re
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,18 @@ def tower_config(
         "learning_rate_scale": {"unimodal": 1.0, "fusion": 1.0},  # of the encoder
         "frozen": False,  # in the fusion stage
     }
+
+
+def form_and_method(argument: str, forms: Sequence[str]) -> tuple[str, str]:
+    """What the argument of a recipe names, words joined by commas: one of its forms, and a method for `apply_method`.
+
+    A form that is not named is the first, a method `ume_mma`. Raises UserError where there are several of either.
+    """
+    words = argument.split(",")
+    form, method = [word for word in words if word in forms], [word for word in words if word not in forms]
+    if max(len(form), len(method)) > 1:
+        raise UserError(f"config argument '{argument}': name one of {', '.join(forms)}, and one method, at most")
+    return (*form, forms[0])[0], (*method, "ume_mma")[0]
 
 
 def apply_method(config: ConfigDict, method: str) -> None:
