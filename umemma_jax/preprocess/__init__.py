@@ -6,7 +6,8 @@ that a config may overrule. Augmentation happens in training only, each row from
 does not depend on the batch around it. Strength 0 turns an augmentation off.
 """
 
-from umemma_jax.preprocess.audio import Fbank, LogMel, Stft, Waveform, hann_window, kaldi_filters, mel_filters
+from umemma_jax.preprocess.audio import Fbank, LogMel, Stft, Waveform
+from umemma_jax.preprocess.filters import hann_window, kaldi_filters, mel_filters
 from umemma_jax.preprocess.image import Image, affine
 from umemma_jax.preprocess.kinds import KINDS, Preprocess, build
 from umemma_jax.preprocess.tabular import Tabular
