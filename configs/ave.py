@@ -14,6 +14,10 @@ default). E.g. --config=configs/ave.py:small,ume
 - `vit_ast`: ViT-B/16 and AST from checkpoints, in bfloat16, for accelerators.
 - `small`: encoders that learn from scratch on a few hundred clips, on 2 cores. On 600 of data_prep.rendered_clips, mean
   of 3 seeds: 96 % complete, 84 % video alone, 90 % sound alone, in about three minutes each.
+
+Data of --clip=segment train as they are, to classify seconds. A recipe that takes more than that gets the one frame
+several times, and silence after the sound; to spare its computation:
+--config.inputs.video.preprocess.frames=1 --config.inputs.audio.length=16000
 """
 
 from ml_collections import ConfigDict

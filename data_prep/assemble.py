@@ -27,7 +27,7 @@ class RawExample:
     Attributes:
       split: its split.
       id: unique in the dataset.
-      label: class index, or several.
+      label: class index, or several: of one example, or of the seconds of a clip.
       tasks: modality -> how it is read; a modality that is in neither dict is missing.
       values: modality -> value at hand.
     """

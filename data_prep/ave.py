@@ -12,12 +12,14 @@ unconstrained videos", ECCV 2018). Each row of the three lists is an example, wi
   figures.
 
 --clip=whole, the default, takes the 10 s, as the public classifiers do (github.com/YapengTian/AV-Robustness-CVPR21,
-GeWu-Lab/OGM-GE_CVPR2022); --clip=event takes the time from start to end. What happens to incomplete data:
+GeWu-Lab/OGM-GE_CVPR2022); --clip=event takes the time from start to end; --clip=segment is the paper's supervised event
+localisation: each of the 10 seconds is an example, `<id>@0` to `<id>@9`, of the event's class where its middle lies
+between start and end, else of a further one, `background`. What happens to incomplete data:
 
 - the video is absent: the row is dropped;
 - picture or sound is missing or damaged: the example is kept with what is left of it;
-- neither can be read: it is dropped;
-- an event lasts 0 s, as one of the official ones does: the whole clip counts.
+- neither can be read: it is dropped. So is a second of which neither picture nor sound is there for half of it;
+- an event lasts 0 s, as one of the official ones does: the whole clip counts, or all of its seconds are background.
 
 Each is counted and listed in `prep_report.json` beside the data, with what is left of each class.
 """
@@ -49,11 +51,17 @@ ANNOTATIONS = "Annotations.txt"
 VIDEOS = "AVE"
 FIELDS = ("category", "video", "quality", "start", "end")
 SECONDS = 10.0  # of a clip
-CLIPS = ("whole", "event")
+CLIPS = {  # name -> of the dataset, and what its examples are
+    "whole": ("ave", "10 s each"),
+    "event": ("ave_event", "the event alone"),
+    "segment": ("ave_segment", "second by second"),
+}
+BACKGROUND = "background"  # class of seconds without the event
 
 SEVERAL_LABELS = "video with several labels (an example for each)"
 SEVERAL_SPLITS = "video in several splits (kept, as the lists say)"
 NO_DURATION = "event of 0 s (the whole clip counts)"
+NO_SECOND = "event of 0 s (all seconds are background)"
 NOT_LISTED = "annotation in none of the lists (dropped)"
 
 
@@ -96,7 +104,7 @@ def prepare(
       seed: for provenance only, nothing is random.
       overwrite: whether `out` may be replaced.
       raw: folder with the videos and the lists.
-      clip: "whole" or "event".
+      clip: "whole", "event" or "segment".
       fps: frames of a second to keep.
       rate: of the sound, Hz.
       size: frames keep at most so many pixels on their shorter side.
@@ -108,35 +116,40 @@ def prepare(
     """
     folder = Path(raw)
     check_layout(folder, (VIDEOS, ANNOTATIONS, *LISTS.values()), "AVE")
+    if clip == "segment" and fps < 1:
+        raise UserError(f"--fps={fps:g}: not a frame for each second: give 1 or more with --clip=segment")
     report = Report()
     rows = {split: list(read_rows(folder / name)) for split, name in LISTS.items()}
     classes = _check_annotated(rows, list(read_rows(folder / ANNOTATIONS)), report)
+    if clip == "segment":
+        classes = _with_background(classes)
     _report_shared_videos(rows, report)
     videos = find_videos(folder / VIDEOS, report)
-    examples, places = [], {}
+    examples, places, listed = [], {}, Counter()
     for split, row, id in _with_ids(rows):
+        label = _label(row, clip, classes)
+        listed.update([label] if isinstance(label, int) else label)
         if row.video not in videos:
             report.add(ABSENT, f"{row.video} ({row.where})")
             continue
         to_clip = ToClip(*_times(row, clip, report), fps, size, rate)
-        examples.append(raw_clip(split, id, classes.index(row.category), videos[row.video], to_clip))
+        examples.append(raw_clip(split, id, label, videos[row.video], to_clip))
         places[id] = row.where
     if not examples:
         raise UserError(f"{folder / VIDEOS}: none of the listed videos is in it: bring them, as <video>.mp4")
     check_classes_trained(examples, classes, lambda example: places[example.id])
+    name, what = CLIPS[clip]
     writer = DatasetWriter(
         out,
-        name="ave" if clip == "whole" else "ave_event",
-        description="Videos of audio-visual events (AVE)"
-        + (", 10 s each." if clip == "whole" else ", the event alone."),
+        name=name,
+        description=f"Videos of audio-visual events (AVE), {what}.",
         classes=classes,
         modalities=modalities(fps, rate),
         source={"command": "data_prep.ave", "raw": raw, "clip": clip, "fps": fps, "rate": rate, "size": size},
         overwrite=overwrite,
     )
-    counts = Counter(row.category for of_split in rows.values() for row in of_split)
-    listed = {name: counts[name] for name in classes}
-    write_clips(writer, out, examples, listed, report, processes, max_unreadable)
+    counts = {name: listed[label] for label, name in enumerate(classes)}
+    write_clips(writer, out, examples, counts, report, processes, max_unreadable)
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -186,6 +199,12 @@ def _check_annotated(rows: Mapping[str, Sequence[Row]], annotations: Sequence[Ro
     return classes
 
 
+def _with_background(classes: Sequence[str]) -> list[str]:
+    if BACKGROUND in classes:
+        raise UserError(f"{ANNOTATIONS}: class {BACKGROUND!r} is that of seconds without an event: rename it")
+    return [*classes, BACKGROUND]
+
+
 def _report_shared_videos(rows: Mapping[str, Sequence[Row]], report: Report) -> None:
     labels: dict[str, list[str]] = {}
     splits: dict[str, list[str]] = {}
@@ -212,19 +231,30 @@ def _with_ids(rows: Mapping[str, Sequence[Row]]) -> Iterator[tuple[str, Row, str
 
 
 def _times(row: Row, clip: str, report: Report) -> tuple[float, float]:
-    """From when to when the example is, s."""
+    """What is read of the video, from when to when, s."""
     if clip == "event" and row.start < row.end:
         return row.start, row.end
-    if clip == "event":
-        report.add(NO_DURATION, f"{row.video} ({row.where})")
+    if clip != "whole" and row.start == row.end:
+        report.add(NO_DURATION if clip == "event" else NO_SECOND, f"{row.video} ({row.where})")
     return 0.0, SECONDS
+
+
+def _label(row: Row, clip: str, classes: Sequence[str]) -> int | tuple[int, ...]:
+    """Index of the event's class, or that of the class of each second."""
+    event = classes.index(row.category)
+    if clip != "segment":
+        return event
+    middles = (second + 0.5 for second in range(round(SECONDS)))
+    return tuple(event if row.start <= middle < row.end else classes.index(BACKGROUND) for middle in middles)
 
 
 def main() -> None:
     """Runs the command line."""
     parser = console.Parser("data_prep.ave", "AVE: videos of audio-visual events.")
     parser.add_argument("--raw", required=True, metavar="DIR", help="folder with AVE/ and the lists")
-    parser.add_argument("--clip", choices=CLIPS, default="whole", help="all of a video, or its event (default: whole)")
+    parser.add_argument(
+        "--clip", choices=CLIPS, default="whole", help="the whole video, its event, or each second (default: whole)"
+    )
     add_clip_arguments(parser)
     console.run(parser, prepare)
 

@@ -2,12 +2,12 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep import console
 from data_prep.assemble import DAMAGED, UNREADABLE, RawExample, reading_files
-from data_prep.clips import ToClip
+from data_prep.clips import Clip, ToClip
 from data_prep.parallel import Failure, FileTask
 from data_prep.prep_report import Report
 from umemma_jax.data.dataset import DatasetWriter, Modality
@@ -23,10 +23,11 @@ NOT_A_VIDEO = "not a video file, by its name (passed over)"
 FILE_TWICE = "another file of the same clip (the first by name counts)"
 NO_PICTURE = "clip without picture (kept, sound only)"
 NO_SOUND = "clip without sound (kept, picture only)"
-LEFT = "class, and how many of its listed clips are left"
+NOT_REACHED = "second that its clip does not reach (dropped)"
+LEFT = "class, and how many of its listed examples are left"
 
 _CHUNK = 16  # clips that are finished together; many seconds of work
-_CLIP = "clip"  # the one task of an example, which gives both modalities
+_CLIP = "clip"  # the one task of a raw example, which gives both modalities
 
 
 def find_videos(folder: Path, report: Report, key: Callable[[str], Hashable] = str) -> dict[Hashable, Path]:
@@ -66,8 +67,16 @@ def modalities(frame_rate: float, sample_rate: int) -> dict[str, Modality]:
     }
 
 
-def raw_clip(split: str, id: str, label: int, path: Path, to_clip: ToClip) -> RawExample:
-    """An example that is a clip of a file."""
+def raw_clip(split: str, id: str, label: int | tuple[int, ...], path: Path, to_clip: ToClip) -> RawExample:
+    """A clip of a file.
+
+    Args:
+      split: its split.
+      id: of the example.
+      label: its class index. With one for each second, the seconds are examples of their own, `<id>@0`, `<id>@1`, ...
+      path: of the file.
+      to_clip: how it is read.
+    """
     return RawExample(split, id, label, {_CLIP: FileTask(to_clip, path)})
 
 
@@ -86,7 +95,7 @@ def write_clips(
       writer: not entered yet, with `modalities`.
       out: its folder.
       examples: made by `raw_clip`.
-      listed: name of each class, in order, -> how many clips the raw data list, absent ones included.
+      listed: name of each class, in order, -> how many examples the raw data list, absent ones included.
       report: what is noted so far; problems with files, and what is left of each class if not all is, are added.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
@@ -98,32 +107,44 @@ def write_clips(
     with reading_files(writer, out, examples, report, processes, max_unreadable, _CHUNK) as results:
         pairs = zip(examples, results, strict=True)
         for example, result in console.progress(pairs, "reading and writing", len(examples)):
-            left[example.label] += _write(writer, example, result, report)
+            left.update(_write(writer, example, result, report))
         if sum(left.values()) < sum(listed.values()):
             _report_what_is_left(listed, left, report)
 
 
-def _write(writer: DatasetWriter, example: RawExample, result: bytes | Failure, report: Report) -> bool:
-    """Writes an example if anything of it could be read, and says whether."""
+def _write(writer: DatasetWriter, example: RawExample, result: bytes | Failure, report: Report) -> list[int]:
+    """Writes what could be read of a file as one example or several, and returns their classes."""
     task = example.tasks[_CLIP]
     if isinstance(result, Failure):
         report.add(UNREADABLE, f"{task}: {result.reason}")
-        return False
-    clip = task.value(result)
+        return []
+    clip, written = task.value(result), []
     if clip.damage:
         report.add(DAMAGED, f"{task}: {clip.damage}")
-    if not clip.frames:
-        report.add(NO_PICTURE, str(task))
-    if not len(clip.samples):
-        report.add(NO_SOUND, str(task))
-    writer.write(
-        example.split,
-        id=example.id,
-        label=example.label,
-        video=clip.frames or None,
-        audio=clip.samples if len(clip.samples) else None,
-    )
-    return True
+    for id, label, part, where in _parts(example, clip):
+        has_picture, has_sound = bool(part.frames), len(part.samples) > 0
+        if not has_picture and not has_sound:
+            report.add(NOT_REACHED, where)
+            continue
+        if not has_picture:
+            report.add(NO_PICTURE, where)
+        if not has_sound:
+            report.add(NO_SOUND, where)
+        video, audio = part.frames if has_picture else None, part.samples if has_sound else None
+        writer.write(example.split, id=id, label=label, video=video, audio=audio)
+        written.append(label)
+    return written
+
+
+def _parts(example: RawExample, clip: Clip) -> Iterator[tuple[str, int, Clip, str]]:
+    """Id, class and clip of each example, and where it is from, for people."""
+    task = example.tasks[_CLIP]
+    if isinstance(example.label, int):
+        yield example.id, example.label, clip, str(task)
+        return
+    for number, (label, second) in enumerate(zip(example.label, task.convert.seconds(clip), strict=True)):
+        id = f"{example.id}@{number}"
+        yield id, label, second, f"{id} ({task})"
 
 
 def _report_what_is_left(listed: Mapping[str, int], left: Mapping[int, int], report: Report) -> None:

@@ -14,6 +14,7 @@ has no timestamps is counted from the beginning. Reading a stream ends where it 
 """
 
 import contextlib
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -38,7 +39,8 @@ _PREROLL = 1.0  # s that are decoded before a clip: what sound decoders need to 
 _OPENING = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 _RESAMPLING = {"filter_size": 128, "cutoff": 0.98}  # of libswresample, whose defaults are 32 and 0.97
 # These tell in their header how long they are; of others FFmpeg guesses it from what is there.
-_TELL_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf"}
+_TELL_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "avi"}
+_STREAMED = 1 << 30  # pictures, by the header of an AVI file that FFmpeg sends while it is made
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,22 @@ class ToClip:
         """Reads a file, and raises, as above."""
         clip = self._read(path, seek=True) if self.start > _PREROLL else None
         return clip or self._read(path, seek=False)
+
+    def seconds(self, clip: Clip) -> list[Clip]:
+        """What was read, in clips of 1 s: the frames whose instants lie in it, and its sound.
+
+        Less than half of a second, as at the end of a file, does not count.
+
+        Args:
+          clip: a whole number of seconds, with frames and sound.
+        """
+        edges = np.arange(round(self.end - self.start) + 1)
+        frames = np.ceil(edges * self.frame_rate - 0.5).astype(int)  # frame i is at (i + 0.5) / frame_rate
+        samples = edges * self.sample_rate
+        return [
+            Clip(_at_least_half(clip.frames, *of_frames), _at_least_half(clip.samples, *of_samples))
+            for of_frames, of_samples in zip(itertools.pairwise(frames), itertools.pairwise(samples), strict=True)
+        ]
 
     def _read(self, path: Path, seek: bool) -> Clip | None:
         """The clip; None if seeking did not lead to a place before it."""
@@ -217,16 +235,30 @@ def _cut_short(file: av.container.InputContainer, tracks: Sequence["_Track"], st
     last = max(known, key=lambda track: track.position, default=None)
     damage = []
     for track in known:
-        stream = track.stream
-        if stream.duration is not None and track.collector:
-            told = float((stream.duration + (stream.start_time or 0)) * stream.time_base) - track.zero
-        elif stream.duration is None and track is last and file.duration is not None:  # some formats have only this
-            told = (file.duration + (file.start_time or 0)) / av.time_base - track.zero
-        else:
+        told = _told_end(file, track, track is last)
+        if told is None or track.ended:
             continue
-        if not track.ended and track.position < min(told, end - start) - _SLACK:
+        told -= track.zero
+        if track.position < min(told, end - start) - _SLACK:
             damage.append(f"{track.name}: ends at {track.position + start:.2f} s, not at {told + start:.2f} s")
     return damage
+
+
+def _told_end(file: av.container.InputContainer, track: "_Track", is_last: bool) -> float | None:
+    """When the header says that a stream ends, s on the file's clock; None if it does not say.
+
+    Where it only says how long all of the file is, that counts for the stream that ends last.
+    """
+    stream = track.stream
+    if file.format.name == "avi":  # of a file that is too short FFmpeg lowers the durations, not the number of pictures
+        picture = file.streams.best("video")
+        is_cut = picture and (picture.duration or 0) < picture.frames < _STREAMED
+        return float(picture.frames * picture.time_base) if is_cut and is_last else None
+    if stream.duration is not None:
+        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) if track.collector else None
+    if file.duration is not None and is_last:
+        return (file.duration + (file.start_time or 0)) / av.time_base
+    return None
 
 
 class _Collector(Protocol):
@@ -445,6 +477,12 @@ class _Sound:
 
     def _add(self, frame: av.AudioFrame | None) -> None:
         self._runs[-1][1].extend(part.to_ndarray()[0] for part in self._resampler.resample(frame))
+
+
+def _at_least_half(values: Sequence, start: int, stop: int) -> Sequence:
+    """What there is of `values[start:stop]`, nothing if it is less than half."""
+    part = values[start:stop]
+    return part if 2 * len(part) >= stop - start else part[:0]
 
 
 def _reason(error: Exception) -> str:

@@ -18,15 +18,15 @@ from umemma_jax.data.dataset import open_dataset
 from umemma_jax.errors import UserError
 
 
-def prepare(out, raw, **options):
-    av_mnist.prepare(str(out), mnist=str(raw / "mnist"), fsdd=str(raw / "fsdd"), **options)
+def prepare(out, digits, **options):
+    av_mnist.prepare(str(out), mnist=str(digits / "mnist"), fsdd=str(digits / "fsdd"), **options)
     return out
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory, raw):
+def small(tmp_path_factory, digits):
     """`small` from the hand-made files, seed 0."""
-    return prepare(tmp_path_factory.mktemp("prepared") / "small", raw)
+    return prepare(tmp_path_factory.mktemp("prepared") / "small", digits)
 
 
 # --- the protocols on the real files ----------------------------------------------------------------------------------
@@ -89,8 +89,8 @@ def test_degraded_sound_has_the_stated_ratio(tmp_path, shared_data):
 # --- what needs no real files -----------------------------------------------------------------------------------------
 
 
-def test_large_and_degraded(tmp_path, raw):
-    out = prepare(tmp_path / "large", raw, variant="large", degrade=True, image_energy_removed=0.5)
+def test_large_and_degraded(tmp_path, digits):
+    out = prepare(tmp_path / "large", digits, variant="large", degrade=True, image_energy_removed=0.5)
     info = open_dataset(out).info
     assert info.name == "av_mnist_large_degraded"
     assert info.splits["train"].classes == (TRAIN_PER_DIGIT,) * 10
@@ -99,25 +99,25 @@ def test_large_and_degraded(tmp_path, raw):
     assert info.source["snr_db"] == -10.0
     assert "with 0.5 of the variance" in info.description
     assert "at -10 dB SNR" in info.description
-    clean, _ = read_mnist(raw / "mnist")["train"]
+    clean, _ = read_mnist(digits / "mnist")["train"]
     degraded = {example.image_number: example.image for example in read_split(out, "train")}
     left = 2 * (np.stack([degraded[i] for i in range(len(clean))]).reshape(len(clean), -1) - 128.0)
     assert left.var(axis=0).sum() / clean.reshape(len(clean), -1).var(axis=0).sum() == pytest.approx(0.5, abs=0.01)
 
 
-def test_noise_differs_between_uses_of_a_recording(tmp_path, raw):
-    examples = read_split(prepare(tmp_path / "large", raw, variant="large", degrade=True), "test")
+def test_noise_differs_between_uses_of_a_recording(tmp_path, digits):
+    examples = read_split(prepare(tmp_path / "large", digits, variant="large", degrade=True), "test")
     sounds = {(example.recording, example.audio.tobytes()) for example in examples}
     assert len({recording for recording, _ in sounds}) == 150
     assert len(sounds) == len(examples) == 460
 
 
-def test_same_seed_same_bytes(tmp_path, raw, small):
-    assert contents(prepare(tmp_path / "again", raw, seed=0)) == contents(small)
+def test_same_seed_same_bytes(tmp_path, digits, small):
+    assert contents(prepare(tmp_path / "again", digits, seed=0)) == contents(small)
 
 
-def test_other_seed_other_pairs(tmp_path, raw, small):
-    other = prepare(tmp_path / "other", raw, seed=1)
+def test_other_seed_other_pairs(tmp_path, digits, small):
+    other = prepare(tmp_path / "other", digits, seed=1)
     for split in ("train", "test"):
         mine, theirs = ({e.id for e in read_split(folder, split)} for folder in (small, other))
         assert {i.split("+")[0] for i in mine} == {i.split("+")[0] for i in theirs}
@@ -130,17 +130,17 @@ def test_order_is_shuffled(small):
     assert len(set(labels[:30])) > 5
 
 
-def test_overwrites_only_when_told(tmp_path, raw):
-    out = prepare(tmp_path / "out", raw)
+def test_overwrites_only_when_told(tmp_path, digits):
+    out = prepare(tmp_path / "out", digits)
     with pytest.raises(UserError, match="--overwrite"):
-        prepare(out, raw, seed=1)
+        prepare(out, digits, seed=1)
     assert open_dataset(out).info.source["seed"] == 0
-    prepare(out, raw, seed=1, overwrite=True)
+    prepare(out, digits, seed=1, overwrite=True)
     assert open_dataset(out).info.source["seed"] == 1
 
 
-def test_prints_counts(tmp_path, raw, capsys):
-    prepare(tmp_path / "out", raw)
+def test_prints_counts(tmp_path, digits, capsys):
+    prepare(tmp_path / "out", digits)
     table = capsys.readouterr().out.splitlines()[-3:]
     assert [line.split() for line in table] == [
         ["class", *"0123456789", "all"],
@@ -153,16 +153,16 @@ def test_prints_counts(tmp_path, raw, capsys):
 
 
 @pytest.fixture
-def server(tmp_path, raw, monkeypatch):
+def server(tmp_path, digits, monkeypatch):
     """Makes the registry point at local files; returns their folder."""
     server = tmp_path / "server"
     server.mkdir()
-    for path in (raw / "mnist").iterdir():
+    for path in (digits / "mnist").iterdir():
         content = path.read_bytes()
         name = path.name.removesuffix(".gz") + ".gz"
         (server / name).write_bytes(content if path.suffix == ".gz" else gzip.compress(content))
     with tarfile.open(server / "spoken-1.0.tar.gz", "w:gz", compresslevel=1) as tar:
-        tar.add(raw / "fsdd", "spoken-1.0")
+        tar.add(digits / "fsdd", "spoken-1.0")
 
     def registered_files(dataset):
         paths = sorted(server.glob({"mnist": "*ubyte.gz", "spoken_digit": "*.tar.gz"}[dataset]))
@@ -178,9 +178,9 @@ def test_downloaded_files_give_the_same_dataset(tmp_path, server, small):
     assert contents(tmp_path / "out") == contents(small)
 
 
-def test_one_source_given_the_other_downloaded(tmp_path, server, raw, small):
+def test_one_source_given_the_other_downloaded(tmp_path, server, digits, small):
     shutil.rmtree(server / "spoken-1.0", ignore_errors=True)
-    av_mnist.prepare(str(tmp_path / "out"), fsdd=str(raw / "fsdd"), cache=str(tmp_path / "cache"))
+    av_mnist.prepare(str(tmp_path / "out"), fsdd=str(digits / "fsdd"), cache=str(tmp_path / "cache"))
     assert contents(tmp_path / "out") == contents(small)
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["mnist"]
 

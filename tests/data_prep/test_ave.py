@@ -40,18 +40,6 @@ def rendered(tmp_path_factory):
     return folder, write_ave(folder)
 
 
-@pytest.fixture
-def raw(tmp_path, rendered):
-    """A whole copy, to be damaged."""
-    shutil.copytree(rendered[0], tmp_path / "raw")
-    return tmp_path / "raw"
-
-
-@pytest.fixture
-def rows(rendered):
-    return {split: list(of_split) for split, of_split in rendered[1].items()}
-
-
 def prepare(raw, out=None, **options):
     out = out or raw.parent / "out"
     ave.prepare(str(out), raw=str(raw), **{"max_unreadable": 0.5} | options)
@@ -96,8 +84,11 @@ def test_lists_with_a_header_and_windows_line_ends(raw, rows):
     assert ids(out, "train") == [video for _, video, _, _ in rows["train"]]
 
 
-def test_number_of_processes_changes_nothing(raw, tmp_path):
-    assert contents(prepare(raw, tmp_path / "one")) == contents(prepare(raw, tmp_path / "three", processes=3))
+@pytest.mark.parametrize("clip", ["whole", "segment"])
+def test_number_of_processes_changes_nothing(raw, tmp_path, clip):
+    write_seconds(raw / "AVE" / "video000000.mkv")
+    one, three = (prepare(raw, tmp_path / str(number), clip=clip, processes=number) for number in (1, 3))
+    assert contents(one) == contents(three)
 
 
 def test_frame_rate_size_and_sample_rate(raw):
@@ -144,6 +135,113 @@ def test_whole_and_event(raw, rows, tmp_path):
     assert report(event) == {
         ave.NO_DURATION: {"count": 1, "entries": [f"{rows['train'][1][1]} ({raw}/trainSet.txt, line 2)"]}
     }
+
+
+# --- second by second -------------------------------------------------------------------------------------------------
+
+
+def write_seconds(path, seen=10.0, heard=10.0):
+    """A video that is seen and heard for so many seconds, and shows the time at half its pace.
+
+    The pitch is that of the numbers from 1 on, another one each second.
+    """
+    sound = np.concatenate([tone(1.0, 500 + 100 * second) for second in range(10)])
+    return write_video(path, clock(np.arange(round(5 * seen)) / 10), sound[: round(48000 * heard)], fps=5)
+
+
+def labels(out, video):
+    """Class names of the seconds that there are of a video of the training split, by id."""
+    classes = open_dataset(out).info.classes
+    return {e["id"]: classes[e["label"]] for e in read_clips(out, "train") if e["id"].startswith(video)}
+
+
+def test_every_second_is_an_example(raw, rows):
+    write_seconds(raw / "AVE" / "video000000.mkv")
+    rows["train"][0] = "Bark", "video000000", 2, 5
+    write_ave_lists(raw, rows)
+    out = prepare(raw, clip="segment", fps=2.0)
+    info = open_dataset(out).info
+    assert (info.name, info.classes) == ("ave_segment", (*AVE_CLASSES, "background"))
+    assert list(labels(out, "video000000").values()) == 2 * ["background"] + 3 * ["Bark"] + 5 * ["background"]
+    for second, example in enumerate(read_clips(out, "train")[:10]):
+        assert example["id"] == f"video000000@{second}"
+        shown = [2 * time_of(frame) for frame in example["video"]]
+        np.testing.assert_allclose(shown, [second + 0.2, second + 0.6], atol=0.13)
+        assert len(example["audio"]) == 16000
+        assert numbers_of({"audio": example["audio"]}) == (None, second + 1)
+
+
+def test_seconds_that_a_video_does_not_have(raw, rows):
+    """What lasts for half of a second or more counts. The other videos last 0.4 s, and show one frame."""
+    path = write_seconds(raw / "AVE" / "video000000.mkv", seen=3.2, heard=4.7)
+    out = prepare(raw, clip="segment")
+    examples = {example["id"]: example for split in rows for example in read_clips(out, split)}
+    others = {f"video{number:06d}@0": {"video"} for number in range(1, 21)}
+    of_this = {0: {"video", "audio"}, 1: {"video", "audio"}, 2: {"video", "audio"}, 3: {"audio"}, 4: {"audio"}}
+    found = {id: example.keys() - {"id", "label"} for id, example in examples.items()}
+    assert found == {f"video000000@{second}": present for second, present in of_this.items()} | others
+    assert len(examples["video000000@4"]["audio"]) == 0.7 * 16000
+    found = report(out)
+    assert found.keys() == {
+        clip_dataset.NO_PICTURE, clip_dataset.NO_SOUND, clip_dataset.NOT_REACHED, clip_dataset.LEFT,
+    }  # fmt: skip
+    assert found[clip_dataset.NO_PICTURE]["entries"] == [f"video000000@{second} ({path})" for second in (3, 4)]
+    assert found[clip_dataset.NO_SOUND]["count"] == 20
+    not_reached = found[clip_dataset.NOT_REACHED]
+    assert not_reached["count"] == 5 + 20 * 9
+    assert not_reached["entries"][:5] == [f"video000000@{second} ({path})" for second in range(5, 10)]
+    assert found[clip_dataset.LEFT]["entries"] == [
+        "Church bell: 7 of 70 (10.0%)",
+        "Flute: 7 of 70 (10.0%)",
+        "Bark: 11 of 70 (15.7%)",
+    ]
+
+
+def test_seconds_of_videos_that_are_absent_damaged_or_silent(raw, rows):
+    path = {number: raw / "AVE" / f"video{number:06d}.mkv" for number in range(4)}
+    path[0].unlink()
+    path[1].write_bytes(b"")
+    write_video(path[2], clock(np.arange(10) / 5), None, fps=5)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 64, 96, 3), dtype=np.uint8)
+    write_video(path[3], list(noise), tone(4.0))
+    os.truncate(path[3], path[3].stat().st_size // 2)
+    out = prepare(raw, clip="segment")
+    assert not labels(out, "video000000") and not labels(out, "video000001")
+    assert labels(out, "video000002") == {f"video000002@{second}": "Flute" for second in range(2)}
+    assert "video000003@0" in labels(out, "video000003") and "video000003@3" not in labels(out, "video000003")
+    found = report(out)
+    assert found[clip_dataset.ABSENT]["entries"] == [f"video000000 ({raw}/trainSet.txt, line 1)"]
+    assert found[UNREADABLE]["entries"] == [f"{path[1]}: empty file"]
+    assert found[clip_dataset.NO_SOUND]["entries"][:2] == [f"video000002@{second} ({path[2]})" for second in range(2)]
+    assert found[DAMAGED]["count"] == 1 and found[DAMAGED]["entries"][0].startswith(f"{path[3]}: ")
+
+
+def test_seconds_of_several_events(raw, rows):
+    """Each row counts its own event alone; one that lasts 0 s, as one of the official ones does, has no second."""
+    write_seconds(raw / "AVE" / "video000000.mkv")
+    rows["train"][0] = "Bark", "video000000", 0, 0
+    rows["train"] += [("Flute", "video000000", 8, 10), ("Church bell", "video000000", 0, 1.4)]
+    write_ave_lists(raw, rows)
+    out = prepare(raw, clip="segment")
+    expected = {
+        "video000000": 10 * ["background"],
+        "video000000#2": 8 * ["background"] + 2 * ["Flute"],
+        "video000000#3": ["Church bell"] + 9 * ["background"],
+    }
+    assert labels(out, "video000000") == {
+        f"{id}@{second}": name for id, names in expected.items() for second, name in enumerate(names)
+    }
+    found = report(out)
+    assert found[ave.NO_SECOND]["entries"] == [f"video000000 ({raw}/trainSet.txt, line 1)"]
+    assert found[ave.SEVERAL_LABELS]["entries"] == ["video000000 (Bark; Flute; Church bell)"]
+
+
+def test_seconds_need_a_frame_each_and_a_name_for_those_without_event(raw, rows):
+    with pytest.raises(UserError, match=r"--fps=0\.5: not a frame for each second: give 1 or more"):
+        prepare(raw, clip="segment", fps=0.5)
+    write_ave_lists(raw, {**rows, "train": [*rows["train"], ("background", "video000000", 0, 10)]})
+    with pytest.raises(UserError, match=r"Annotations\.txt: class 'background' is that of seconds without an event"):
+        prepare(raw, clip="segment")
 
 
 # --- several labels ---------------------------------------------------------------------------------------------------
@@ -358,22 +456,25 @@ def run(raw, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_killed_and_continued(raw, rows, tmp_path, kill):
+@pytest.mark.parametrize(("kill", "clip"), [(signal.SIGKILL, "segment"), (signal.SIGINT, "whole")])
+def test_killed_and_continued(raw, rows, tmp_path, kill, clip):
+    write_seconds(raw / "AVE" / "video000000.mkv", seen=2, heard=2)
     for number in range(300):
         category, video, _, _ = rows["train"][number % 12]
         os.link(raw / "AVE" / f"{video}.mkv", raw / "AVE" / f"copy{number:07d}.mkv")
         rows["train"].append((category, f"copy{number:07d}", 0, 10))
     write_ave_lists(raw, rows)
-    expected = contents(prepare(raw, tmp_path / "expected"))
-    process = subprocess.Popen(command(raw), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    expected = contents(prepare(raw, tmp_path / "expected", clip=clip))
+    process = subprocess.Popen(
+        command(raw, f"--clip={clip}"), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     while not list(tmp_path.glob("out.work/*.chunk")):
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(kill)
     process.communicate()
     assert not (tmp_path / "out").exists() and list(tmp_path.glob("out.work/*.chunk"))
-    result = run(raw)
+    result = run(raw, f"--clip={clip}")
     assert (result.returncode, result.stderr) == (0, "")
     assert contents(tmp_path / "out") == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out", "raw"]

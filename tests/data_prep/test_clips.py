@@ -1,4 +1,5 @@
 import io
+import os
 from fractions import Fraction
 
 import av
@@ -288,7 +289,7 @@ def noisy(seconds):
     return [np.clip(picture + rng.integers(-9, 10, picture.shape), 0, 255).astype(np.uint8) for picture in pictures]
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mpg"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mpg", ".avi"])
 def test_truncated(video, suffix):
     path = video(suffix, pictures=noisy(4))
     content = path.read_bytes()
@@ -300,6 +301,83 @@ def test_truncated(video, suffix):
     assert clip.damage.startswith(("picture: ", "sound: "))
     if suffix == ".mp4":  # knows how long its packets should be
         assert "a damaged packet" in clip.damage
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi"])
+def test_truncated_between_two_packets(video, suffix):
+    """Nothing in it is damaged: only the header tells that there was more."""
+    path = video(suffix, pictures=noisy(4))
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(video=0) if packet.pos is not None]
+    header = 8 if suffix == ".avi" else 0  # before a packet
+    os.truncate(path, packets[round(2.4 * FPS)].pos - header)
+    for to_clip in (ToClip(0, 10), ToFrames(0, 10), ToSound(0, 10)):
+        assert "not at 4.0" in to_clip.read(path).damage
+    np.testing.assert_allclose(times(ToClip(0, 10).read(path)), [0.48, 1.48], atol=0.16)
+    assert ToClip(0, 1).read(path).damage is None
+
+
+def test_pictures_that_a_header_counts_too_many_of_are_not_missed(video):
+    """As long as the file is as large as it says."""
+    path = video(".avi")
+    content = bytearray(path.read_bytes())
+    length = content.index(b"vids") + 32  # of the stream, in the header of it that begins there
+    assert content[length : length + 4] == (4 * FPS).to_bytes(4, "little")
+    content[length : length + 4] = (9 * FPS).to_bytes(4, "little")
+    path.write_bytes(content)
+    clip = ToClip(0, 10).read(path)
+    assert (len(clip.frames), clip.damage) == (4, None)
+
+
+class Pipe(io.RawIOBase):
+    """What is written cannot be written again, as in a recording that is sent while it is made."""
+
+    def __init__(self):
+        self.content = b""
+
+    def writable(self):
+        return True
+
+    def write(self, data):
+        self.content += bytes(data)
+        return len(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "codecs", "options"),
+    [
+        ("matroska", ("libx264", "flac"), {}),
+        ("webm", ("libvpx-vp9", "libopus"), {}),
+        ("mp4", ("libx264", "aac"), {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+        ("avi", ("mpeg4", "mp2"), {}),
+        ("flv", ("libx264", "aac"), {}),
+    ],
+)
+def test_recordings_that_do_not_say_how_long_they_are_are_whole(tmp_path, form, codecs, options):
+    pipe = Pipe()
+    with av.open(pipe, "w", format=form, options=options) as file:
+        video, sound = add_pictures(file, codecs[0]), add_sound(file, codecs[1])
+        for second in range(4):
+            pictures = clock(np.arange(FPS) / FPS + second)
+            frames = list(video_frames(pictures, video))
+            for frame in frames:
+                frame.pts += second * FPS
+            encode(file, video, frames, last=False)
+            encode(file, sound, [sound_frame(tone(1.0), sound, 48000, second)], last=False)
+        for stream in file.streams:
+            encode(file, stream, [])
+    path = tmp_path / "recording"
+    path.write_bytes(pipe.content)
+    clip = ToClip(0, 10).read(path)
+    assert (len(clip.frames), clip.damage) == (4, None)
+    assert len(clip.samples) == pytest.approx(4 * RATE, abs=0.06 * RATE)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_pictures_at_odd_times_are_whole(video, suffix):
+    """The last picture stands until the file ends, which sound does later."""
+    at = [0.0, 0.1, 0.45, 0.55, 1.2, 1.3, 2.9, 3.0]
+    assert ToClip(0, 10).read(video(suffix, pictures=clock(at), times=at)).damage is None
 
 
 def test_damage_after_the_clip_does_not_matter(video):
@@ -450,6 +528,44 @@ def test_nothing_of_what_is_wanted(video):
         sound_alone(video(sound=None))
     with pytest.raises(Unreadable, match="no picture from 0 s to 10 s"):
         frames_alone(video(pictures=None))
+
+
+# --- second by second -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame_rate", "instants"),
+    [
+        (1, [[0.5], [1.5], [2.5], [3.5]]),
+        (2.5, [[0.2, 0.6], [1.0, 1.4, 1.8], [2.2, 2.6], [3.0, 3.4, 3.8]]),
+        (4, [np.arange(0.125, 1, 0.25) + second for second in range(4)]),
+    ],
+)
+def test_second_by_second(video, frame_rate, instants):
+    to_clip = ToClip(0, 4, frame_rate)
+    clip = to_clip.read(video())
+    for second, found in enumerate(to_clip.seconds(clip)):
+        on_display = np.floor(np.array(instants[second]) * FPS + 1e-6) / FPS
+        np.testing.assert_allclose(times(found), on_display, atol=TOLERANCE)
+        np.testing.assert_array_equal(found.samples, clip.samples[second * RATE : (second + 1) * RATE])
+
+
+@pytest.mark.parametrize(
+    ("seen", "heard", "frames", "samples"),
+    [
+        (2.0, 2.0, [2, 2, 0, 0], [RATE, RATE, 0, 0]),
+        (2.2, 2.4, [2, 2, 0, 0], [RATE, RATE, 0, 0]),  # 2.2 s is before the first of the instants 2.25 and 2.75
+        (2.4, 2.5, [2, 2, 1, 0], [RATE, RATE, RATE // 2, 0]),
+        (0.4, 0.4, [1, 0, 0, 0], [0, 0, 0, 0]),
+        (None, 1.0, [0, 0, 0, 0], [RATE, 0, 0, 0]),
+    ],
+)
+def test_less_than_half_of_a_second_does_not_count(video, seen, heard, frames, samples):
+    pictures = seen and clock(np.arange(round(seen * FPS)) / FPS)
+    to_clip = ToClip(0, 4, frame_rate=2)
+    found = to_clip.seconds(to_clip.read(video(pictures=pictures, sound=tone(heard))))
+    assert [len(second.frames) for second in found] == frames
+    assert [len(second.samples) for second in found] == samples
 
 
 # --- packing ----------------------------------------------------------------------------------------------------------

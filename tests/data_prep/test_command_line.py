@@ -32,9 +32,9 @@ def assert_one_line(result, *words):
 
 
 @pytest.fixture
-def damaged(tmp_path, raw):
+def damaged(tmp_path, digits):
     """A copy of the hand-made sources, in which files may be replaced (not changed in place: they are hard links)."""
-    shutil.copytree(raw, tmp_path / "raw", copy_function=os.link)
+    shutil.copytree(digits, tmp_path / "raw", copy_function=os.link)
     return tmp_path / "raw"
 
 
@@ -110,8 +110,8 @@ def test_bad_file(tmp_path, damaged, fault):
         (["--mnsit=x"], "unrecognized arguments: --mnsit=x"),
     ],
 )
-def test_bad_flag(tmp_path, raw, arguments, complaint):
-    result = run("av_mnist", f"--mnist={raw}/mnist", f"--fsdd={raw}/fsdd", f"--out={tmp_path}/out", *arguments)
+def test_bad_flag(tmp_path, digits, arguments, complaint):
+    result = run("av_mnist", f"--mnist={digits}/mnist", f"--fsdd={digits}/fsdd", f"--out={tmp_path}/out", *arguments)
     assert_one_line(result, complaint)
     assert list(tmp_path.iterdir()) == []
 
@@ -127,8 +127,8 @@ def test_no_network(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_av_mnist(tmp_path, raw):
-    arguments = [f"--mnist={raw}/mnist", f"--fsdd={raw}/fsdd/recordings", f"--out={tmp_path}/out", "--seed=3"]
+def test_av_mnist(tmp_path, digits):
+    arguments = [f"--mnist={digits}/mnist", f"--fsdd={digits}/fsdd/recordings", f"--out={tmp_path}/out", "--seed=3"]
     result = run("av_mnist", *arguments)
     assert (result.returncode, result.stderr) == (0, "")
     assert f"av_mnist_small: {tmp_path}/out" in result.stdout

@@ -20,8 +20,8 @@ def test_only_the_speakers_and_takes_wanted(tmp_path):
     assert [(r.digit, r.speaker, r.index) for r in recordings] == [(d, "theo", i) for d in range(10) for i in range(50)]
 
 
-def test_split(raw):
-    recordings = find_recordings(raw / "fsdd")
+def test_split(digits):
+    recordings = find_recordings(digits / "fsdd")
     splits = split_recordings(recordings, range(5))
     assert {r.index for r in splits["test"]} == set(range(5))
     assert {r.index for r in splits["train"]} == set(range(5, 50))

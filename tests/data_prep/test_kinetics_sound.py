@@ -40,18 +40,6 @@ def rendered(tmp_path_factory):
     return folder, rows
 
 
-@pytest.fixture
-def raw(tmp_path, rendered):
-    """A whole copy, to be damaged."""
-    shutil.copytree(rendered[0], tmp_path / "raw")
-    return tmp_path / "raw"
-
-
-@pytest.fixture
-def rows(rendered):
-    return {split: list(of_split) for split, of_split in rendered[1].items()}
-
-
 def prepare(raw, out=None, **options):
     out = out or raw.parent / "out"
     kinetics_sound.prepare(str(out), raw=str(raw), **{"max_unreadable": 0.5, "validation_share": 0} | options)

@@ -14,7 +14,7 @@ def test_real_files(shared_data):
     assert train_labels[:5].tolist() == [5, 0, 4, 1, 9]
 
 
-def test_gz_and_unpacked_mixed(raw):
-    splits = read_mnist(raw / "mnist")
+def test_gz_and_unpacked_mixed(digits):
+    splits = read_mnist(digits / "mnist")
     assert splits["test"][0].shape == (460, 28, 28)
     assert splits["test"][1].tolist() == [i % 10 for i in range(460)]

@@ -25,10 +25,10 @@ HERTZ = 200, 350  # of the digit 0 as it is "spoken" here, and from one digit to
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory, raw):
+def sources(tmp_path_factory, digits):
     """Folder with `mnist`, and recordings of half a second that tell digit and index: in pitch, and in loudness."""
     folder = tmp_path_factory.mktemp("sources")
-    (folder / "mnist").symlink_to(raw / "mnist")
+    (folder / "mnist").symlink_to(digits / "mnist")
     (folder / "recordings").mkdir()
     for digit in range(10):
         for index in range(50):
