@@ -22,7 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from benchmarks import timing
+from benchmarks import timing, workload
 from umemma_jax import config as config_lib
 from umemma_jax import missing, preprocess, sharding, steps
 from umemma_jax.convert import convert
@@ -279,7 +279,7 @@ class OurTraining:
         return self._lowered(Variant("ours", "fp32", layout), host).cost_analysis()["flops"]
 
     def _lowered(self, variant: Variant, mesh: Mesh) -> jax.stages.Lowered:
-        step, _ = sharding.compile_step(steps.make_step(self._spec(variant), means={}), mesh, "jit")
+        step = sharding.compile_step(steps.make_step(self._spec(variant), means={}), mesh, "jit")
         return step.lower(*jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (self.state, self.batch)))
 
     def step(self, compiled: Step, batch: PyTree) -> steps.Metrics:
@@ -290,17 +290,7 @@ class OurTraining:
     def _spec(self, variant: Variant) -> steps.StageSpec:
         towers = tuple(self._tower(name, variant.precision) for name in self.task.families)
         model, policy = LateFusion(towers, self.task.classes), self.task.policy(variant.detail)
-        trained = steps.trained_groups("fusion", model)
-        stratified = variant.detail == "stratified"
-        return steps.StageSpec(
-            name="fusion",
-            model=model,
-            optimizer=steps.make_optimizer(self.stage, total_steps=10**6, scales=dict.fromkeys(trained, 1.0)),
-            trained=trained,
-            seed=0,
-            policy=policy,
-            layout=missing.stratified_layout(policy, len(self.batch["label"])) if stratified else None,
-        )
+        return workload.fusion_spec(model, self.stage, policy, len(self.batch["label"]), variant.detail)
 
     def _tower(self, name: str, precision: str) -> Tower:
         model, modality = encoder_module(self.task.families[name]).Model, self.task.modalities[name]

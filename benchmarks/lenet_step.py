@@ -35,7 +35,8 @@ class PlainLeNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Images [B, H, W, 1] -> features [B, D]; `mask` is not used."""
+        """Images [B, H, W, 1] or spectrograms [B, T, F] -> features [B, D]; `mask` is not used."""
+        x = x[..., None] if x.ndim == 3 else x
         for layer in range(self.layers + 1):
             size = 5 if layer == 0 else 3
             x = nn.Conv(self.channels << layer, (size, size), use_bias=False)(x)

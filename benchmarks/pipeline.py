@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
 from umemma_jax import sharding, train
+from umemma_jax.data.pipeline import reading_threads
 
 STEPS = 20  # of a run
 PIPELINE_STEPS = 200  # many, since a few batches lie ready when a run starts
@@ -33,11 +34,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     arguments = workload.parse(__doc__, "benchmarks/multibench.py", argv)
     config, quick = arguments.config, arguments.quick
-    batch_size, threads = config.data.batch_size, config.data.threads
+    batch_size = config.data.batch_size
     num_steps, num_batches = (2, 4) if quick else (STEPS, PIPELINE_STEPS)
     splits = {"train": 4 * batch_size if quick else SYNTHETIC_EXAMPLES, "test": config.evaluation.batch_size}
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         experiment = experiment_lib.build(config)
+        threads = config.data.threads or reading_threads(experiment.dataset, experiment.modalities)
         step = workload.fusion_step(experiment, train.initial_variables(experiment))
 
         def next_step(batches: Any) -> Any:
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds = timing.interleaved(repeated, 0 if quick else SECONDS)
     rates = {name: runs[name][0] * batch_size / np.median(values) for name, values in seconds.items()}
     timing.print_table(
-        f"Stage fusion, batch {batch_size}, {threads} reading thread(s): medians of {len(seconds['step'])} runs each",
+        f"Stage fusion, batch {batch_size}, {threads} thread(s) for disk: medians of {len(seconds['step'])} runs each",
         ("", "examples/s", "rate / step"),
         [(name, f"{rate:,.0f}", f"{rate / rates['step']:.2f}") for name, rate in rates.items()],
     )

@@ -13,7 +13,16 @@ import numpy as np
 MIN_ROUNDS = 3
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, np.ndarray]:
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Seconds until what `run` returns is computed."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], seconds: float, clock: Callable[[Callable[[], Any]], float] = seconds_of
+) -> dict[str, np.ndarray]:
     """Seconds that each run takes in each round, float64 [rounds].
 
     Every run is called once beforehand, to compile and to fill caches. Then they take turns, in each round in another
@@ -22,6 +31,7 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[s
     Args:
       runs: name -> what to time; what it returns is waited for.
       seconds: no round begins after that long, once there are MIN_ROUNDS.
+      clock: what runs it and says how long it took.
     """
     for run in runs.values():
         jax.block_until_ready(run())
@@ -30,16 +40,9 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[s
     rounds, end = 0, time.perf_counter() + seconds
     while rounds < MIN_ROUNDS or time.perf_counter() < end:
         for name in shuffle.sample(list(runs), len(runs)):
-            times[name].append(seconds_of(runs[name]))
+            times[name].append(clock(runs[name]))
         rounds += 1
     return {name: np.array(values) for name, values in times.items()}
-
-
-def seconds_of(run: Callable[[], Any]) -> float:
-    """Seconds until what `run` returns is computed."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from umemma_jax import sharding, steps, train
+from umemma_jax import missing, sharding, steps, train
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 from umemma_jax.memory import keep_freed_memory
+from umemma_jax.model import LateFusion
 
 PyTree = Any
 CLASSES = 10
@@ -92,9 +93,7 @@ def fusion_step(experiment: Experiment, variables: PyTree) -> Callable[[PyTree],
     # Copies, since the step donates its state and others start from the same variables.
     state = steps.init_state(spec, jax.tree.map(jnp.copy, variables))
     state = jax.device_put(state, sharding.replicated(experiment.mesh))
-    step, _ = sharding.compile_step(
-        steps.make_step(spec, experiment.means), experiment.mesh, experiment.config.parallel
-    )
+    step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, experiment.config.parallel)
 
     def run(batch: PyTree) -> steps.Metrics:
         nonlocal state
@@ -102,3 +101,31 @@ def fusion_step(experiment: Experiment, variables: PyTree) -> Callable[[PyTree],
         return metrics
 
     return run
+
+
+def fusion_spec(
+    model: LateFusion, stage: ConfigDict, policy: missing.Policy, batch_size: int, layout: str
+) -> steps.StageSpec:
+    """The fusion stage of a model of our own, far from the end of its learning rate's schedule.
+
+    Args:
+      model: its encoders and head are trained.
+      stage: as `config.fusion`.
+      policy: of missing modalities.
+      batch_size: B.
+      layout: `stratified`; `compacted`, in which encoders run on as many rows as random draws usually keep; else they
+        run on all.
+    """
+    trained, rows = steps.trained_groups("fusion", model), batch_size // stage.accumulate
+    masks = missing.sample_masks(np.ones((1, len(model.towers)), bool), policy, None, rows, seed=0)
+    return steps.StageSpec(
+        name="fusion",
+        model=model,
+        optimizer=steps.make_optimizer(stage, total_steps=10**6, scales=dict.fromkeys(trained, 1.0)),
+        trained=trained,
+        seed=0,
+        policy=policy,
+        layout=missing.stratified_layout(policy, rows) if layout == "stratified" else None,
+        capacities=missing.choose_capacities(masks[:, None], 1) if layout == "compacted" else (),
+        accumulate=stage.accumulate,
+    )

@@ -44,5 +44,5 @@ def one_device():
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+        monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
         yield

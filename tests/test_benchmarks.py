@@ -1,3 +1,4 @@
+import dataclasses
 import pathlib
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import jpeg as jpeg_benchmark
-from benchmarks import timing, workload
+from benchmarks import roofline, timing, workload
 from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import open_dataset
 
@@ -25,8 +26,15 @@ def run(name, *arguments):
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("train_step", ["random layout", "stratified layout", "without augmentation"]),
-        ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation"]),
+        (
+            "train_step",
+            [
+                f"{data}, {variant}"
+                for data in ("complete", "70 % incomplete")
+                for variant in ("all rows", "compacted", "stratified", "without augmentation")
+            ],
+        ),
+        ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation", "noise, all subsets and cells"]),
         ("pipeline", ["step", "pipeline, disk", "training, disk", "pipeline, memory", "training, memory"]),
     ],
 )
@@ -38,6 +46,18 @@ def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(na
     assert [next(name for name in rows if line.startswith(name)) for line in table] == rows
     assert all(len(line) == len(rule) for line in (header, *table))  # numbers are right-aligned
     assert "jax" in machine and "cores" in machine and "backend" in machine
+
+
+@pytest.mark.slow
+def test_readers_are_compared_by_kind_place_and_number_of_threads():
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed (extra `cloud`)")
+    done = run("readers", "--quick", "--threads=1,3", "--latency=0.01")
+    assert done.returncode == 0, done.stderr
+    title, header, rule, *table, machine = filter(None, done.stdout.splitlines())
+    assert "medians" in title and header.split() == ["1", "3", "auto"] and "cores" in machine
+    kinds, places = ("arrays", "photos", "clips", "texts"), ("disk", "http", "far")
+    assert [line.split()[:2] for line in table] == [[f"{kind},", place] for place in places for kind in kinds]
+    assert all(len(line) == len(rule) for line in table)
 
 
 @pytest.mark.slow
@@ -173,3 +193,128 @@ def test_given_data_is_left_alone(tmp_path):
 def test_recipes_load_with_their_argument():
     assert workload.load_config("configs/quickstart.py:late_fusion").unimodal.epochs == 0
     assert workload.load_config("benchmarks/multibench.py").data.batch_size == 48
+
+
+def tables(text):
+    """[(title, header, rows)] of a benchmark's tables, and the lines that are in none."""
+    found, others = [], []
+    for block in text.strip("\n").split("\n\n"):
+        lines = block.splitlines()
+        if len(lines) > 2 and set(lines[1]) == {"-", " "}:
+            found.append((others.pop(), lines[0], lines[2:]))
+            assert all(len(line) == len(lines[1]) for line in lines)
+        else:
+            others += lines
+    return found, others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "rows", "left_out"),
+    [
+        (
+            ["--pair=lenets", *(f"--switch={name}" for name in ("layout", "accumulate", "donate", "scan"))],
+            ["baseline", "layout compacted", "layout stratified", "layout complete", "accumulate 2", "donate False"],
+            [],
+        ),
+        (
+            ["--pair=vision_language", *(f"--switch={name}" for name in ("attention", "fused_qkv", "scan", "remat"))],
+            ["baseline", "fused_qkv False", "scan True", "remat True"],
+            ["left out: attention cudnn: cuDNN needs a GPU, and this is cpu"],
+        ),
+    ],
+)
+def test_roofline_has_a_row_for_every_switch(arguments, rows, left_out):
+    done = run("roofline", "--quick", *arguments)
+    assert done.returncode == 0, done.stderr
+    [(title, _, table)], (machine, *others) = tables(done.stdout)
+    assert "ceiling" in title and "a copy moves" in title and "cores" in machine and others == left_out
+    assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
+    for line in table:
+        bytes_moved, _, flop_per_byte, memory, _ = line.split()[-5:]
+        assert float(memory.replace(",", "")) > 0
+        counted_once = line.startswith(("scan", "accumulate"))
+        assert (bytes_moved == flop_per_byte == "-") == counted_once
+
+
+def transformer_products(tokens, width, mlp_width, depth):
+    """FLOPs of the matrix products of a forward pass of one example."""
+    projections, attention, mlp = 4 * tokens * width**2, 2 * tokens**2 * width, 2 * tokens * width * mlp_width
+    return 2 * depth * (projections + attention + mlp)
+
+
+@pytest.mark.slow
+def test_model_flops_are_those_of_its_matrix_products_and_a_little_more():
+    pair = roofline.PAIRS["vision_language"]
+    patches = 2 * 196 * (16 * 16 * 3) * 768
+    vit, bert = transformer_products(197, 768, 3072, depth=12), transformer_products(40, 768, 3072, depth=12)
+    # The backward pass has two products for each; pixels need no gradient.
+    for layout, rows in {"complete": 6, "random": 6, "stratified": 4, "compacted": 4}.items():
+        counted = roofline.model_flops(pair, "base", layout, pair.batch(6, False))
+        assert 1.0 < counted / rows / (3 * (vit + bert) + 2 * patches) < 1.05
+
+
+def test_lenets_count_as_the_plain_ones_also_where_theirs_are_computed_by_windows():
+    pair = roofline.PAIRS["lenets"]
+    batch = pair.batch(6, True)
+    ours = roofline.model_flops(dataclasses.replace(pair, counted=None), "base", "complete", batch)
+    assert roofline.model_flops(pair, "base", "complete", batch) < 0.8 * ours
+
+
+@pytest.mark.slow
+def test_training_loop_is_timed_beside_the_bare_step_and_the_step_at_growing_batch_sizes():
+    done = run("loop", "--quick", "--config=tests/small_run.py:replaced")
+    assert done.returncode == 0, done.stderr
+    [(loop, _, loop_rows), (batches, _, batch_rows)], machine = tables(done.stdout)
+    assert "log_every 1:" in loop and "growing batch sizes" in batches and len(machine) == 2
+    rows = ["bare step", "step on new batches", "train.train"]
+    assert [line[: len(row)] for line, row in zip(loop_rows, rows, strict=True)] == rows
+    assert loop_rows[0].split()[-4:] == ["1.000", "1.000", "to", "1.000"]
+    assert [line.split()[0] for line in batch_rows] == ["1", "2"]
+    assert "fusion 9/9" in done.stderr
+
+
+@pytest.mark.slow
+def test_starts_of_main_py_are_timed_without_and_with_what_was_compiled_before():
+    done = run("start_up", "--quick", "--config=tests/small_run.py:replaced")
+    assert done.returncode == 0, done.stderr
+    [(title, header, table)], _ = tables(done.stdout)
+    assert "main.py --config=tests/small_run.py:replaced" in title and "filled cache, s" in header
+    rows = ["process and imports", "first step", "first step, less process and imports", "first step of stage fusion"]
+    rows += ["compiling stage unimodal", "compiling stage fusion"]
+    assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
+
+
+def test_start_that_fails_says_why(tmp_path):
+    done = run("start_up", "--quick", "--config=tests/small_run.py:replaced", f"--data={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ") and str(tmp_path) in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_memory_between_steps_is_that_of_the_state(tmp_path):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(
+        "from tests import small_run\n"
+        "from umemma_jax.config import tower_config\n"
+        "encoder = {'name': 'vit', 'width': 256, 'depth': 1, 'heads': 4, 'mlp_width': 1024, 'patch': 4}\n"
+        "def get_config():\n"
+        "    config = small_run.get_config('replaced')\n"
+        "    config.inputs.image = tower_config(encoder)\n"
+        "    config.inputs.audio = tower_config(encoder, {'n_mels': 16}, length=640)\n"
+        "    return config\n"
+    )
+    done = run("state_memory", f"--config={recipe}")
+    assert done.returncode == 0, done.stderr
+    [(_, _, table)], _ = tables(done.stdout)
+    held = {line.rsplit(maxsplit=3)[0]: float(line.split()[-1]) for line in table}
+    copies = {  # of the parameters
+        "fusion, AdamW": 3,
+        "fusion, AdamW, moments in bfloat16": 2.5,
+        "fusion, AdamW, moving average": 4,
+        "fusion, SGD with momentum": 2,
+        "fusion, frozen encoders": 1,
+        "unimodal, AdamW": 4,
+        "fusion after unimodal, AdamW": 4,  # the uni-modal models are evaluated at the end
+    }
+    assert held == pytest.approx(copies, rel=0.05 / 3)

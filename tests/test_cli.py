@@ -291,7 +291,8 @@ def test_corrupted_record_in_the_middle_of_training(write_recipe, dataset, workd
         "metrics.jsonl",
         "tensorboard/unimodal",
     ]
-    assert [json.loads(text)["step"] for text in (workdir / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    assert [record["step"] for record in records if "event" not in record] == [1, 2, 3, 4]
 
 
 def flip_byte(path, position):

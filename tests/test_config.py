@@ -121,6 +121,9 @@ BAD_VALUES = [
     ("evaluation.rates", (0.5, 2), r"in \[0, 1\]"),
     ("evaluation.rates", ("all",), "must be numbers"),
     ("evaluation.seeds", 0, "must be 1 or more"),
+    ("unimodal.accumulate", 0, "must be 1 or more"),
+    ("missing.capacities", -1, "must be 0 or more"),
+    ("fusion.moments", "float16", "is not one of float32, bfloat16"),
     ("log_every", 0, "must be 1 or more"),
     ("keep_checkpoints", 0, "must be 1 or more"),
     ("inputs.image.length", -1, "must be 0 or more"),
@@ -237,10 +240,20 @@ def test_form_and_method(argument, named):
     assert config_lib.form_and_method(argument, ("large", "small")) == named
 
 
-@pytest.mark.parametrize("argument", ["small,ume,late_fusion", "small,large", "small,ume,nonsense"])
+@pytest.mark.parametrize("argument", ["small,ume,late_fusion", "small,large"])
 def test_one_form_and_one_method_at_most(argument):
     with pytest.raises(UserError, match=f"config argument '{argument}': name one of large, small, and one method"):
         config_lib.form_and_method(argument, ("large", "small"))
+
+
+@pytest.mark.parametrize("argument", ["smal", "smal,ume", "small,ume,smal"])
+def test_a_word_that_is_neither_form_nor_method(argument):
+    with pytest.raises(UserError) as error:
+        config_lib.form_and_method(argument, ("large", "small"))
+    assert str(error.value) == (
+        "config argument 'smal': unknown, name a form (large, small) "
+        "or a method (ume_mma, ume, augmentation, late_fusion)"
+    )
 
 
 @pytest.mark.parametrize("method", ["late_fusion", "augmentation"])

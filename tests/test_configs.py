@@ -29,7 +29,7 @@ def test_small_recipes(name):
     config_lib.check(config)
     assert config_lib.method_name(config) == "late_fusion"
     assert not config.inputs.image.encoder.pretrained
-    with pytest.raises(UserError, match="unknown method"):
+    with pytest.raises(UserError, match="config argument 'tiny': unknown"):
         config_lib.load(f"configs/{name}.py:tiny")
 
 
@@ -40,7 +40,7 @@ def test_clip_recipes_with_every_pair_of_encoders(name, encoders):
     config_lib.check(config)
     assert config_lib.method_name(config) == "late_fusion"
     assert config.data.prep.startswith(f"data_prep.{name} ")
-    with pytest.raises(UserError, match="unknown method"):
+    with pytest.raises(UserError, match="config argument 'tiny': unknown"):
         config_lib.load(f"configs/{name}.py:{encoders},tiny")
 
 
@@ -130,6 +130,34 @@ def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
 
     config = brief(config_lib.load("configs/ave.py:small"))
     config.data.dir, config.data.batch_size, config.unimodal.epochs = data, 8, 6
+    results = run(config, tmp_path / "run")
+    assert set(results["patterns"]) == {"video+audio", "video", "audio"}
+    assert np.isfinite([pattern["accuracy"] for pattern in results["patterns"].values()]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_clip_recipes_on_seconds(tmp_path, rendered):
+    """As the recipes are: what they take beyond a second is padding. Or with no more than there is."""
+    data = str(tmp_path / "data")
+    ave.prepare(data, raw=str(rendered), clip="segment")
+    expected = {
+        "resnets": ((3, 224, 224, 3), (299, 257), (98, 257)),
+        "resnet_audionet": ((1, 224, 224, 3), (65535,), (16000,)),
+        "vit_ast": ((3, 224, 224, 3), (1024, 128), (1024, 128)),
+    }
+    for encoders, (video, audio, short_audio) in expected.items():
+        config = config_lib.load(f"configs/ave.py:{encoders}")
+        config.data.dir, config.data.batch_size = data, 16
+        for name in config.modalities:
+            config.inputs[name].encoder.pretrained = ""
+        assert input_shapes(config) == {"video": video, "audio": audio}
+        config.inputs.video.preprocess.frames, config.inputs.audio.length = 1, 16000
+        assert input_shapes(config) == {"video": (1, *video[1:]), "audio": short_audio}
+
+    config = brief(config_lib.load("configs/ave.py:small"))
+    config.data.dir, config.data.batch_size = data, 8
+    assert input_shapes(config)["audio"] == (100, 40)
     results = run(config, tmp_path / "run")
     assert set(results["patterns"]) == {"video+audio", "video", "audio"}
     assert np.isfinite([pattern["accuracy"] for pattern in results["patterns"].values()]).all()

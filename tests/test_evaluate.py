@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from tests import toy
-from umemma_jax import metrics, missing, sharding
+from tests import small_run, test_multi_label, toy
+from umemma_jax import evaluate, experiment, metrics, missing, sharding, train
 from umemma_jax.evaluate import Evaluator
 
 EXAMPLES, BATCH = 53, 16
@@ -212,3 +212,158 @@ def test_a_pattern_that_no_validation_row_has_keeps_the_threshold_of_a_half():
     both, only_a, only_b = evaluator.tune_patterns(variables, encoded)
     assert both == only_b == 0.5
     assert only_a != 0.5
+
+
+# Several devices.
+
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+def collectives(function, *args):
+    """By which means devices exchange anything in a compiled function."""
+    text = function.lower(*args).compile().as_text()
+    return {name for name in COLLECTIVES if f"{name}(" in text or f"{name}-start(" in text}
+
+
+def assert_split(x, axis, mesh):
+    """Each device holds a share of the rows, and no device all of them."""
+    shapes = {shard.data.shape for shard in x.addressable_shards}
+    assert x.sharding.device_set == set(mesh.devices.flat) and x.shape[axis] == EXAMPLES + -EXAMPLES % BATCH
+    assert shapes == {(*x.shape[:axis], x.shape[axis] // mesh.size, *x.shape[axis + 1 :])}
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_rows_stay_on_the_device_that_has_encoded_them(multi_label):
+    names, mesh = ("a", "b"), mesh_of(4)
+    model = toy.model(names, stand_in="mean")
+    variables = jax.device_put(toy.variables(model, names), sharding.replicated(mesh))
+    evaluator = Evaluator(model, mesh, toy.means(names))
+    present = np.ones((EXAMPLES, 2), bool)
+    cut, _ = (multi_label_batches if multi_label else batches)(names, present)
+    encoded = evaluator.encode(variables, cut)
+    predictions = evaluator.predict_patterns(variables, encoded)
+    jax.tree.map(lambda x: assert_split(x, 0, mesh), encoded)
+    assert_split(predictions, 1, mesh)
+
+    ranks = jax.device_put(np.zeros((2, len(encoded.weight)), np.int32), predictions.sharding)
+    counting = predictions, encoded, evaluator.patterns, np.zeros((1, 3), np.float32)
+    assert collectives(evaluator._encode, variables, sharding.put_batch(cut[0], mesh), ()) == set()
+    assert collectives(evaluator._concatenate, [encoded, encoded]) == set()
+    assert collectives(evaluator._predict_patterns, variables, encoded) == set()
+    assert collectives(evaluator._predict_unimodal, encoded) == set()
+    assert collectives(evaluator._count_patterns, *counting) == {"all-reduce"}
+    assert collectives(evaluator._count_cells, *counting, ranks, np.ones((5, 2), np.int32)) == {"all-reduce"}
+    for counts in jax.tree.leaves(evaluator._count_patterns(*counting)):
+        assert counts.sharding.is_fully_replicated and counts.dtype == np.int32
+
+
+def test_average_precision_needs_whole_classes_and_no_device_gets_all_of_them():
+    names, mesh, rows = ("a", "b"), mesh_of(4), EXAMPLES + -EXAMPLES % BATCH
+    model = toy.model(names)
+    variables = toy.variables(model, names)
+    evaluator = Evaluator(model, mesh, {})
+    encoded = evaluator.encode(variables, multi_label_batches(names, np.ones((EXAMPLES, 2), bool))[0])
+    predictions = evaluator.predict_patterns(variables, encoded)
+    text = evaluator._precisions.lower(predictions, encoded, evaluator.patterns).compile().as_text()
+    assert "all-to-all(" in text and f"f32[1,{rows}]" in text
+    assert f"f32[{rows},{toy.CLASSES}]" not in text and f"f32[{toy.CLASSES},{rows}]" not in text
+
+
+def test_cells_are_counted_one_at_a_time():
+    """What the device needs besides the predictions does not grow with the number of cells."""
+    model = toy.model(("a", "b"))
+    evaluator = Evaluator(model, mesh_of(1), {})
+    rows, patterns = 100_000, len(evaluator.patterns)
+    columns = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (((rows, 2), bool), ((rows,), np.int32))]
+    encoded = evaluate.Encoded({}, {}, columns[0], columns[1], jax.ShapeDtypeStruct((rows,), np.float32), columns[1])
+
+    def temporary(cells):
+        predictions, ranks = (jax.ShapeDtypeStruct((count, rows), np.int32) for count in (patterns, 5))
+        cuts, losses = np.zeros((1, patterns), np.float32), np.zeros((cells, 2), np.int32)
+        lowered = evaluator._count_cells.lower(predictions, encoded, evaluator.patterns, cuts, ranks, losses)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(cells=200) < temporary(cells=2) + rows < 50 * rows
+
+
+@pytest.mark.parametrize("parts", [2, 3, 64])
+def test_every_row_is_encoded_once_however_many_batches_are_joined_at_a_time(monkeypatch, parts):
+    monkeypatch.setattr(evaluate, "PARTS", parts)
+    names = ("a", "b")
+    model = toy.model(names)
+    variables = toy.variables(model, names)
+    cut, split = batches(names)
+    encoded = jax.device_get(Evaluator(model, mesh_of(4), {}).encode(variables, cut))
+    real = np.flatnonzero(encoded.weight)
+    order = real[encoded.index[real].argsort()]
+    np.testing.assert_array_equal(encoded.index[order], np.arange(EXAMPLES))
+    np.testing.assert_array_equal(encoded.label[order], split["label"])
+    features, _ = model.apply(variables, split["inputs"], split["present"], method="encode")
+    for name in names:
+        np.testing.assert_allclose(encoded.features[name][order], features[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_whole_evaluation_is_the_same_on_any_number_of_devices(tmp_path, monkeypatch, multi_label):
+    """Every figure, digest and table, to the last bit; only what it took differs."""
+    if multi_label:
+        test_multi_label.write_dataset(tmp_path)
+        config = test_multi_label.get_config(tmp_path)
+    else:
+        small_run.write_dataset(tmp_path, missing_share=0.3)
+        config = small_run.get_config(tmp_path, missing__stand_in="mean")
+    found = []
+    for devices in (1, 2, 4):
+        monkeypatch.setattr(experiment, "make_mesh", lambda fsdp, devices=devices: mesh_of(devices))
+        built = experiment.build(config)
+        variables = train.initial_variables(built)
+        results, tables = evaluate.evaluate(built, variables, variables)
+        del results["timing"]
+        found.append((results, {name: table.tobytes() for name, table in tables.items()}))
+    assert found[0] == found[1] == found[2]
+    scores = [pattern[results["metric"]] for pattern in results["patterns"].values()]
+    assert len(set(scores)) == len(scores), "otherwise nothing is tested"
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_an_incomplete_split_is_encoded_on_few_rows_with_the_same_result(devices):
+    """One batch fits the capacities, one does not; rows that are absent hold NaN."""
+    present = np.ones((EXAMPLES, 2), bool)
+    present[:BATCH:2, 0] = present[1:BATCH:2, 1] = False
+    cut, _ = batches(("a", "b"), present)
+    sizes = []
+
+    def counted(raw, keys=None, train=False):
+        jax.debug.callback(sizes.append, len(raw))
+        return raw
+
+    model = toy.model(stand_in="zero", preprocess=counted)
+    variables = toy.variables(model)
+    evaluator = Evaluator(model, mesh_of(devices), {})
+    expected = jax.device_get(evaluator.encode(variables, cut[:2]))
+    for m, x in enumerate(cut[0]["inputs"].values()):
+        x[~cut[0]["present"][:, m]] = np.nan
+    jax.effects_barrier()
+    sizes.clear()
+    rows = BATCH // devices // 2
+    found = jax.device_get(evaluator.encode(variables, cut[:2], ((rows, rows),)))
+    jax.effects_barrier()
+    assert sorted(map(int, sizes)) == [BATCH // 2, BATCH // 2, BATCH, BATCH]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    assert evaluator.encode_traces.traces == 2
+
+
+def test_capacities_of_a_split_are_what_its_batches_have(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh_of(2))
+    small_run.write_dataset(tmp_path / "complete")
+    assert experiment.build(small_run.get_config(tmp_path / "complete")).capacities("test") == ()
+    small_run.write_dataset(tmp_path / "lacking", test=80, missing_share=0.8)
+    config = small_run.get_config(tmp_path / "lacking", evaluation__batch_size=40)
+    built = experiment.build(config)
+    present = built.dataset.source("test").present(("image", "audio"))
+    counts = present.reshape(2, 2, 20, 2).sum(axis=2).max(axis=1)
+    (chosen,) = built.capacities("test")
+    assert chosen in (tuple(counts.min(axis=0)), tuple(counts.max(axis=0)))
+    assert built.capacities("test", np.arange(40)) == (tuple(counts[0]),)
+    config.missing.capacities = 0
+    assert experiment.build(config).capacities("test") == ()

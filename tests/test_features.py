@@ -1,13 +1,14 @@
 """Training the fusion head on stored features, against the frozen encoders that run at every step."""
 
 import json
+import shutil
 import signal
 
 import jax
 import numpy as np
 import pytest
 
-from tests import small_run, test_multi_label
+from tests import small_run, test_distributed, test_multi_label
 from tests.test_train import start, wait_for
 from umemma_jax import evaluate, experiment, features, sharding, train
 from umemma_jax.errors import UserError
@@ -31,7 +32,7 @@ def dataset(tmp_path_factory):
 def devices(request, monkeypatch):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: getattr(request, "param", 1)]), (sharding.AXIS,))
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
 
 
 def recipe(dataset, **changes):
@@ -219,3 +220,19 @@ def test_killed_and_resumed_ends_bit_for_bit_the_same(dataset, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, train.load(built, killed).fusion, train.load(built, whole).fusion)
     reports = [json.loads((workdir / "report" / "report.json").read_text()) for workdir in (killed, whole)]
     assert reports[0]["patterns"] == reports[1]["patterns"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_report_what_one_of_four_does(dataset, tmp_path):
+    """One of them writes the features, which both have; the second run finds them on both."""
+    path = tmp_path / "recipe.py"
+    path.write_text(RECIPE.format(path=str(dataset)))
+    for workdir, processes, devices in (("one", 1, 4), ("two", 2, 2)):
+        test_distributed.finish(test_distributed.start(path, tmp_path / workdir, processes, devices))
+    assert test_distributed.figures(tmp_path / "two") == test_distributed.figures(tmp_path / "one")
+    (stored,) = (tmp_path / "two" / "features").iterdir()
+    written = stored.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "fusion")
+    test_distributed.finish(test_distributed.start(path, tmp_path / "two", 2, 2))
+    assert stored.stat().st_mtime_ns == written
+    assert test_distributed.figures(tmp_path / "two") == test_distributed.figures(tmp_path / "one")

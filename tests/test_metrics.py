@@ -37,6 +37,17 @@ def test_nothing_counted_is_nan_not_zero():
     assert np.isnan(metrics.scores(jax.device_get(sums))["accuracy"])
 
 
+def test_counts_are_exact_where_float32_s_are_not():
+    rows = 2**24 + 5
+    predicted = np.zeros(rows, np.int32)
+    count = jax.jit(metrics.class_sums, static_argnums=3)
+    sums = jax.device_get(count(predicted, predicted, np.ones(rows, np.float32), 2))
+    assert int(np.float32(rows)) != rows
+    for name in ("true_positives", "predicted", "actual"):
+        np.testing.assert_array_equal(sums[name], [rows, 0])
+    assert sums["rows"] == rows
+
+
 # Multi-label.
 
 
@@ -86,6 +97,17 @@ def test_multi_label_sums_of_parts_add_up_to_the_whole():
     whole = metrics.class_sums(logits > 0, label, weight, 6)
     parts = [metrics.class_sums(logits[i::3] > 0, label[i::3], weight[i::3], 6) for i in range(3)]
     jax.tree.map(lambda total, *each: np.testing.assert_allclose(total, sum(each), rtol=1e-6), whole, *parts)
+
+
+def test_multi_label_metrics_are_the_same_to_the_bit_in_any_order_of_rows():
+    logits, label, weight = multi_label_rows(rows=1001)
+    orders = [np.random.default_rng(seed).permutation(1001) for seed in range(4)]
+    found = []
+    for order in (np.arange(1001), *orders):
+        sums = jax.device_get(metrics.class_sums(logits[order] > 0, label[order], weight[order], 6))
+        precision = metrics.mean_average_precision(logits[order], label[order], weight[order])
+        found.append({**metrics.scores(sums), "mAP": float(precision)})
+    assert all(scores == found[0] for scores in found)
 
 
 def test_multi_label_nothing_counted_is_nan_not_zero():

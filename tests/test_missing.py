@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +160,57 @@ def test_missing_tables_are_seeded_exact_and_nested(kind):
     assert (tables[5] != missing.missing_table(available, kind, 0.5, 4, NAMES)).any()
 
 
+def table_by_definition(available, kind, rate, seed, modalities):
+    """The examples that the seed's permutation names first lose what the kind says, if that leaves them anything."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(available))
+    chosen = order[: round(rate * len(available))]
+    kept = available.copy()
+    mixed = kind == missing.MIXED
+    kept[chosen, np.arange(len(chosen)) % len(modalities) if mixed else modalities.index(kind)] = False
+    return np.where(kept.any(axis=1, keepdims=True), kept, available)
+
+
+@pytest.mark.parametrize("names", [NAMES, ("a", "b", "c")])
+@pytest.mark.parametrize("complete", [True, False])
+def test_tables_are_those_of_the_definition_on_the_host_and_in_the_graph(names, complete):
+    available = np.ones((83, len(names)), bool)
+    if not complete:
+        available = np.random.default_rng(1).random(available.shape) < 0.6  # some rows have nothing
+    rates, seeds = (0.0, 0.1, 0.35, 0.7, 1.0), 3
+    keep = jax.jit(missing.keep)
+    tables = missing.GridTables(available, rates, seeds, names)
+    assert len(tables) == len(rates) * (len(names) + 1)
+    for kind, rate, seed in itertools.product((*names, missing.MIXED), rates, range(seeds)):
+        expected = table_by_definition(available, kind, rate, seed, names)
+        name = f"{kind}@{rate:g}"
+        np.testing.assert_array_equal(missing.missing_table(available, kind, rate, seed, names), expected)
+        np.testing.assert_array_equal(tables[name][seed], expected)
+        np.testing.assert_array_equal(keep(available, tables.ranks[seed], *tables.losses[name]), expected)
+
+
+def test_digests_of_the_grid_s_tables_are_those_of_earlier_reports():
+    tables = missing.GridTables(np.ones((450, 2), bool), (0.3, 0.7), 5, NAMES)
+    assert {name: missing.table_hash(table)[:16] for name, table in tables.items()} == {
+        "image@0.3": "041e54886e472b04",
+        "image@0.7": "3987ed62820ee12b",
+        "audio@0.3": "393f2cb44cf76039",
+        "audio@0.7": "1f55a397b5d2beac",
+        "mixed@0.3": "296e468daab25796",
+        "mixed@0.7": "f2afa8899e16769a",
+    }
+
+
+def test_the_grid_s_tables_are_never_in_memory_together():
+    examples, seeds, rates = 100_000, 2, np.linspace(0, 1, 11)
+    tables = missing.GridTables(np.ones((examples, 2), bool), rates, seeds, NAMES)
+    tracemalloc.start()
+    for table in tables.values():
+        assert table.nbytes == 2 * examples * seeds
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * table.nbytes < len(tables) * table.nbytes / 6
+
+
 def test_mixed_loses_every_modality_equally_often():
     table = missing.missing_table(np.ones((90, 3), bool), missing.MIXED, 1.0, 0, ("a", "b", "c"))
     np.testing.assert_array_equal((~table).sum(axis=0), 30)
@@ -194,7 +246,7 @@ def test_decoding_only_what_the_layout_computes_changes_no_parameter(
 ):
     """Bit for bit, also where rows lack modalities by nature and fit their position or not."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (sharding.AXIS,))
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
     if not fitting:
         monkeypatch.setattr(missing, "arrange", lambda available, layout: np.arange(len(available)))
     small_run.write_dataset(tmp_path / "data", train=64, missing_share=missing_share)
@@ -202,7 +254,7 @@ def test_decoding_only_what_the_layout_computes_changes_no_parameter(
     config.missing.layout, config.data.cache_megabytes = "stratified", 0
     built = experiment.build(config)
     spec, _ = train.stage_spec(built, "fusion")
-    step, _ = sharding.compile_step(steps.make_step(spec, built.means), mesh, parallel)
+    step = sharding.compile_step(steps.make_step(spec, built.means), mesh, parallel)
     computed = missing.stratified_layout(spec.policy, config.data.batch_size, devices).computed()
     train_batches = train.train_batches
 
@@ -220,3 +272,106 @@ def test_decoding_only_what_the_layout_computes_changes_no_parameter(
     (everything, few), (only_needed, many) = trained(None), trained(computed)
     jax.tree.map(np.testing.assert_array_equal, everything, only_needed)
     assert few < many
+
+
+# Compaction
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+@pytest.mark.parametrize("capacity", [7, 10])
+def test_compacted_rows_are_those_of_the_mask_in_their_order(shards, capacity):
+    rows, size = 10 * shards, capacity
+    present = np.random.default_rng(0).permuted(np.tile(np.arange(10) < 6, (shards, 2, 1)), axis=-1)
+    present = present.swapaxes(1, 2).reshape(rows, 2)  # 6 of the 10 rows of every shard have it
+    compacted = missing.Compacted(jnp.asarray(present), (size, size), shards)
+    x = jnp.arange(2.0 * rows).reshape(rows, 2) + 1
+    for m in (0, 1):
+        taken = compacted.take(x, m)
+        assert taken.shape == (shards * size, 2)
+        if size < 10:
+            first = np.asarray(taken).reshape(shards, size, 2)[:, :6].reshape(-1, 2)
+            np.testing.assert_array_equal(first, np.asarray(x)[present[:, m]])
+        np.testing.assert_array_equal(compacted.put(taken, m), np.where(present[:, [m]], x, 0))
+
+
+def test_compacted_rows_stay_on_their_device():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (sharding.AXIS,))
+    rows = sharding.by_rows(mesh)
+
+    def double(x, present):
+        compacted = missing.Compacted(present, (4, 4), mesh.size)
+        return compacted.put(2 * compacted.take(x, 0), 0)
+
+    function = jax.jit(double, in_shardings=(rows, rows), out_shardings=rows)
+    text = function.lower(jnp.zeros((24, 7)), jnp.ones((24, 2), bool)).compile().as_text()
+    assert not any(name in text for name in ("all-gather", "all-to-all", "collective-permute", "all-reduce"))
+
+
+@pytest.mark.parametrize(("kept", "expected"), [((3, 5), (4, 6)), ((5, 1), (6, 8)), ((7, 7), (8, 8)), ((0, 7), (6, 8))])
+def test_the_first_capacities_that_hold_are_taken(kept, expected):
+    """8 rows on each of two shards, of which the first keeps nothing."""
+    present = jnp.zeros((2, 8, 2), bool).at[1].set(jnp.arange(8)[:, None] < jnp.array([kept])).reshape(16, 2)
+
+    def sizes(layout):
+        if layout is None:
+            return jnp.array([8, 8])
+        return jnp.array([layout.take(jnp.zeros(16), m).size // 2 for m in (0, 1)])
+
+    found = missing.run_compacted(sizes, [(4, 6), (6, 8)], present, sharding.Devices(shards=2))
+    assert tuple(found.tolist()) == expected
+
+
+def test_without_choices_there_is_no_switch():
+    jaxpr = jax.make_jaxpr(
+        lambda present: missing.run_compacted(lambda layout: present, (), present, sharding.Devices())
+    )(jnp.ones((4, 2), bool))
+    assert not jaxpr.eqns
+
+
+def test_capacities_are_those_by_which_encoders_run_on_the_fewest_rows():
+    """Ten batches of two shards of 20 rows: four keep 5 and 10 rows, five 10 and 12, one 20 and 15."""
+    counts = np.array([[[5, 10], [4, 8]]] * 4 + [[[10, 3], [1, 12]]] * 5 + [[[20, 15], [0, 0]]])
+    kept = np.arange(20)[:, None] < counts[:, :, None, :]
+    assert kept.shape == (10, 2, 20, 2)
+    # 4 * 15 + 6 * 40 = 300 rows; 9 * 22 + 1 * 40 = 238; 10 * 35 = 350
+    assert missing.choose_capacities(kept, 1) == ((10, 12),)
+    # 4 * 15 + 5 * 22 + 40 = 210; a third would save 5 of 400 rows, too little
+    assert missing.choose_capacities(kept, 2) == missing.choose_capacities(kept, 3) == ((5, 10), (10, 12))
+    assert missing.choose_capacities(kept, 0) == ()
+    assert missing.choose_capacities(np.ones((4, 2, 8, 2), bool), 2) == ()
+
+
+@pytest.mark.parametrize(("stage", "layout", "lacking", "compacted"), [
+    ("unimodal", "random", False, False),
+    ("unimodal", "random", True, True),
+    ("fusion", "random", False, True),
+    ("fusion", "random", True, True),
+    ("fusion", "stratified", False, False),
+    ("fusion", "stratified", True, True),
+])  # fmt: skip
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_capacities_of_a_stage_suit_its_batches(tmp_path, monkeypatch, stage, layout, lacking, compacted, accumulate):
+    """Batches that were not among the samples; where positions or complete data say it all there are none."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), (sharding.AXIS,))
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
+    small_run.write_dataset(tmp_path / "data", train=200, missing_share=0.6 if lacking else 0.0)
+    config = small_run.get_config(tmp_path / "data", missing__layout=layout, data__batch_size=128)
+    config.unimodal.accumulate = config.fusion.accumulate = accumulate
+    built = experiment.build(config)
+    spec, _ = train.stage_spec(built, stage)
+    assert bool(spec.capacities) == compacted
+    if not compacted:
+        return
+    (capacities,) = spec.capacities
+    rows = 128 // 2 // accumulate
+    held, batches = [], train.training_batches(built, stage)
+    for number, batch in enumerate(itertools.islice(batches, 40)):
+        present, keys = jnp.asarray(batch["present"]), row_keys(number, 128)
+        if stage == "fusion" and layout == "random":
+            present = missing.draw(spec.policy, keys, present)
+        elif stage == "fusion":
+            present, _ = missing.stratified_layout(spec.policy, 128, 2 * accumulate).draw(keys, present)
+        counts = np.asarray(present).reshape(2, accumulate, rows, 2).sum(axis=2).max(axis=0)
+        held += (counts <= capacities).all(axis=1).tolist()
+    computed = np.where(held, sum(capacities), 2 * rows).mean() / (2 * rows)
+    assert np.mean(held) > 0.8 and computed < 0.92

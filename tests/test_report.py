@@ -9,6 +9,7 @@ import pytest
 
 from tests.example_results import COLLAPSED, example_results, multi_label
 from tests.test_markdown import table_rows
+from umemma_jax import missing
 from umemma_jax.errors import UserError
 from umemma_jax.markdown import report_markdown
 from umemma_jax.report import write_comparison, write_report
@@ -59,6 +60,14 @@ def test_missing_tables_are_saved_beside(tmp_path):
     write_report(example_results(), tmp_path / "report", tables)
     with np.load(io.BytesIO((tmp_path / "report" / "missing_tables.npz").read_bytes())) as saved:
         np.testing.assert_array_equal(saved["image@0.5"], tables["image@0.5"])
+
+
+def test_missing_tables_are_saved_as_numpy_saves_them_one_after_the_other(tmp_path):
+    tables = missing.GridTables(np.ones((450, 2), bool), (0.0, 0.5), 5, ("image", "audio"))
+    write_report(example_results(), tmp_path / "report", tables)
+    expected = io.BytesIO()
+    np.savez_compressed(expected, **tables)
+    assert (tmp_path / "report" / "missing_tables.npz").read_bytes() == expected.getvalue()
 
 
 def test_written_again_it_replaces_its_own_files_only(tmp_path):

@@ -15,13 +15,15 @@ ROWS = 24
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)
 
 
-def mesh_of(count):
-    return jax.sharding.Mesh(np.array(jax.devices()[:count]), (sharding.AXIS,))
+def mesh_of(count, fsdp=1):
+    return sharding.make_mesh(fsdp, jax.devices()[:count])
 
 
-def train(parallel, devices, stage="fusion", layout="random", incomplete=False, num_steps=5, padding=5, fits=True):
+def train(
+    parallel, devices, stage="fusion", layout="random", incomplete=False, num_steps=5, padding=5, fits=True, fsdp=1
+):
     """Parameters and losses after a few steps of the toy model on `devices` simulated devices."""
-    mesh = mesh_of(devices)
+    mesh = mesh_of(devices, fsdp)
     seen = ROWS // devices if parallel == "pmap" else ROWS
     shards = 1 if parallel == "pmap" else devices
     model = toy.model(
@@ -43,14 +45,15 @@ def train(parallel, devices, stage="fusion", layout="random", incomplete=False, 
         else None,
         incomplete_data=incomplete,
     )
-    place = sharding.replicated(mesh)
-    state = jax.device_put(steps.init_state(spec, toy.variables(model)), place)
-    step, counted = sharding.compile_step(steps.make_step(spec, toy.means()), mesh, parallel)
+    state = sharding.place(steps.init_state(spec, toy.variables(model)), mesh)
+    placed = jax.tree.map(lambda x: x.sharding, state)
+    step = sharding.compile_step(steps.make_step(spec, toy.means()), mesh, parallel)
     losses = []
     for number in range(num_steps):
         state, metrics = step(state, sharding.put_batch(data(number, incomplete, padding, fits), mesh))
         losses.append(float(metrics["loss"]))
-    return jax.device_get((state.params, state.batch_stats)), losses, counted.traces
+    assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, placed))
+    return jax.device_get((state.params, state.batch_stats)), losses, step.compilations
 
 
 def data(number, incomplete, padding, fits):
@@ -71,6 +74,32 @@ def test_four_devices_by_jit_and_by_pmap_train_the_same_parameters_as_one(stage,
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), four, one)
         np.testing.assert_allclose(four_losses, losses, rtol=1e-5)
         assert traces == 1
+
+
+@pytest.mark.parametrize("stage", ["unimodal", "fusion"])
+def test_devices_that_share_a_copy_of_the_parameters_train_the_same(stage, monkeypatch):
+    monkeypatch.setattr(sharding, "MIN_SPLIT", 1)
+    one, losses, _ = train("jit", 1, stage, "stratified")
+    for fsdp in (2, 4):
+        four, four_losses, compilations = train("jit", 4, stage, "stratified", fsdp=fsdp)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6), four, one)
+        np.testing.assert_allclose(four_losses, losses, rtol=1e-5)
+        assert compilations == 1
+
+
+def test_large_arrays_are_split_along_their_longest_axis_that_divides():
+    mesh = mesh_of(4, fsdp=2)
+    shapes = {"kernel": (256, 128), "odd": (257, 130), "bias": (256,), "step": (), "conv": (3, 3, 64, 96)}
+    found = sharding.place(jax.tree.map(np.zeros, shapes, is_leaf=lambda x: isinstance(x, tuple)), mesh)
+    parts = {name: x.addressable_shards[0].data.shape for name, x in found.items()}
+    expected = {"kernel": (128, 128), "odd": (257, 65), "bias": (256,), "step": (), "conv": (3, 3, 64, 48)}
+    assert parts == expected
+    assert {name: x.shape for name, x in sharding.fetch(found).items()} == shapes
+
+
+def test_devices_that_cannot_share_evenly():
+    with pytest.raises(UserError, match=r"config\.fsdp = 3 does not divide 4 devices"):
+        sharding.make_mesh(3)
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -94,7 +123,7 @@ def test_a_masked_mean_is_that_of_the_global_batch_not_a_mean_of_device_means():
         return state, total / devices.total(batch["weight"].sum())
 
     for parallel in ("jit", "pmap"):
-        run, _ = sharding.compile_step(step, mesh_of(4), parallel)
+        run = sharding.compile_step(step, mesh_of(4), parallel)
         _, mean = run(jnp.zeros(()), sharding.put_batch({"x": x, "weight": weight}, mesh_of(4)))
         np.testing.assert_allclose(mean, np.average(x, weights=weight), rtol=1e-6)
 

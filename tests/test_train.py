@@ -44,8 +44,8 @@ def recipe(dataset, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def devices(request, monkeypatch):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[: getattr(request, "param", 1)]), (sharding.AXIS,))
-    monkeypatch.setattr(experiment, "make_mesh", lambda: mesh)
+    chosen = jax.devices()[: getattr(request, "param", 1)]
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: sharding.make_mesh(fsdp, chosen))
 
 
 def start(recipe, workdir, *flags):
@@ -123,6 +123,7 @@ def test_killed_at_several_moments_of_both_stages_ends_bit_for_bit_the_same(reci
         [
             (r["stage"], r["step"], r.get("loss"))
             for r in map(json.loads, (path / "metrics.jsonl").read_text().splitlines())
+            if r.get("event") != "compiled"  # by each process
         ]
         for path in (workdir, whole)
     ]
@@ -247,15 +248,22 @@ def test_every_stand_in_trains(dataset, tmp_path, stand_in):
 
 
 @pytest.mark.parametrize("devices", [4], indirect=True)
-def test_pmap_runs_the_whole_job_and_ends_where_jit_ends(dataset, tmp_path):
+def test_pmap_and_split_parameters_end_where_jit_ends(dataset, tmp_path, monkeypatch):
     """Both stages over 4 devices, validation included; by SGD, since Adam makes steps out of rounding noise."""
+    monkeypatch.setattr(sharding, "MIN_SPLIT", 16)
     found = {}
-    for parallel in ("jit", "pmap"):
-        config = small_run.get_config(dataset, parallel=parallel, unimodal__epochs=1, fusion__epochs=1)
+    for name, changes in {"jit": {}, "pmap": {"parallel": "pmap"}, "fsdp": {"fsdp": 2}}.items():
+        config = small_run.get_config(dataset, unimodal__epochs=1, fusion__epochs=1, **changes)
         config.unimodal.optimizer = config.fusion.optimizer = "sgd"
-        found[parallel] = jax.device_get(train.train(experiment.build(config), tmp_path / parallel).fusion)
-    pmap, jit = (np.concatenate([x.ravel() for x in jax.tree.leaves(found[name])]) for name in ("pmap", "jit"))
-    assert np.linalg.norm(pmap - jit) / np.linalg.norm(jit) < 1e-4
+        built = experiment.build(config)
+        trained = train.train(built, tmp_path / name)
+        found[name] = np.concatenate([x.ravel() for x in jax.tree.leaves(jax.device_get(trained.fusion))])
+        if name == "fsdp":
+            assert not trained.fusion["params"]["fusion"]["kernel_image"].is_fully_replicated
+            results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+            assert results["patterns"]["image+audio"]["examples"] == 41
+    for name in ("pmap", "fsdp"):
+        assert np.linalg.norm(found[name] - found["jit"]) / np.linalg.norm(found["jit"]) < 1e-4
 
 
 def test_frozen_encoders_stay_those_of_the_unimodal_stage(dataset, tmp_path):

@@ -17,10 +17,13 @@ class Encoder(nn.Module):
     """Dense, batch norm, tanh: [B, 5] -> [B, 4]. No bias: under batch norm its gradient is rounding noise."""
 
     axis_name: str | None = None
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x, mask=None, train=False):
-        x = BatchNorm(FEATURES, axis_name=self.axis_name)(nn.Dense(FEATURES, use_bias=False)(x), mask, train)
+        x = nn.Dense(FEATURES, use_bias=False)(x)
+        if self.norm:
+            x = BatchNorm(FEATURES, axis_name=self.axis_name)(x, mask, train)
         return jnp.tanh(x)
 
 
@@ -36,9 +39,9 @@ def jitter(raw, keys=None, train=False):
     return raw + 0.1 * jax.vmap(lambda key: jax.random.normal(key, raw.shape[1:]))(keys)
 
 
-def model(names=("a", "b"), axis_name=None, preprocess=identity, frozen=(), **fields):
+def model(names=("a", "b"), axis_name=None, preprocess=identity, frozen=(), norm=True, **fields):
     """A LateFusion of toy towers."""
-    encoder = functools.partial(Encoder, axis_name=axis_name)
+    encoder = functools.partial(Encoder, axis_name=axis_name, norm=norm)
     towers = tuple(Tower(name, preprocess, encoder, name in frozen) for name in names)
     return LateFusion(towers, CLASSES, **fields)
 
@@ -67,5 +70,5 @@ def variables(built, names=("a", "b"), seed=0):
     """Fresh variables with running statistics that are not the initial ones."""
     rows = batch(2, names)
     fresh = built.init(jax.random.key(seed), rows["inputs"], rows["present"], means=means(names))
-    stats = jax.tree.map(lambda x: x + 0.3, fresh["batch_stats"])
+    stats = jax.tree.map(lambda x: x + 0.3, fresh.get("batch_stats", {}))
     return {"params": dict(fresh["params"]), "batch_stats": dict(stats)}

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
-from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from umemma_jax.errors import UserError
 
@@ -57,8 +56,11 @@ class Checkpoints:
         self.wait()
         if self.latest() == step:
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), batches=CheckpointSave(batches))
         try:
+            # The position is a number of steps, the same on every process: any number of them can go on from it.
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(state), batches=ocp.args.JsonSave(batches.get_state())
+            )
             self._manager.save(step, args=items, force=True)
         except OSError as error:
             raise self._not_written(error) from error
@@ -71,6 +73,8 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
+        except jax.errors.JaxRuntimeError:
+            raise
         except Exception as error:  # what Orbax's threads and TensorStore raise: OSError, ValueError and others
             raise self._not_written(error) from error
 
@@ -83,9 +87,12 @@ class Checkpoints:
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         items = {"state": ocp.args.StandardRestore(abstract)}
         if batches is not None:
-            items["batches"] = CheckpointRestore(batches)
+            items["batches"] = ocp.args.JsonRestore()
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+            if batches is not None:
+                batches.set_state(restored["batches"])
+            return restored["state"]
         except Exception as error:  # Orbax and TensorStore raise anything, down to Exception itself
             raise UserError(
                 f"{self._folder / str(step)}: this checkpoint cannot be restored ({_reason(error)}): remove its "
@@ -118,6 +125,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Waits for the last save; if that fails, too, the first error is the one to report."""
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return  # another process may be gone, and waiting for its part would not end
         try:
             self.wait()
         except UserError:

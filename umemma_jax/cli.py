@@ -1,9 +1,11 @@
 """The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
 
 import contextlib
+import hashlib
 import importlib
 import logging
 import os
+import platform
 import re
 import shlex
 import signal
@@ -17,10 +19,14 @@ import absl.logging
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from umemma_jax.data.remote import is_url
 from umemma_jax.errors import UserError
 from umemma_jax.memory import keep_freed_memory
 
-USAGE = "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N]"
+USAGE = (
+    "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
+    "[--coordinator=HOST:PORT --processes=N --process=I]"
+)
 INTERRUPTED = 130  # what shells report of a process that SIGINT ended
 
 
@@ -33,12 +39,18 @@ class Command:
       workdir: folder of checkpoints, metrics and report.
       mode: `train`, `eval`, `compare` or `export`.
       seeds: runs of each method in mode `compare`.
+      coordinator: where several processes meet; empty for one alone. See `distributed.join`.
+      processes: how many they are.
+      process: the number of this one.
     """
 
     config: ConfigDict
     workdir: Path
     mode: str
     seeds: int
+    coordinator: str = ""
+    processes: int | None = None
+    process: int | None = None
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -48,10 +60,29 @@ def main(argv: Sequence[str]) -> NoReturn:
     unfinished coroutines; the one would crash then, the other complain.
     """
     keep_freed_memory()
+    keep_compiled()
     status = run(argv)
     with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
         sys.stdout.flush()
     os._exit(status)
+
+
+def keep_compiled() -> None:
+    """Has JAX keep what it compiles for the next start; its own variables choose another folder, or none.
+
+    A folder for each kind of processor: machines that share a home need not run each other's instructions.
+    """
+    try:
+        features = next(
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.lower().startswith(("flags", "features"))
+        )
+    except (OSError, StopIteration):
+        features = platform.processor()
+    kind = f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/umemma_jax/compiled").expanduser() / kind))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def run(argv: Sequence[str]) -> int:
@@ -59,7 +90,7 @@ def run(argv: Sequence[str]) -> int:
     _quiet_orbax()
     try:
         command = parse(argv)
-        return 0 if command is None else _run(command, argv)
+        return 0 if command is None else _join_and_run(command, argv)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return 1
@@ -94,6 +125,19 @@ def parse(argv: Sequence[str]) -> Command | None:
     seeds = flags.DEFINE_integer(
         "seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1, flag_values=values
     )
+    coordinator = flags.DEFINE_string(
+        "coordinator",
+        os.environ.get("JAX_COORDINATOR_ADDRESS", ""),
+        "For several processes: HOST:PORT of process 0, reachable by all, or auto: as SLURM, Open MPI, Kubernetes or "
+        "the TPU pod says.",
+        flag_values=values,
+    )
+    processes = flags.DEFINE_integer(
+        "processes", os.environ.get("JAX_NUM_PROCESSES"), "How many, with --coordinator.", 1, flag_values=values
+    )
+    process = flags.DEFINE_integer(
+        "process", os.environ.get("JAX_PROCESS_ID"), "The number of this one, from 0.", 0, flag_values=values
+    )
     help_wanted = flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(argv, known_only=True)
@@ -113,7 +157,8 @@ def parse(argv: Sequence[str]) -> Command | None:
     config_lib.check(config)
     file, _, argument = recipe.value.partition(":")
     name = "_".join(filter(None, (Path(file).stem, argument)))
-    return Command(config, Path(workdir.value or f"runs/{name}"), mode.value, seeds.value)
+    workdir = Path(workdir.value or f"runs/{name}")
+    return Command(config, workdir, mode.value, seeds.value, coordinator.value, processes.value, process.value)
 
 
 def _override(config: ConfigDict, argv: Sequence[str]) -> None:
@@ -141,33 +186,49 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
         raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
 
 
+def _join_and_run(command: Command, argv: Sequence[str]) -> int:
+    """Runs the command, as one of several processes where it says so."""
+    if not command.coordinator:
+        return _run(command, argv)
+    with _uninterrupted():
+        from umemma_jax import distributed
+
+    distributed.join(command.coordinator, command.processes, command.process)
+    with distributed.losses_told():
+        status = _run(command, argv)
+        distributed.leave()
+        return status
+
+
 def _run(command: Command, argv: Sequence[str]) -> int:
     with _uninterrupted():
-        from umemma_jax import compare, evaluate, experiment, inputs, markdown, report, train
+        from umemma_jax import compare, distributed, evaluate, experiment, inputs, markdown, report, train
 
     config, workdir = command.config, command.workdir
-    if config.data.prepare and not os.path.exists(config.data.dir):
-        _prepare(config.data.prep, config.data.dir)
+    distributed.first_then_others(lambda: _prepare(config.data))
+    tell = print if distributed.is_first() else _say_nothing
     try:
         if command.mode == "compare":
             compare.compare(config, workdir, command.seeds)
-            print(f"Comparison: {workdir / 'report'}")
+            tell(f"Comparison: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
         trained = train.train(built, workdir) if command.mode == "train" else train.load(built, workdir)
         if command.mode == "export":
             for folder in inputs.export(built.inputs, trained.fusion, workdir / "export"):
-                print(f"Exported: {folder}")
+                tell(f"Exported: {folder}")
             return 0
         results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
         results["timing"]["compilations"] |= trained.compilations
+        results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = shlex.join(["python", *argv])
-        report.write_report(results, workdir / "report", tables)
-        print(markdown.summary(results))
-        print(f"Report: {workdir / 'report'}")
+        if distributed.is_first():
+            report.write_report(results, workdir / "report", tables)
+        tell(markdown.summary(results))
+        tell(f"Report: {workdir / 'report'}")
         return 0
     except train.Preempted as stop:
-        print(f"{stop}; the same command continues")
+        tell(f"{stop}; the same command continues")
         return INTERRUPTED if stop.signal == signal.SIGINT else 0
 
 
@@ -181,8 +242,15 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _prepare(command: str, folder: str) -> None:
-    """Makes the dataset where it is absent, if its prep module needs nothing but the folder."""
+def _say_nothing(text: str) -> None:
+    """What all processes but the first do."""
+
+
+def _prepare(data: ConfigDict) -> None:
+    """Makes the dataset where it is absent and the recipe says so, if its prep module needs nothing but the folder."""
+    if not data.prepare or is_url(data.dir) or os.path.exists(data.dir):
+        return
+    command, folder = data.prep, data.dir
     module, *arguments = command.split() or [""]
     try:
         prepare = importlib.import_module(module).prepare

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from umemma_jax import evaluate, experiment, report, train
+from umemma_jax import distributed, evaluate, experiment, report, train
 from umemma_jax.config import METHODS, apply_method, method_name
 from umemma_jax.errors import UserError
 
@@ -39,12 +39,14 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
     for seed in range(seeds):
         for method in METHODS:
             if method != "ume":
-                print(f"{method}, seed {seed}")
+                if distributed.is_first():
+                    print(f"{method}, seed {seed}")
                 for name, results in _run(config, workdir, method, seed).items():
                     rows[name].append(results)
     order = ("late_fusion", "augmentation", "ume", "ume_mma")
     results = [result for method in order for result in rows[method]]
-    report.write_comparison(results, workdir / "report")
+    if distributed.is_first():
+        report.write_comparison(results, workdir / "report")
     return results
 
 
@@ -56,7 +58,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
     folders = {name: workdir / name / f"seed{seed}" for name in names}
     built = experiment.build(own)
-    train.claim_workdir(own, built.fingerprints, folders[method])
+    distributed.first_then_others(lambda: train.claim_workdir(own, built.fingerprints, folders[method]))
     if all((folder / "report" / "report.json").exists() for folder in folders.values()):
         return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
     trained = train.train(built, folders[method])
@@ -65,6 +67,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         results, tables = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**results, "method": name}
-        report.write_report(found[name], folder / "report", tables)
+        if distributed.is_first():
+            report.write_report(found[name], folder / "report", tables)
     jax.clear_caches()  # the next run compiles its own functions
     return found

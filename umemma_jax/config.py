@@ -32,6 +32,8 @@ FREE_TO_CHANGE = (
     "data.prepare",
     "data.threads",
     "data.cache_megabytes",
+    "fsdp",
+    "profile",
 )
 
 # Fields whose keys are the user's own.
@@ -102,7 +104,7 @@ def default_config() -> ConfigDict:
             "modalities": (),  # names in the dataset, in the order of presence masks
             "inputs": {},  # modality -> tower_config(...)
             "data": {
-                "dir": "",
+                "dir": "",  # a folder, or the URL of a copy of one: gs://, s3://, https:// ...
                 "prep": "",  # module that makes `dir`, e.g. data_prep.quickstart
                 "prepare": False,  # run it where `dir` is absent; for prep modules that need nothing but `dir`
                 "train_split": "train",
@@ -110,7 +112,7 @@ def default_config() -> ConfigDict:
                 "validation_share": 0.1,
                 "test_split": "test",
                 "batch_size": 64,  # over all devices
-                "threads": 1,
+                "threads": 0,  # that read ahead; 0: as many as the data and the machine ask for
                 "window": 1,  # batches that exchange rows, so that those of one length come together
                 "cache_megabytes": 512,  # a training split no larger than this, decoded, is held in memory
             },
@@ -124,6 +126,9 @@ def default_config() -> ConfigDict:
                 "augment": True,
                 "keep": {},  # pattern name -> weight, e.g. {"image+audio": 2, "image": 1}; empty = all alike
                 "layout": "stratified",  # or "random"
+                # Numbers of rows, besides all, that encoders are compiled for: where a batch lacks modalities by chance
+                # or by nature, they run on the fewest that hold the rows with theirs. 0: always on all.
+                "capacities": 1,
                 "stand_in": "token",  # or "zero", "mean"
                 # The eta protocol of the prompt papers: this share of the training and validation examples loses the
                 # modality `kind` for good; "mixed" (their "both"): one modality each, all in equal shares.
@@ -136,6 +141,8 @@ def default_config() -> ConfigDict:
                 "seeds": 5,
             },
             "parallel": "jit",  # or "pmap"
+            "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
+            "profile": 0,  # steps of each stage to trace, for TensorBoard or Perfetto, once it runs steadily
             "log_every": 20,  # steps
             "checkpoint_every": 200,  # steps, besides the end of each stage
             "keep_checkpoints": 2,
@@ -152,9 +159,13 @@ def stage_config() -> dict[str, Any]:
         "warmup": 0.1,  # share of the stage's steps
         "weight_decay": 0.0,
         "momentum": 0.9,  # of sgd
+        "moments": "float32",  # of the optimizer: of adamw's first one and of sgd's momentum; or "bfloat16"
         "clip": 1.0,  # largest gradient norm of each encoder and of the head
         "label_smoothing": 0.0,
         "ema": 0.0,  # decay of a moving average of the parameters, which is then what is evaluated; 0 for none
+        # Microbatches that a batch is computed in, one after another, for memory. Batch norm then normalises each of
+        # them by its own statistics; all else is as in one.
+        "accumulate": 1,
     }
 
 
@@ -195,10 +206,17 @@ def tower_config(
 def form_and_method(argument: str, forms: Sequence[str]) -> tuple[str, str]:
     """What the argument of a recipe names, words joined by commas: one of its forms, and a method for `apply_method`.
 
-    A form that is not named is the first, a method `ume_mma`. Raises UserError where there are several of either.
+    A form that is not named is the first, a method `ume_mma`. Raises UserError where a word is neither, or there are
+    several of either.
     """
     words = argument.split(",")
-    form, method = [word for word in words if word in forms], [word for word in words if word not in forms]
+    for word in words:
+        if word not in (*forms, *METHODS):
+            raise UserError(
+                f"config argument '{word}': unknown, "
+                f"name a form ({', '.join(forms)}) or a method ({', '.join(METHODS)})"
+            )
+    form, method = [word for word in words if word in forms], [word for word in words if word in METHODS]
     if max(len(form), len(method)) > 1:
         raise UserError(f"config argument '{argument}': name one of {', '.join(forms)}, and one method, at most")
     return (*form, forms[0])[0], (*method, "ume_mma")[0]
@@ -246,12 +264,15 @@ def check(config: ConfigDict) -> None:
         "parallel": ("jit", "pmap"),
         "unimodal.optimizer": ("adamw", "sgd"),
         "fusion.optimizer": ("adamw", "sgd"),
+        "unimodal.moments": ("float32", "bfloat16"),
+        "fusion.moments": ("float32", "bfloat16"),
         "fusion.head": tuple(fusion.HEADS),
     }
     for field, names in choices.items():
         value = get(config, field)
         _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
     _check_ranges(config)
+    _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
     _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
 
@@ -307,10 +328,14 @@ def _check_ranges(config: ConfigDict) -> None:
         "data.cache_megabytes": 0,
         "evaluation.batch_size": 1,
         "evaluation.seeds": 1,
+        "fsdp": 1,
+        "profile": 0,
         "log_every": 1,
         "checkpoint_every": 1,
+        "missing.capacities": 0,
         "keep_checkpoints": 1,
         **{f"{stage}.epochs": 0 for stage in ("unimodal", "fusion")},
+        **{f"{stage}.accumulate": 1 for stage in ("unimodal", "fusion")},
         **{f"inputs.{name}.length": 0 for name in config.inputs},
     }
     for field, least in whole.items():

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import missing
+from umemma_jax import distributed, missing
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.kinds import codec
@@ -20,6 +20,7 @@ from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
 from umemma_jax.sharding import check_batch_size, make_mesh
+from umemma_jax.steps import check_accumulation
 
 PyTree = Any
 
@@ -32,7 +33,7 @@ class Experiment:
       config: the recipe.
       dataset: the prepared dataset.
       model: encoders and fusion head.
-      mesh: all devices.
+      mesh: all devices of all processes.
       inputs: what the config says of each modality, in the column order of presence masks.
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
@@ -86,6 +87,21 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
+        """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.
+
+        Of an incomplete split, reads every record.
+        """
+        info = self.dataset.info.splits[split]
+        if all(info.present[m] == info.examples for m in self.modalities):
+            return ()
+        present = self.dataset.source(split).present(self.modalities)
+        present = present if rows is None else present[rows]
+        size, shards = self.config.evaluation.batch_size, self.mesh.size
+        present = np.pad(present, ((0, -len(present) % size), (0, 0)))
+        masks = present.reshape(-1, shards, size // shards, len(self.modalities))
+        return missing.choose_capacities(masks, self.config.missing.capacities)
+
 
 def build(config: ConfigDict) -> Experiment:
     """Opens the dataset and makes the model that the config names.
@@ -95,11 +111,14 @@ def build(config: ConfigDict) -> Experiment:
     """
     config_lib.check(config)
     try:
-        mesh = make_mesh()
+        mesh = make_mesh(config.fsdp)
     except RuntimeError as error:
         raise UserError(f"JAX finds no device: {' '.join(str(error).split())}") from error
+    if config.parallel == "pmap" and distributed.several():
+        raise UserError("config.parallel = 'pmap' is for one process: use 'jit', which computes the same on several")
     check_batch_size(config.data.batch_size, mesh, "data.batch_size")
     check_batch_size(config.evaluation.batch_size, mesh, "evaluation.batch_size")
+    check_accumulation(config, mesh.size)
     missing.policy_from_config(config.missing, tuple(config.modalities))
     prep = f"python -m {config.data.prep} --out={config.data.dir}" if config.data.prep else None
     dataset = open_dataset(config.data.dir, prep=prep)

@@ -5,6 +5,7 @@ them on as they are.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import zipfile
@@ -16,14 +17,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from umemma_jax import distributed
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
-from umemma_jax.model import LateFusion, Tower
+from umemma_jax.missing import Compacted, run_compacted
+from umemma_jax.model import Tower
 from umemma_jax.progress import Progress
-from umemma_jax.sharding import by_rows, put_batch, replicated
+from umemma_jax.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.weights import appearing
 
 PyTree = Any
@@ -35,7 +38,7 @@ def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interr
 
     The stage learns what it would learn with frozen encoders, no augmentation and `data.window` 1: features have no
     lengths to bring together. They lie in `<workdir>/features`, under a digest of all that they depend on; where they
-    are there already, no encoder runs.
+    are there already, no encoder runs; of several processes, where all of them find it.
 
     Args:
       experiment: whose encoders are frozen.
@@ -47,13 +50,12 @@ def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interr
       UserError: the features cannot be written, or the file is damaged.
     """
     path = workdir / "features" / f"{_digest(experiment, variables)}.npz"
-    if path.exists():
+    if distributed.on_all(path.exists()):
         arrays = _load(path)
     else:
         arrays = compute(experiment, variables, workdir, interrupt)
-        if jax.process_index() == 0:
-            _save(path, arrays)
-    towers = tuple(Tower(m, _unchanged, Unchanged, frozen=True) for m in experiment.modalities)
+        distributed.first_then_others(lambda: distributed.is_first() and _save(path, arrays))
+    towers = tuple(Tower(m, unchanged, Unchanged, frozen=True) for m in experiment.modalities)
     return dataclasses.replace(
         experiment,
         dataset=FeatureDataset(experiment, arrays),
@@ -70,16 +72,14 @@ def compute(experiment: Experiment, variables: PyTree, workdir: Path, interrupt:
       `features/<m>` float32 [N, D_m], zero where m is absent; `present` bool [N, M]; `label` as in a batch, [N] or
       [N, K]; with the stand-in `mean`, `means/<m>` float32 [1, D_m].
     """
-    config, rows, mesh = experiment.config, experiment.train_rows, experiment.mesh
-    same = replicated(mesh)
-    encode = jax.jit(_encoder_pass(experiment.model), in_shardings=(same, by_rows(mesh)), out_shardings=same)
+    config, rows = experiment.config, experiment.train_rows
+    encode = jax.jit(_encoder_pass(experiment), out_shardings=replicated(experiment.mesh))
     steps = -(-len(rows) // config.evaluation.batch_size)
-    active = jax.process_index() == 0
     parts = []
-    with Progress(workdir, "features", steps, 0, config.evaluation.batch_size, active) as progress:
+    with Progress(workdir, "features", steps, 0, config.evaluation.batch_size, distributed.is_first()) as progress:
         for step, batch in enumerate(experiment.batches(config.data.train_split, rows), 1):
             interrupt()
-            parts.append(jax.device_get(encode(variables, put_batch(batch, mesh))))
+            parts.append(fetch(encode(variables, put_batch(batch, experiment.mesh))))
             progress.update(step)
             if step % config.log_every == 0 or step == steps:
                 progress.log(step, {})
@@ -87,9 +87,15 @@ def compute(experiment: Experiment, variables: PyTree, workdir: Path, interrupt:
     return {**arrays, **_mean_features(experiment, variables)}
 
 
-def _encoder_pass(model: LateFusion) -> Callable[[PyTree, PyTree], dict[str, jax.Array]]:
+def _encoder_pass(experiment: Experiment) -> Callable[[PyTree, PyTree], dict[str, jax.Array]]:
+    capacities = experiment.capacities(experiment.config.data.train_split, experiment.train_rows)
+    devices = Devices(experiment.mesh.size)
+
     def encode(variables: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-        features, _ = model.apply(variables, batch["inputs"], batch["present"], method="encode")
+        def run(rows: Compacted | None) -> tuple[PyTree, PyTree]:
+            return experiment.model.apply(variables, batch["inputs"], batch["present"], layout=rows, method="encode")
+
+        features, _ = run_compacted(run, capacities, batch["present"], devices)
         features = {f"features/{m}": x.astype(np.float32) for m, x in features.items()}
         return {**features, "present": batch["present"], "label": batch["label"]}
 
@@ -101,13 +107,13 @@ def _mean_features(experiment: Experiment, variables: PyTree) -> Arrays:
     if not experiment.means:
         return {}
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated(experiment.mesh))
     def encode(variables: PyTree, means: PyTree) -> dict[str, jax.Array]:
         features = dict.fromkeys(experiment.modalities)  # which this stand-in does not look at
         found = experiment.model.apply(variables, features, means, method="stand_ins")
         return {f"means/{m}": x.astype(np.float32) for m, x in found.items()}
 
-    return jax.device_get(encode(variables, experiment.means))
+    return fetch(encode(variables, experiment.means))
 
 
 class Unchanged(nn.Module):
@@ -118,7 +124,8 @@ class Unchanged(nn.Module):
         return x
 
 
-def _unchanged(raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> jax.Array:
+def unchanged(raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> jax.Array:
+    """The preprocessing of inputs that are features already."""
     return raw
 
 
@@ -151,9 +158,11 @@ class _FeatureSource(RecordSource):
         self._positions = {row: position for position, row in enumerate(rows.tolist())}
         self._arrays = arrays
 
-    def features(self, row: int) -> example.Features:
-        """As `RecordSource.features`."""
-        position = self._positions[int(row)]
+    def examples(self, rows: Sequence[int]) -> list[example.Features]:
+        """As `RecordSource.examples`."""
+        return [self._example(self._positions[int(row)]) for row in rows]
+
+    def _example(self, position: int) -> example.Features:
         label, present = self._arrays["label"][position], self._arrays["present"][position]
         values = {LABEL: np.flatnonzero(label).tolist() if label.ndim else [label]}
         for name, has in zip(self._modalities, present, strict=True):
@@ -190,7 +199,7 @@ def _digest(experiment: Experiment, variables: PyTree) -> str:
     }
     for path, leaf in jax.tree_util.tree_leaves_with_path(encoders):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-        digest.update(np.asarray(leaf).tobytes())
+        digest.update(fetch(leaf).tobytes())
     return digest.hexdigest()
 
 

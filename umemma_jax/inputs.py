@@ -12,14 +12,13 @@ import jax
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import preprocess, pretrained
+from umemma_jax import distributed, preprocess, pretrained, sharding
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, encoder_module
 from umemma_jax.pretrained import Converted
-from umemma_jax.sharding import AXIS
 
 PyTree = Any
 
@@ -100,7 +99,7 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         fields.setdefault("vocabulary", tokenizer.vocabulary)
         _check_vocabulary(fields["vocabulary"], tokenizer, field)
     if config.parallel == "pmap" and hasattr(model, "axis_name"):
-        fields["axis_name"] = AXIS
+        fields["axis_name"] = sharding.AXIS
     tower = Tower(
         name=name,
         preprocess=_preprocess(recipe, modality, converted, name),
@@ -134,7 +133,9 @@ def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Pat
     if not started:
         raise UserError("--mode=export: no encoder of this config started from a checkpoint (`pretrained`)")
     for x in started:
-        x.pretrained.export(folder / x.name, jax.device_get(x.group(variables)))
+        group = sharding.fetch(x.group(variables))
+        if distributed.is_first():
+            x.pretrained.export(folder / x.name, group)
     return [folder / x.name for x in started]
 
 

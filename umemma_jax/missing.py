@@ -7,21 +7,29 @@ always survives. Two layouts draw it:
 - stratified: by position in the (already shuffled) batch (`Layout`), so that the rows of each encoder are static
   slices and the absent rows are never computed. Rows that do not divide evenly among the patterns are drawn at
   random and computed by every encoder, so that both layouts have the same distribution.
+
+Where the rows of an encoder are not static, because the data are incomplete or the draw is random, those that the mask
+keeps are gathered into a static number of rows (`Compacted`).
 """
 
 import dataclasses
 import functools
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from umemma_jax.errors import UserError
+from umemma_jax.sharding import Devices
 
+PyTree = Any
 Pattern = tuple[bool, ...]
+Capacities = tuple[tuple[int, ...], ...]  # choices of rows per shard, for each modality
 
 
 def all_patterns(num_modalities: int) -> np.ndarray:
@@ -168,8 +176,8 @@ class Layout:
     def draw(self, keys: jax.Array, available: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The presence mask [B, M] by position, and bool [B]: rows that fit their position.
 
-        A row that does not fit (its position's pattern drops all that it has) keeps all it has; such a batch must
-        be computed in full, since its encoders do not run on that row here.
+        A row that does not fit (its position's pattern drops all that it has) keeps all it has, though `take` passes it
+        over: in incomplete data the mask must decide what is computed (`Compacted`).
         """
         kept = available
         if self.free_policy is not None:
@@ -241,6 +249,134 @@ def arrange(available: np.ndarray, layout: Layout) -> np.ndarray:
     return order
 
 
+# Compaction: rows that follow from the mask, not from their position.
+
+SAMPLED_BATCHES, SAMPLED_ROWS = 64, 2**17
+MIN_SAVING = 0.05  # of the rows, for which it is worth to compile once more
+
+
+@dataclasses.dataclass(frozen=True)
+class Compacted:
+    """The rows that a presence mask keeps, gathered within each shard; `take` and `put` are those of `Layout`.
+
+    Made inside a jitted step, where the mask is a traced value. The result is that of computing every row.
+
+    Attributes:
+      present: presence mask, bool [B, M].
+      capacities: rows per shard that each encoder runs on, no fewer than any shard keeps (see `run_compacted`).
+      shards: how many equal consecutive slices (devices) the batch has.
+    """
+
+    present: jax.Array
+    capacities: tuple[int, ...]
+    shards: int
+
+    def take(self, x: jax.Array, modality: int) -> jax.Array:
+        """The kept rows of x [B, ...] in their order, then others up to the capacity, shard by shard: [N, ...]."""
+        kept, capacity = self._kept(modality), self.capacities[modality]
+        if capacity == kept.shape[1]:
+            return x
+        order = jnp.argsort(~kept, axis=1, stable=True)
+        return self._gather(x, order[:, :capacity])
+
+    def put(self, rows: jax.Array, modality: int) -> jax.Array:
+        """Inverse of `take`: x [B, ...] with zeros in the rows that the mask leaves out."""
+        kept, capacity = self._kept(modality), self.capacities[modality]
+        place = jnp.clip(kept.cumsum(axis=1) - 1, 0, capacity - 1)
+        x = rows if capacity == kept.shape[1] else self._gather(rows, place)
+        return jnp.where(jnp.expand_dims(kept.reshape(-1), tuple(range(1, x.ndim))), x, 0)
+
+    def _kept(self, modality: int) -> jax.Array:
+        return self.present[:, modality].reshape(self.shards, -1)
+
+    def _gather(self, x: jax.Array, rows: jax.Array) -> jax.Array:
+        """Of each shard of x [B, ...] the rows, int [shards, N]: [shards * N, ...]. No data leaves its shard."""
+        shards = x.reshape(self.shards, -1, *x.shape[1:])
+        return jax.vmap(lambda shard, row: shard[row])(shards, rows).reshape(-1, *x.shape[1:])
+
+
+def run_compacted(
+    run: Callable[[Compacted | None], PyTree],
+    choices: Capacities,
+    present: jax.Array,
+    devices: Devices,
+) -> PyTree:
+    """What `run` returns on the rows that a presence mask keeps, or on all: the same, by less work.
+
+    Args:
+      run: function of a layout, None for all rows. It is compiled for each choice and once for all rows.
+      choices: ascending capacities, of which the first that holds is taken; where none does, all rows.
+      present: presence mask, bool [B, M].
+      devices: how its rows relate to the global batch.
+    """
+    if not choices:
+        return run(None)
+    counts = present.reshape(devices.shards, -1, present.shape[1]).sum(axis=1).max(axis=0, keepdims=True)
+    overflows = (counts > jnp.asarray(choices)).any(axis=1)
+    # All devices take the same branch, or the collectives inside would wait for each other forever.
+    holds = devices.total(overflows.astype(jnp.int32)) == 0
+    branches = [functools.partial(run, Compacted(present, choice, devices.shards)) for choice in choices]
+    return jax.lax.switch(jnp.append(holds, True).argmax(), [*branches, functools.partial(run, None)])
+
+
+def choose_capacities(kept: np.ndarray, sizes: int) -> Capacities:
+    """Capacities under which encoders would have run on the fewest rows in sample batches.
+
+    Args:
+      kept: presence masks of T batches of S shards of R rows, bool [T, S, R, M].
+      sizes: how many choices at most; there are fewer where one more would save less than MIN_SAVING of all rows.
+
+    Returns:
+      Ascending choices of rows per shard for each modality: each holds what the batches that it is for keep.
+    """
+    samples, _, rows, modalities = kept.shape
+    counts = np.maximum(kept.sum(axis=2).max(axis=1), 1)  # of the fullest shard, int [T, M]
+    levels = np.unique(np.sort(counts, axis=0), axis=0)  # ascending for every modality
+    level = (counts[:, None, :] <= levels[None]).all(axis=-1).argmax(axis=1)  # the first that holds each sample
+    held = np.bincount(level, minlength=len(levels)).cumsum()
+    every_row = samples * modalities * rows
+
+    def computed(chosen: Sequence[int]) -> int:
+        """Rows that encoders run on in all samples."""
+        chosen = sorted(chosen)
+        each = np.diff(held[chosen], prepend=0) * levels[chosen].sum(axis=1)
+        return int(each.sum()) + (samples - int(held[chosen[-1]])) * modalities * rows
+
+    chosen, least = [], every_row
+    for _ in range(sizes):
+        candidate = min(range(len(levels)), key=lambda number: computed([*chosen, number]))
+        if computed([*chosen, candidate]) > least - MIN_SAVING * every_row:
+            break
+        chosen, least = [*chosen, candidate], computed([*chosen, candidate])
+    return tuple(tuple(levels[number].tolist()) for number in sorted(chosen))
+
+
+def sample_masks(
+    available: np.ndarray, policy: Policy | None, layout: Layout | None, batch_size: int, seed: int
+) -> np.ndarray:
+    """Presence masks of random training batches, bool [T, B, M]: such as a step will meet, not the same ones.
+
+    Args:
+      available: bool [N, M], what the examples have.
+      policy: of the stage; None drops nothing.
+      layout: stratified, of the whole batch; None draws every row at random.
+      batch_size: B.
+      seed: of the batches and the draws.
+    """
+    samples = max(8, min(SAMPLED_BATCHES, SAMPLED_ROWS // batch_size))
+    rows = np.random.Generator(np.random.PCG64(seed)).integers(len(available), size=(samples, batch_size))
+    batches = available[rows]
+    if policy is None:
+        return batches
+    if layout is None:
+        keys = jax.random.split(jax.random.key(seed), rows.size)
+        return np.asarray(draw(policy, keys, available[rows.ravel()])).reshape(batches.shape)
+    # Free rows count as kept by every encoder that may have to run on them.
+    arranged = np.stack([batch[arrange(batch, layout)] for batch in batches])
+    kept = arranged & layout.computed()
+    return np.where(kept.any(axis=-1, keepdims=True), kept, arranged)
+
+
 # Evaluation: seeded tables.
 
 MIXED = "mixed"
@@ -263,23 +399,72 @@ def missing_table(available: np.ndarray, kind: str, rate: float, seed: int, moda
     Returns:
       bool [N, M].
     """
-    num_examples, num_modalities = available.shape
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(num_examples)
-    chosen = order[: round(rate * num_examples)]
-    kept = available.copy()
-    if kind == MIXED:
-        kept[chosen, np.arange(len(chosen)) % num_modalities] = False
-    else:
-        kept[chosen, list(modalities).index(kind)] = False
-    return np.where(keeps_any(kept)[:, None], kept, available)
+    return keep(available, ranks(len(available), seed), *_loss(kind, rate, len(available), modalities))
 
 
-def keeps_any(present: np.ndarray) -> np.ndarray:
-    """Which presence masks, bool [..., M], keep at least one modality, bool [...].
+def ranks(num_examples: int, seed: int) -> np.ndarray:
+    """When each of N examples is chosen by the seed, int32 [N]: 0 for the first."""
+    found = np.empty(num_examples, np.int32)
+    found[np.random.Generator(np.random.PCG64(seed)).permutation(num_examples)] = np.arange(num_examples)
+    return found
 
-    One OR per modality: NumPy's own `any` over a last axis this short takes many times as long.
+
+def keep(available: jax.Array, rank: jax.Array, column: jax.Array, count: jax.Array) -> jax.Array:
+    """What is left to N examples of which those chosen first lose one modality, unless it is their last.
+
+    The one definition of a table: of NumPy arrays on the host, and of JAX's in the graph.
+
+    Args:
+      available: bool [N, M], what the data has.
+      rank: int [N], from `ranks`.
+      column: of the modality that is lost; M where it is each one's in turn.
+      count: how many examples lose one.
+
+    Returns:
+      bool [N, M].
     """
-    return functools.reduce(np.logical_or, np.moveaxis(present, -1, 0))
+    modalities = range(available.shape[1])
+    chosen, turn = rank < count, rank % len(modalities)
+    lost = [chosen & ((column == m) | ((column == len(modalities)) & (turn == m))) for m in modalities]
+    kept = [available[:, m] & ~lost[m] for m in modalities]
+    nothing = ~functools.reduce(operator.or_, kept)  # over an axis this short, `any` takes NumPy many times as long
+    kept = [kept[m] | (available[:, m] & nothing) for m in modalities]
+    return available.__array_namespace__().stack(kept, axis=-1)
+
+
+def _loss(kind: str, rate: float, num_examples: int, modalities: Sequence[str]) -> tuple[int, int]:
+    """`column` and `count` for `keep`."""
+    return (*modalities, MIXED).index(kind), round(rate * num_examples)
+
+
+class GridTables(Mapping[str, np.ndarray]):
+    """The tables of the missing-rate grid, bool [seeds, N, M] by `kind@rate`: each modality lost alone, and mixed.
+
+    Each is made when it is asked for: all of them together may not fit into memory.
+
+    Attributes:
+      ranks: int32 [seeds, N], of seeds 0, 1, ...
+      cells: (kind, rate) by name.
+      losses: `column` and `count` for `keep` by name.
+    """
+
+    def __init__(self, available: np.ndarray, rates: Sequence[float], seeds: int, modalities: Sequence[str]) -> None:
+        """Takes what the data has, bool [N, M], and the names of its columns."""
+        self._available = available
+        self.ranks = np.stack([ranks(len(available), seed) for seed in range(seeds)])
+        kinds_rates = itertools.product((*modalities, MIXED), rates)
+        self.cells = {f"{kind}@{rate:g}": (kind, rate) for kind, rate in kinds_rates}
+        self.losses = {name: _loss(*cell, len(available), modalities) for name, cell in self.cells.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """What `missing_table` gives, seed by seed."""
+        return np.stack([keep(self._available, rank, *self.losses[name]) for rank in self.ranks])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 def table_hash(tables: np.ndarray) -> str:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from umemma_jax import fusion
 from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
-from umemma_jax.missing import Layout
+from umemma_jax.missing import Compacted, Layout
 
 Outputs = dict[str, jax.Array]
 
@@ -69,7 +69,7 @@ class LateFusion(nn.Module):
         present: jax.Array,
         train: bool = False,
         keys: jax.Array | None = None,
-        layout: Layout | None = None,
+        layout: Layout | Compacted | None = None,
         means: Mapping[str, Any] | None = None,
     ) -> Outputs:
         """Everything the model says of a batch.
@@ -79,7 +79,7 @@ class LateFusion(nn.Module):
           present: presence mask, bool [B, M].
           train: augmentation, dropout and batch statistics on.
           keys: typed PRNG keys [B], needed when train; a row's randomness depends on its own key only.
-          layout: when given, encoders run on its static rows only; `present` must be drawn from it.
+          layout: when given, encoders run on the rows that it takes, among which are all that `present` keeps.
           means: raw mean input per modality, 1 row each; needed by stand_in `mean`.
 
         Returns:
@@ -99,7 +99,7 @@ class LateFusion(nn.Module):
         present: jax.Array,
         train: bool = False,
         keys: jax.Array | None = None,
-        layout: Layout | None = None,
+        layout: Layout | Compacted | None = None,
     ) -> tuple[Outputs, Outputs]:
         """Features {m: [B, D_m]} and uni-modal logits {m: [B, K]}, both zero where m is absent."""
         features, logits = {}, {}

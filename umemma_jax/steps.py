@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from umemma_jax.missing import Layout, Policy, draw
+from umemma_jax.errors import UserError
+from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
 from umemma_jax.model import LateFusion
 from umemma_jax.sharding import Devices
 
@@ -56,8 +57,12 @@ class StageSpec:
       seed: of augmentation, dropout and masks.
       label_smoothing: share of the label mass spread over all classes.
       policy: of missing modalities, stage `fusion`.
-      layout: stratified layout for the rows that a step sees; None draws every row at random.
+      layout: stratified layout of the rows that are computed at once; None draws every row at random.
       incomplete_data: whether the training split lacks modalities by nature.
+      capacities: choices of static numbers of rows per shard that the encoders run on where masks, not positions,
+        decide; each step takes the first that holds its rows. Where none does, and without any, encoders run on all.
+      accumulate: microbatches that a batch is computed in, one after another, so that memory is needed for one.
+        Loss and gradients are those of the whole batch, but for batch norm, whose statistics are each microbatch's.
       ema: decay of the moving average of the parameters that is evaluated in their place; 0 for none.
     """
 
@@ -70,6 +75,8 @@ class StageSpec:
     policy: Policy | None = None
     layout: Layout | None = None
     incomplete_data: bool = False
+    capacities: Capacities = ()
+    accumulate: int = 1
     ema: float = 0.0
 
 
@@ -106,8 +113,12 @@ def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, flo
         clip = optax.clip_by_global_norm(stage.clip)
         if stage.optimizer == "sgd":
             decay = optax.add_decayed_weights(stage.weight_decay, _decayed)
-            return optax.chain(clip, decay, optax.sgd(rate, stage.momentum, nesterov=True))
-        return optax.chain(clip, optax.adamw(rate, weight_decay=stage.weight_decay, mask=_decayed))
+            sgd = optax.sgd(rate, stage.momentum, nesterov=True, accumulator_dtype=stage.moments)
+            return optax.chain(clip, decay, sgd)
+        # The second moment stays float32: with b2 = 0.999 a step moves it by a thousandth of the way, and bfloat16, of
+        # 8 bits, rounds away what is below 2 to 4 thousandths. The first moves by a tenth.
+        adamw = optax.adamw(rate, weight_decay=stage.weight_decay, mask=_decayed, mu_dtype=stage.moments)
+        return optax.chain(clip, adamw)
 
     transforms = {group: one_group(scale) for group, scale in scales.items()}
     return optax.multi_transform(transforms, {group: group for group in scales})
@@ -158,19 +169,29 @@ def _averaged(state: TrainState, trained: PyTree, ema: float) -> PyTree:
 
 def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, Devices], tuple[TrainState, Metrics]]:
     """The stage's step for `sharding.compile_step`; means as in `LateFusion.__call__`."""
-    objective = _unimodal_objective if spec.name == "unimodal" else _fusion_objective
 
     def step(state: TrainState, batch: PyTree, devices: Devices) -> tuple[TrainState, Metrics]:
-        rows = batch["weight"].shape[0]
         step_key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, devices.row_numbers(rows))
-
-        def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
-            params = {**state.params, **trained}
-            return objective(spec, means, params, state.batch_stats, batch, keys, devices)
-
+        numbers = devices.row_numbers(len(batch["weight"]))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, numbers)
+        # Before the batch is split, so that each row has the key and the share that it has in the whole batch.
+        batch = {**batch, "keys": keys, "share": _shares(spec, batch, devices)}
         trained = {group: state.params[group] for group in spec.trained}
-        (_, (batch_stats, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+
+        def compute(batch_stats: PyTree, rows: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+            return _gradients(spec, means, state.params, batch_stats, rows, devices)
+
+        def add(carry: tuple[PyTree, PyTree], rows: PyTree) -> tuple[tuple[PyTree, PyTree], Metrics]:
+            batch_stats, gradients, metrics = compute(carry[0], rows)
+            return (batch_stats, optax.tree.add(carry[1], gradients)), metrics
+
+        if spec.accumulate == 1:
+            batch_stats, gradients, metrics = compute(state.batch_stats, batch)
+        else:
+            carry = (state.batch_stats, optax.tree.zeros_like(trained))
+            parts = microbatches(batch, spec.accumulate, devices.shards)
+            (batch_stats, gradients), metrics = jax.lax.scan(add, carry, parts)
+            metrics = jax.tree.map(lambda x: x.sum(axis=0), metrics)
         gradients = devices.total(gradients)
         updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
@@ -187,61 +208,113 @@ def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, D
     return step
 
 
-def _unimodal_objective(spec, means, params, batch_stats, batch, keys, devices):  # noqa: ANN001, ANN202
+def microbatches(batch: PyTree, count: int, shards: int) -> PyTree:
+    """Arrays [B, ...] as [count, B / count, ...]: each microbatch has an equal part of every shard's rows.
+
+    So no row leaves its device.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        parts = x.reshape(shards, count, -1, *x.shape[1:])
+        return parts.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
+
+    return jax.tree.map(split, batch)
+
+
+def check_accumulation(config: ConfigDict, shards: int) -> None:
+    """Raises UserError where a stage's batch cannot be split evenly into microbatches on every device."""
+    for stage in ("unimodal", "fusion"):
+        parts = config[stage].accumulate * shards
+        if config.data.batch_size % parts:
+            raise UserError(
+                f"config.{stage}.accumulate = {config[stage].accumulate} on {shards} device(s): config.data.batch_size "
+                f"= {config.data.batch_size} does not divide evenly, use a multiple of {parts}"
+            )
+
+
+def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
+    """What each loss of a row adds to the batch's, float32 [B, L]: over the global batch a column sums to 1, or 0.
+
+    In stage `unimodal` a row has a loss per modality, of which only those that it has count; in stage `fusion` one.
+    """
+    weight = batch["weight"][:, None]
+    if spec.name == "unimodal":
+        weight = weight * batch["present"]
+    return weight / jnp.maximum(devices.total(weight.sum(axis=0, keepdims=True)), 1.0)
+
+
+def _gradients(
+    spec: StageSpec, means: PyTree, params: PyTree, batch_stats: PyTree, batch: PyTree, devices: Devices
+) -> tuple[PyTree, PyTree, Metrics]:
+    """New batch statistics, and what these rows add to the gradients and the metrics.
+
+    The rows are a batch or one of its microbatches, with `keys` [B] and `share` [B, L] (see `_shares`).
+    """
+    objective = _unimodal_objective if spec.name == "unimodal" else _fusion_objective
+    present, layout = batch["present"], None
+    if spec.name == "fusion":
+        present, layout = _masked(spec, batch)
+    batch = {**batch, "present": present}
+
+    def run(layout: Layout | Compacted | None) -> tuple[PyTree, PyTree, Metrics]:
+        def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
+            return objective(spec, means, {**params, **trained}, batch_stats, batch, layout)
+
+        trained = {group: params[group] for group in spec.trained}
+        (_, (statistics, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+        return statistics, gradients, metrics
+
+    if layout is not None:
+        return run(layout)
+    # The gradient is taken inside: that of a switch would keep what the backward passes of ALL its branches need.
+    return run_compacted(run, spec.capacities, present, devices)
+
+
+def _masked(spec: StageSpec, batch: PyTree) -> tuple[jax.Array, Layout | None]:
+    """The presence mask of stage `fusion`, and the layout whose rows are all that it keeps, if there is one."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(spec.model.towers))
+    if spec.layout is None:
+        return draw(spec.policy, keys, batch["present"]), None
+    present, _ = spec.layout.draw(keys, batch["present"])
+    # Rows that lack what their position keeps are not among the layout's.
+    return present, None if spec.incomplete_data else spec.layout
+
+
+def _unimodal_objective(spec, means, params, batch_stats, batch, layout):  # noqa: ANN001, ANN202
     """Sum over modalities of the mean loss of the rows that have it."""
     (_, logits), updates = spec.model.apply(
         {"params": params, "batch_stats": batch_stats},
         batch["inputs"],
         batch["present"],
         train=True,
-        keys=keys,
+        keys=batch["keys"],
+        layout=layout,
         mutable=["batch_stats"],
         method="encode",
     )
-    loss, metrics = 0.0, {}
+    metrics = {}
     for index, tower in enumerate(spec.model.towers):
-        weight = batch["weight"] * batch["present"][:, index]
-        count = jnp.maximum(devices.total(weight.sum()), 1.0)
         rows = per_row_loss(logits[tower.name], batch["label"], spec.label_smoothing)
-        part = (weight * rows).sum() / count
-        metrics[f"loss/{tower.name}"] = part
-        loss += part
+        metrics[f"loss/{tower.name}"] = (batch["share"][:, index] * rows).sum()
+    loss = sum(metrics.values())
     return loss, (_statistics(batch_stats, updates), {"loss": loss, **metrics})
 
 
-def _fusion_objective(spec, means, params, batch_stats, batch, keys, devices):  # noqa: ANN001, ANN202
+def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa: ANN001, ANN202
     """Mean loss of the fused logits under the drawn presence mask."""
-    mask_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, len(spec.model.towers))
-    if spec.layout is None:
-        present, fits = draw(spec.policy, mask_keys, batch["present"]), None
-    else:
-        present, fits = spec.layout.draw(mask_keys, batch["present"])
-
-    def forward(params: PyTree, layout: Layout | None) -> tuple[jax.Array, PyTree]:
-        outputs, updates = spec.model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            batch["inputs"],
-            present,
-            train=True,
-            keys=keys,
-            layout=layout,
-            means=means,
-            mutable=["batch_stats"],
-        )
-        return outputs["logits"], _statistics(batch_stats, updates)
-
-    if spec.layout is not None and spec.incomplete_data:
-        # A row whose position drops all that it has: this batch runs every encoder on every row. The predicate is
-        # the same on all devices, or the collectives inside would wait for each other forever.
-        all_fit = devices.total((~fits).sum()) == 0
-        compact, full = functools.partial(forward, layout=spec.layout), functools.partial(forward, layout=None)
-        logits, statistics = jax.lax.cond(all_fit, compact, full, params)
-    else:
-        logits, statistics = forward(params, spec.layout)
-    count = jnp.maximum(devices.total(batch["weight"].sum()), 1.0)
-    rows = per_row_loss(logits, batch["label"], spec.label_smoothing)
-    loss = (batch["weight"] * rows).sum() / count
-    return loss, (statistics, {"loss": loss})
+    outputs, updates = spec.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["inputs"],
+        batch["present"],
+        train=True,
+        keys=batch["keys"],
+        layout=layout,
+        means=means,
+        mutable=["batch_stats"],
+    )
+    rows = per_row_loss(outputs["logits"], batch["label"], spec.label_smoothing)
+    loss = (batch["share"][:, 0] * rows).sum()
+    return loss, (_statistics(batch_stats, updates), {"loss": loss})
 
 
 def per_row_loss(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:

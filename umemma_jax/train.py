@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import metrics, missing, sharding, steps
+from umemma_jax import distributed, metrics, missing, sharding, steps
 from umemma_jax.checkpoint import Checkpoints
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.errors import UserError
@@ -25,7 +26,9 @@ from umemma_jax.evaluate import Evaluator
 from umemma_jax.experiment import Experiment
 from umemma_jax.features import on_features
 from umemma_jax.model import start_from_heads
+from umemma_jax.profile import Profile
 from umemma_jax.progress import Progress
+from umemma_jax.sharding import CompiledStep
 from umemma_jax.steps import StageSpec, TrainState
 
 PyTree = Any
@@ -51,16 +54,18 @@ class Trained:
     """What the stages of a run have made.
 
     Attributes:
-      unimodal: variables with each modality at its best epoch; None where the config has no such stage.
-      ensemble: the uni-modal models' ensemble, from which the fusion stage starts; None as above.
+      unimodal: variables with each modality at its best epoch, on the host; None where the config has no such stage.
+      ensemble: the uni-modal models' ensemble, from which the fusion stage starts, likewise.
       fusion: variables of the model to evaluate; the ensemble where the config has no fusion stage.
       compilations: how often each stage's step was compiled by this process.
+      compile_seconds: what that took.
     """
 
     unimodal: PyTree | None
     ensemble: PyTree | None
     fusion: PyTree
     compilations: dict[str, int]
+    compile_seconds: dict[str, float]
 
 
 def train(experiment: Experiment, workdir: Path) -> Trained:
@@ -70,7 +75,8 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
       UserError: among others, a loss that is not finite, or a workdir of another config.
       Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     """
-    claim_workdir(experiment.config, experiment.fingerprints, workdir)
+    claim = functools.partial(claim_workdir, experiment.config, experiment.fingerprints, workdir)
+    distributed.first_then_others(claim)
     with _signals() as stop:
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
     signal.signal(signal.SIGTERM, _all_is_saved)
@@ -85,33 +91,37 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     """
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
-    claim_workdir(experiment.config, experiment.fingerprints, workdir)
+    claim = functools.partial(claim_workdir, experiment.config, experiment.fingerprints, workdir)
+    distributed.first_then_others(claim)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
 
 
-def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, int]]) -> Trained:
-    """Hands the variables from stage to stage; `run` gives a stage's final state and its number of compilations."""
-    variables, compilations = initial_variables(experiment), {}
+def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
+    """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
+    variables, taken = initial_variables(experiment), {}
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
-        state, compilations["unimodal"] = run(experiment, "unimodal", variables)
-        unimodal = steps.best_variables(state)
+        state, taken["unimodal"] = run(experiment, "unimodal", variables)
+        unimodal = sharding.fetch(steps.best_variables(state))
+        del state  # so that the devices hold no more than the next stage's
         params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
-        ensemble = {**unimodal, "params": params}
-        variables = jax.tree.map(jnp.copy, ensemble)  # training donates its state
+        ensemble = {**unimodal, "params": jax.device_get(params)}
+        variables = sharding.place(ensemble, experiment.mesh)
     if experiment.config.fusion.epochs:
-        state, compilations["fusion"] = run(experiment, "fusion", variables)
+        state, taken["fusion"] = run(experiment, "fusion", variables)
         variables = steps.variables_to_evaluate(state)
-    return Trained(unimodal, ensemble, variables, compilations)
+    compilations = {name: step.compilations if step else 0 for name, step in taken.items()}
+    compile_seconds = {name: step.compile_seconds if step else 0.0 for name, step in taken.items()}
+    return Trained(unimodal, ensemble, variables, compilations, compile_seconds)
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, with pre-trained encoders where the config names any, replicated over the mesh."""
+    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
         variables = x.start(variables)
-    return _place(variables, experiment)
+    return sharding.place(variables, experiment.mesh)
 
 
 def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
@@ -139,17 +149,46 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
+        capacities=_capacities(experiment, name, policy),
+        accumulate=stage.accumulate,
         ema=stage.ema,
     )
     return spec, total
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
-    """The layout of the rows that one step sees: the global batch under jit, one device's rows under pmap."""
-    batch_size, shards = experiment.config.data.batch_size, experiment.mesh.size
-    if experiment.config.parallel == "pmap":
-        return missing.stratified_layout(policy, batch_size // shards)
-    return missing.stratified_layout(policy, batch_size, shards)
+    """The layout of the rows that are computed at once: of all devices under jit, of one under pmap."""
+    config, shards = experiment.config, experiment.mesh.size
+    rows = config.data.batch_size // config.fusion.accumulate
+    if config.parallel == "pmap":
+        return missing.stratified_layout(policy, rows // shards)
+    return missing.stratified_layout(policy, rows, shards)
+
+
+def _batch_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
+    """The stratified layout of a global batch: on every device that of a microbatch, one after another."""
+    config, shards = experiment.config, experiment.mesh.size
+    return missing.stratified_layout(policy, config.data.batch_size, shards * config.fusion.accumulate)
+
+
+def _capacities(experiment: Experiment, name: str, policy: missing.Policy | None) -> missing.Capacities:
+    """Static numbers of rows for a stage's encoders, by what sample batches need; none where positions say it all."""
+    config, shards = experiment.config, experiment.mesh.size
+    layout = None
+    if name == "fusion" and config.missing.layout == "stratified":
+        layout = _batch_layout(experiment, policy)
+    at_random = policy is not None and policy.drops and layout is None
+    on_features = name == "fusion" and config.fusion.only  # where encoders do nothing
+    if on_features or not (at_random or _incomplete(experiment)):
+        return ()
+    available = np.ones((1, len(experiment.modalities)), bool)
+    if _incomplete(experiment):
+        source = experiment.dataset.source(config.data.train_split)
+        available = source.present(experiment.modalities)[experiment.train_rows]
+    masks = missing.sample_masks(available, policy, layout, config.data.batch_size, config.seed)
+    samples, modalities, parts = len(masks), len(experiment.modalities), config[name].accumulate
+    masks = masks.reshape(samples, shards, parts, -1, modalities).swapaxes(1, 2)
+    return missing.choose_capacities(masks.reshape(samples * parts, shards, -1, modalities), config.missing.capacities)
 
 
 def training_batches(experiment: Experiment, name: str) -> Any:
@@ -158,7 +197,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
     arrange = needed = None
     if name == "fusion" and config.missing.layout == "stratified":
         policy = missing.policy_from_config(config.missing, experiment.modalities)
-        layout = missing.stratified_layout(policy, config.data.batch_size, experiment.mesh.size)
+        layout = _batch_layout(experiment, policy)
         needed = layout.computed()
         if _incomplete(experiment):
             arrange = functools.partial(missing.arrange, layout=layout)
@@ -176,7 +215,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         arrange=arrange,
         needed=needed,
         window=config.data.window,
-        threads=config.data.threads,
+        threads=config.data.threads or None,
         cache_bytes=config.data.cache_megabytes << 20,
     )
 
@@ -186,11 +225,14 @@ def _incomplete(experiment: Experiment) -> bool:
     return any(split.present[m] < split.examples for m in experiment.modalities)
 
 
-def _place(tree: PyTree, experiment: Experiment) -> PyTree:
-    return jax.device_put(tree, sharding.replicated(experiment.mesh))
+def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState:
+    """The state before the stage's first step, each device holding its part from the start; donates the variables."""
+    init = functools.partial(steps.init_state, spec)
+    shardings = sharding.like_parameters(jax.eval_shape(init, variables), mesh)
+    return jax.jit(init, donate_argnums=0, out_shardings=shardings)(variables)
 
 
-def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, int]:
+def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
     """The final state of a finished stage."""
     spec, total = stage_spec(experiment, name)
     with Checkpoints(workdir, name) as checkpoints:
@@ -199,7 +241,7 @@ def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: P
                 f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
                 "run the same command with --mode=train to finish it"
             )
-        return checkpoints.restore(total, _place(steps.init_state(spec, variables), experiment)), 0
+        return checkpoints.restore(total, _initial_state(spec, variables, experiment.mesh)), None
 
 
 # The loop.
@@ -207,33 +249,40 @@ def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: P
 
 def _run_stage(
     experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], signal.Signals | None]
-) -> tuple[TrainState, int]:
+) -> tuple[TrainState, CompiledStep]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config = experiment.config
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
-    state = _place(steps.init_state(spec, variables), experiment)
-    train_step, traced = sharding.compile_step(
-        steps.make_step(spec, experiment.means), experiment.mesh, config.parallel
-    )
+    state = _initial_state(spec, variables, experiment.mesh)
+    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
     validate = _validation(experiment) if name == "unimodal" else None
     batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints) as checkpoints:
-        first = checkpoints.latest() or 0
+        first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
         if first == total:
-            return state, 0
-        with Progress(workdir, name, total, first, config.data.batch_size, active=jax.process_index() == 0) as progress:
+            return state, train_step
+        with (
+            Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
+            Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
+        ):
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
-                state, values = train_step(state, batch)
+                with profile.step(step - first), jax.transfer_guard("disallow"):  # nothing here waits for the device
+                    state, values = train_step(state, batch)
+                profile.taken(step - first, values)
+                if train_step.compilations > compilations:
+                    compilations = train_step.compilations
+                    progress.event("compiled", step, {"seconds": train_step.compile_seconds})
                 progress.update(step)
                 if step % config.log_every == 0 or step == total:
                     progress.log(step, _finite(values, name, step, workdir))
                 if validate and step % epoch_steps == 0:
+                    state = sharding.place(state, experiment.mesh)  # pmap leaves it on a mesh of its own
                     state = validate(state, step, step // epoch_steps, progress)
                 stopping = stop()
                 if step % config.checkpoint_every == 0 or step == total or stopping:
@@ -244,7 +293,11 @@ def _run_stage(
                     checkpoints.wait()
                     raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
         checkpoints.wait()
-    return state, traced.traces
+    return sharding.place(state, experiment.mesh), train_step
+
+
+def _profile_folder(workdir: Path, name: str) -> Path:
+    return workdir / "profile" / name / (f"process{jax.process_index()}" if distributed.several() else "")
 
 
 def _end_before(name: str, stop: Callable[[], signal.Signals | None]) -> None:
@@ -271,12 +324,15 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
     split, rows = experiment.validation
     evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
     metric = metrics.primary(experiment.dataset.info.multi_label)
-    same = sharding.replicated(experiment.mesh)
-    keep_best = jax.jit(steps.keep_best, donate_argnums=0, out_shardings=same)
+    capacities = experiment.capacities(split, rows) if len(rows) else ()
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def keep_best(state: TrainState, scores: dict[str, jax.Array], epoch: jax.Array) -> TrainState:
+        return sharding.constrain(steps.keep_best(state, scores, epoch), experiment.mesh)
 
     def validate(state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
         if len(rows):
-            encoded = evaluator.encode(steps.variables_to_evaluate(state), experiment.batches(split, rows))
+            encoded = evaluator.encode(steps.variables_to_evaluate(state), experiment.batches(split, rows), capacities)
             scores = evaluator.unimodal(encoded)
             values = {m: score[metric] for m, score in scores.items()}
         else:
@@ -293,8 +349,12 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
 def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
     """Takes note of SIGTERM and Ctrl-C, and says which has come; a second Ctrl-C does not wait for the step to end.
 
-    A KeyboardInterrupt can go unheeded: raised inside a callback of the garbage collector, it is only reported.
+    A KeyboardInterrupt can go unheeded: raised inside a callback of the garbage collector, it is only reported. Of
+    several processes, JAX takes note of SIGTERM, so that all end after the same step; Ctrl-C ends one at once.
     """
+    if distributed.several():
+        yield lambda: signal.SIGTERM if distributed.asked_to_end() else None
+        return
     received = []
 
     def note(number: int, frame: object) -> None:

@@ -57,7 +57,7 @@ def test_what_is_written_is_read(tmp_path: Path):
 
 def test_files_of_a_dataset(tmp_path: Path):
     dataset = write_dataset(tmp_path / "small", train=make_examples(30), test=make_examples(3))
-    expected = {"dataset.json", "statistics.npz"}
+    expected = {"dataset.json", "statistics.npz", "rows.npz"}
     for split in dataset.info.splits.values():
         for number, shard in enumerate(split.shards):
             assert shard.file.endswith(f"-{number:05d}-of-{len(split.shards):05d}.tfrecord")

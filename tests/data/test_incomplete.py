@@ -13,11 +13,13 @@ from umemma_jax.data.pipeline import eval_batches, train_batches
 NAMES = ("table", "image")  # not in the dataset's order, and not all of it
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
+@pytest.fixture(scope="module", params=["rows.npz", "records alone"])
+def datasets(request, tmp_path_factory):
     """The whole dataset and the incomplete one; some modalities are absent by nature as well."""
     path = tmp_path_factory.mktemp("data") / "small"
     whole = write_dataset(path, train=make_examples(40, missing=True), test=make_examples(11))
+    if request.param == "records alone":  # as in older datasets
+        (path / "rows.npz").unlink()
     available = whole.source("train").present(NAMES)
     kept = available & (np.random.default_rng(0).random(available.shape) < 0.6)
     return whole, IncompleteDataset(whole, {"train": kept}, NAMES), kept

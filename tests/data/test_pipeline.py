@@ -1,6 +1,7 @@
 """Batches: the right values, the right order, and an exact position."""
 
 import json
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from umemma_jax.data.pipeline import (
     CachedReader,
     TrainOrder,
     eval_batches,
+    reading_threads,
     split_rows,
     steps_per_epoch,
     train_batches,
@@ -176,40 +178,19 @@ def test_order_is_the_seeds(dataset: Dataset):
     assert first != other
 
 
-@pytest.mark.parametrize(("threads", "prefetch"), [(0, 0), (1, 1), (1, 5), (4, 8)])
-def test_threads_change_nothing(dataset: Dataset, threads: int, prefetch: int):
-    expected = take(train_batches(dataset, "train", NAMES, 8, 0), 30)
+@pytest.mark.parametrize(
+    ("threads", "prefetch"), [(None, None), (0, None), (0, 0), (1, 1), (1, 5), (4, 2), (4, 8), (9, None)]
+)
+def test_threads_change_nothing(dataset: Dataset, threads: int | None, prefetch: int | None):
+    expected = take(train_batches(dataset, "train", NAMES, 8, 0, threads=0), 30)
     got = take(train_batches(dataset, "train", NAMES, 8, 0, threads=threads, prefetch=prefetch), 30)
     assert_equal(got, expected)
-    expected = list(eval_batches(dataset, "train", NAMES, 8))
+    expected = list(eval_batches(dataset, "train", NAMES, 8, threads=0))
     assert_equal(list(eval_batches(dataset, "train", NAMES, 8, threads=threads, prefetch=prefetch)), expected)
 
 
 def most_present_first(present: np.ndarray) -> np.ndarray:
     return np.argsort(~present[:, 1], kind="stable")
-
-
-@pytest.mark.parametrize("arrange", [None, most_present_first])
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_together_read_the_same_batches(dataset: Dataset, count: int, arrange):
-    whole = take(train_batches(dataset, "train", NAMES, 8, 0, arrange=arrange), 12)
-    parts = [
-        take(
-            train_batches(dataset, "train", NAMES, 8, 0, process_index=p, process_count=count, arrange=arrange),
-            12,
-        )
-        for p in range(count)
-    ]
-    joined = [jax.tree.map(lambda *xs: np.concatenate(xs), *p) for p in zip(*parts, strict=True)]
-    assert_equal(joined, whole)
-
-
-def test_processes_together_evaluate_the_same_batches(dataset: Dataset):
-    whole = list(eval_batches(dataset, "train", NAMES, 40))
-    parts = [list(eval_batches(dataset, "train", NAMES, 40, process_index=p, process_count=4)) for p in range(4)]
-    assert parts[3][1]["weight"].sum() == 0  # a process may have nothing left, but has the batch
-    joined = [jax.tree.map(lambda *xs: np.concatenate(xs), *p) for p in zip(*parts, strict=True)]
-    assert_equal(joined, whole)
 
 
 def test_arrange_permutes_each_batch_by_what_is_present(dataset: Dataset):
@@ -655,3 +636,48 @@ def test_stored_frame_that_is_damaged(tmp_path: Path):
     replace_records(path, {"label": [0], "frames": [noise_files(1)[0], noise_files(1)[0][:-200]]})
     with pytest.raises(UserError, match=rf"{path}: record 1: frames: Premature end of JPEG file"):
         list(eval_batches(dataset, "train", ("frames",), 2, lengths={"frames": 32}))
+
+
+# Threads
+
+
+@pytest.fixture
+def readers(monkeypatch) -> list[tuple[int, int]]:
+    """Threads and prefetched batches of each iterator."""
+    seen, options = [], grain.ReadOptions
+
+    def note(num_threads: int, prefetch_buffer_size: int):
+        seen.append((num_threads, prefetch_buffer_size))
+        return options(num_threads=num_threads, prefetch_buffer_size=prefetch_buffer_size)
+
+    monkeypatch.setattr(grain, "ReadOptions", note)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    return seen
+
+
+def test_photos_are_decoded_by_all_cores_that_the_process_may_use(tmp_path: Path, readers):
+    dataset = write_photos(tmp_path / "photos", noise_files(4))
+    assert reading_threads(dataset, ("image", "table")) == 6
+    eval_batches(dataset, "train", ("image", "table"), 2, lengths={"image": 8})
+    train_batches(dataset, "train", ("image", "table"), 2, seed=0, lengths={"image": 8})
+    assert readers == [(6, 7)] * 2
+
+
+def test_what_is_stored_as_it_is_takes_one_thread(tmp_path: Path, dataset: Dataset, readers):
+    assert reading_threads(write_photos(tmp_path / "photos", noise_files(4)), ("table",)) == 1
+    train_batches(dataset, "train", NAMES, 8, seed=0)
+    assert readers == [(1, 2)]
+
+
+def test_what_is_held_in_memory_takes_one_thread(tmp_path: Path, readers):
+    dataset = write_photos(tmp_path / "photos", noise_files(4))
+    arguments = {"lengths": {"image": 8}, "cache_bytes": 1 << 20}
+    train_batches(dataset, "train", ("image",), 2, seed=0, **arguments)
+    train_batches(dataset, "train", ("image",), 2, seed=0, **arguments, threads=3)
+    assert readers == [(1, 2), (3, 4)]
+
+
+def test_texts_take_all_cores_up_to_a_limit(titled: Dataset, monkeypatch):
+    for cores, threads in ((1, 1), (6, 6), (200, 32)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, cores=cores: set(range(cores)), raising=False)
+        assert reading_threads(titled, ("table", "title")) == threads

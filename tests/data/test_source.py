@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import MODALITIES, make_examples, write_dataset
-from umemma_jax.data import example, tfrecord
+from umemma_jax.data import example, shards, tfrecord
+from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.source import RecordSource
 from umemma_jax.errors import UserError
 
@@ -38,6 +40,26 @@ def test_several_threads_and_a_pickled_copy(tmp_path: Path):
     assert read == [copy[row] for row in rows]
 
 
+def test_two_threads_that_open_a_file_at_the_same_time(tmp_path: Path, monkeypatch):
+    source = write_dataset(tmp_path / "small", train=make_examples(3)).source("train")
+    expected, source = list(source), pickle.loads(pickle.dumps(source))  # whose files are not open yet
+    opened, assigned = threading.Barrier(2, timeout=10), threading.Barrier(2, timeout=10)
+    open_file, read_record = shards._File.__init__, tfrecord.read_record
+
+    def open_together(file, path):
+        open_file(file, path)
+        opened.wait()
+
+    def read_when_both_have_opened(*arguments):
+        assigned.wait()
+        return read_record(*arguments)
+
+    monkeypatch.setattr(shards._File, "__init__", open_together)
+    monkeypatch.setattr(tfrecord, "read_record", read_when_both_have_opened)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(source.__getitem__, [0, 1])) == expected[:2]
+
+
 def test_files_are_closed_with_the_source(tmp_path: Path):
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("counts open files in /proc")
@@ -50,16 +72,32 @@ def test_files_are_closed_with_the_source(tmp_path: Path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_labels(tmp_path: Path):
+@pytest.fixture(params=["rows.npz", "records alone"])
+def write(request, tmp_path: Path):
+    """A function that writes a dataset whose records cannot be read, or one that has no rows.npz, as older ones."""
+
+    def write(examples: list[dict]) -> Dataset:
+        dataset = write_dataset(tmp_path / "small", train=examples)
+        if request.param == "records alone":
+            (dataset.path / "rows.npz").unlink()
+        else:
+            for path in dataset.path.glob("*.tfrecord"):
+                path.write_bytes(bytes(path.stat().st_size))
+        return dataset
+
+    return write
+
+
+def test_labels(write):
     examples = make_examples(40)
-    labels = write_dataset(tmp_path / "small", train=examples).source("train").labels()
+    labels = write(examples).source("train").labels()
     assert labels.dtype == np.int32
     np.testing.assert_array_equal(labels, [e["label"] for e in examples])
 
 
-def test_labels_of_many_classes(tmp_path: Path):
+def test_labels_of_many_classes(write):
     examples = make_examples(40, multi_label=True)
-    dataset = write_dataset(tmp_path / "small", train=examples)
+    dataset = write(examples)
     labels = dataset.source("train").labels()
     assert dataset.info.multi_label
     assert labels.dtype == np.float32
@@ -69,9 +107,9 @@ def test_labels_of_many_classes(tmp_path: Path):
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_present(tmp_path: Path, missing: bool):
+def test_present(write, missing: bool):
     examples = make_examples(40, missing=missing)
-    source = write_dataset(tmp_path / "small", train=examples).source("train")
+    source = write(examples).source("train")
     for names in (list(MODALITIES), ["table", "image"]):
         present = source.present(names)
         assert present.dtype == bool
@@ -89,6 +127,7 @@ def test_present(tmp_path: Path, missing: bool):
 )
 def test_foreign_shard_with_wrong_labels(tmp_path: Path, label: list[int], message: str):
     dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    (dataset.path / "rows.npz").unlink()
     replace_records(dataset.path / dataset.info.splits["train"].shards[0].file, {"label": label})
     with pytest.raises(UserError, match=rf"train-00000-of-00001\.tfrecord: {message}"):
         dataset.source("train").labels()
@@ -100,6 +139,33 @@ def replace_records(path: Path, features: dict) -> None:
     writer.write(example.encode({"id": b"good", "label": [1]}))
     writer.write(example.encode(features))
     writer.close()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("change", ["other labels", "fewer rows", "other modalities", "another split"])
+def test_rows_of_another_preparation(tmp_path: Path, multi_label: bool, change: str):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(30, missing=True, multi_label=multi_label))
+    rows = dict(np.load(dataset.path / "rows.npz"))
+    match change:
+        case "other labels":
+            rows["train/labels"][:] = rows["train/labels"][0]
+        case "fewer rows":
+            rows = {name: values[:-1] for name, values in rows.items()}
+        case "other modalities":
+            rows["train/present"][:, 0] = True
+        case "another split":
+            rows = {name.replace("train", "test"): values for name, values in rows.items()}
+    np.savez(dataset.path / "rows.npz", **rows)
+    with pytest.raises(UserError, match=r"rows\.npz: not of these records: remove it, or prepare the dataset again$"):
+        dataset.source("train")
+
+
+def test_damaged_rows(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(3))
+    (dataset.path / "rows.npz").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match=r"rows\.npz: cannot be read") as caught:
+        dataset.source("train")
+    assert "\n" not in str(caught.value)
 
 
 def test_record_that_is_no_example(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tests.encoders.parity import normal
-from umemma_jax.encoders.layers import BatchNorm, ConvNormPool, conv_by_windows, max_pool_2x2
+from umemma_jax.encoders.layers import BatchNorm, ConvNormPool, conv_by_windows, convolve, max_pool_2x2
 
 
 def conv(x, kernel):
@@ -41,6 +41,35 @@ def test_max_pool_and_its_gradient_are_those_of_flax(height, width):
 def test_of_equal_values_in_a_window_the_first_gets_the_gradient():
     gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(jnp.ones((1, 2, 2, 1)))
     assert gradient.ravel().tolist() == [1, 0, 0, 0]
+
+
+# --- convolution ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "padding"), [(3, 1), (7, 3), (3, 0), (5, 2)])
+@pytest.mark.parametrize("shape", [(2, 9, 12, 3), (2, 11, 3)])
+def test_convolution_and_its_gradients_are_those_of_xla_in_a_branch_too(shape, size, padding, stride):
+    spatial = len(shape) - 2
+    keys = jax.random.split(jax.random.key(size), 3)
+    x = jax.random.normal(keys[0], shape)
+    kernel = jax.random.normal(keys[1], (*(size,) * spatial, 3, 4))
+    names = ("NHWC", "HWIO", "NHWC") if spatial == 2 else ("NWC", "WIO", "NWC")
+
+    def plain(x, kernel):
+        pads = [(padding, padding)] * spatial
+        return jax.lax.conv_general_dilated(x, kernel, (stride,) * spatial, pads, dimension_numbers=names)
+
+    weights = jax.random.normal(keys[2], plain(x, kernel).shape)
+
+    def with_gradients(function):
+        return jax.value_and_grad(lambda x, kernel: (function(x, kernel) * weights).sum(), argnums=(0, 1))
+
+    ours = with_gradients(lambda x, kernel: convolve(x, kernel, stride, padding))
+    in_branch = jax.jit(lambda flag: jax.lax.cond(flag, ours, lambda *a: (jnp.sum(a[0]), a), x, kernel))
+    expected = with_gradients(plain)(x, kernel)
+    for found in (ours(x, kernel), in_branch(True)):
+        assert_trees_close(found, expected, atol=1e-4)
 
 
 # --- convolution by windows -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
-"""A prepared dataset: a folder of TFRecord shards with indexes, `statistics.npz`, and `dataset.json`.
+"""A prepared dataset: a folder of TFRecord shards with indexes, `statistics.npz`, `rows.npz` and `dataset.json`.
 
+`rows.npz` says again what the records say of labels and modalities, for who needs only that; older datasets lack it.
 `DatasetWriter` makes one, all or nothing; `open_dataset` reads one.
 """
 
@@ -14,7 +15,7 @@ import re
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,9 @@ import numpy as np
 from umemma_jax.data import example, kinds, tfrecord
 from umemma_jax.data.info import FORMAT_VERSION, Info, Shard, Split, from_json, to_json
 from umemma_jax.data.kinds import Modality
-from umemma_jax.data.source import LABEL, RecordSource
+from umemma_jax.data.remote import Location, RemotePath, is_url, locate
+from umemma_jax.data.shards import check_remote
+from umemma_jax.data.source import LABEL, Columns, RecordSource
 from umemma_jax.data.statistics import Statistics
 from umemma_jax.errors import UserError
 
@@ -38,6 +41,7 @@ TRAIN = "train"  # the split that statistics are of
 
 _DATASET = "dataset.json"
 _STATISTICS = "statistics.npz"
+_ROWS = "rows.npz"  # `<split>/labels` int32 [N] or bool [N, K], `<split>/present` bool [N, modalities]
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = ("self", "split", "id", "label", "file")  # arguments of DatasetWriter.write and numpy.savez
 
@@ -50,7 +54,7 @@ class Dataset:
       info: what `dataset.json` says.
     """
 
-    def __init__(self, path: Path, info: Info) -> None:
+    def __init__(self, path: Location, info: Info) -> None:
         self.path = path
         self.info = info
 
@@ -61,12 +65,7 @@ class Dataset:
         float32, in units of the stored values; of JPEG images that of their centre squares, [64, 64, 3], of videos that
         of their frames, likewise. Modalities without one (no train split, or text) are left out.
         """
-        path = self.path / _STATISTICS
-        try:
-            with np.load(path) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(f"{path}: cannot be read ({error}): prepare the dataset again") from error
+        return _load_arrays(self.path / _STATISTICS)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,37 +80,80 @@ class Dataset:
         """
         if split not in self.info.splits:
             raise UserError(f"{self.path}: no split {split!r}; it has: {', '.join(self.info.splits)}")
-        return RecordSource(self.path, self.info.splits[split], self.info)
+        return RecordSource(self.path, self.info.splits[split], self.info, self.columns(split))
+
+    def columns(self, split: str) -> Columns | None:
+        """Labels and presence of all rows of a split, if the dataset has them apart from its records.
+
+        Raises:
+          UserError: they are not those of the records that `dataset.json` counts.
+        """
+        if not self._rows:
+            return None
+        counts = self.info.splits[split]
+        labels, present = (self._rows.get(f"{split}/{name}", np.zeros(0, int)) for name in ("labels", "present"))
+        classes = labels.sum(axis=0) if self.info.multi_label else np.bincount(labels, minlength=len(counts.classes))
+        modalities = [counts.present[name] for name in self.info.modalities]
+        if (
+            not len(labels) == len(present) == counts.examples
+            or not np.array_equal(classes, counts.classes)
+            or not np.array_equal(present.sum(axis=0), modalities)
+        ):
+            raise UserError(f"{self.path / _ROWS}: not of these records: remove it, or prepare the dataset again")
+        return Columns(labels.astype(np.float32 if self.info.multi_label else np.int32), present)
+
+    @cached_property
+    def _rows(self) -> dict[str, np.ndarray]:
+        """The content of rows.npz; {} where there is none."""
+        path = self.path / _ROWS
+        return _load_arrays(path) if path.exists() else {}
 
 
-def open_dataset(path: str | os.PathLike, prep: str | None = None) -> Dataset:
+def open_dataset(path: str | os.PathLike | RemotePath, prep: str | None = None) -> Dataset:
     """Opens a prepared dataset.
 
     Args:
-      path: its folder.
+      path: its folder, or the URL of a copy of it: gs://, s3://, https:// and what else fsspec knows.
       prep: the command that makes it, named in errors.
 
     Raises:
       UserError: the folder is absent or empty, `dataset.json` is broken or of another format version, or a shard is
-        missing.
+        missing; of a URL, also that it cannot be reached.
     """
-    path = Path(path)
+    path = locate(path)
     remedy = f"`{prep}`" if prep else "the dataset's command, python -m data_prep.<dataset> --out=DIR"
     file = path / _DATASET
-    if not path.is_dir():
-        raise UserError(f"{path}: the data folder does not exist: make it with {remedy}")
-    if not file.is_file():
-        found = "is empty" if not any(path.iterdir()) else f"has no {_DATASET}"
-        raise UserError(f"{path}: the data folder {found}: make the dataset with {remedy}")
+    if isinstance(path, Path):
+        _check_folder(path, remedy)
     try:
         info = from_json(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: {error}: make the dataset again with {remedy}") from error
-    for split in info.splits.values():
-        for shard in split.shards:
-            if not (path / shard.file).is_file():
-                raise UserError(f"{path / shard.file}: the shard is missing: make the dataset again with {remedy}")
+    shards = [shard for split in info.splits.values() for shard in split.shards]
+    if isinstance(path, RemotePath):
+        check_remote(path, shards)
+        return Dataset(path, info)
+    for shard in shards:
+        if not (path / shard.file).is_file():
+            raise UserError(f"{path / shard.file}: the shard is missing: make the dataset again with {remedy}")
     return Dataset(path, info)
+
+
+def _load_arrays(path: Location) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}): prepare the dataset again") from error
+
+
+def _check_folder(path: Path, remedy: str) -> None:
+    """Raises UserError unless the folder holds a dataset."""
+    if not path.is_dir():
+        raise UserError(f"{path}: the data folder does not exist: make it with {remedy}")
+    if not (path / _DATASET).is_file():
+        found = "is empty" if not any(path.iterdir()) else f"has no {_DATASET}"
+        raise UserError(f"{path}: the data folder {found}: make the dataset with {remedy}")
 
 
 class DatasetWriter:
@@ -148,9 +190,11 @@ class DatasetWriter:
           shard_bytes: a new shard is begun beyond this size.
 
         Raises:
-          UserError: `path` is in use, and `overwrite` does not allow or cannot mean to replace it.
+          UserError: `path` is a URL, or in use, and `overwrite` does not allow or cannot mean to replace it.
           ValueError: the description of the dataset contradicts itself.
         """
+        if is_url(path):
+            raise UserError(f"{path}: datasets are written to local folders: choose one, and copy it there afterwards")
         self._path = Path(path).resolve()
         _check_description(classes, modalities)
         _check_target(self._path, overwrite)
@@ -259,7 +303,11 @@ class DatasetWriter:
             splits = {name: split.close() for name, split in self._splits.items()}
             modalities = {name: self._described(name) for name in self._info.modalities}
             info = dataclasses.replace(self._info, modalities=modalities, splits=splits)
-            _write_file(self._partial / _STATISTICS, self._mean_values(modalities))
+            _write_file(self._partial / _STATISTICS, _arrays_file(self._mean_values(modalities)))
+            columns = {
+                f"{name}/{key}": value for name, split in self._splits.items() for key, value in split.columns().items()
+            }
+            _write_file(self._partial / _ROWS, _arrays_file(columns))
             text = json.dumps(to_json(info), indent=2, ensure_ascii=False) + "\n"
             _write_file(self._partial / _DATASET, text.encode())
             _check_target(self._path, self._overwrite)  # it may have come to be meanwhile
@@ -275,16 +323,14 @@ class DatasetWriter:
             fields |= {"mean": statistics.mean, "std": statistics.std}
         return dataclasses.replace(modality, **fields)
 
-    def _mean_values(self, modalities: Mapping[str, Modality]) -> bytes:
+    def _mean_values(self, modalities: Mapping[str, Modality]) -> dict[str, np.ndarray]:
         """The content of statistics.npz, given all that the dataset states."""
         means = {}
         for name, statistics in self._statistics.items():
             if not statistics.empty:
                 mean = statistics.mean_value.astype(np.float32)
                 means[name] = kinds.codec(modalities[name]).from_positions(mean)
-        buffer = io.BytesIO()
-        np.savez(buffer, **means)
-        return buffer.getvalue()
+        return means
 
     def _clean_up(self) -> None:
         for split in self._splits.values():
@@ -305,10 +351,13 @@ class _SplitWriter:
         self._ids: set[str] = set()
         self.present = dict.fromkeys(info.modalities, 0)
         self._classes = [0] * len(info.classes)
+        self._multi_label = info.multi_label
+        self._labels: list[Sequence[int]] = []
+        self._present: list[list[bool]] = []
         self._full: list[tfrecord.RecordWriter] = []
         self._current: tfrecord.RecordWriter | None = None
 
-    def write(self, id: str, labels: Sequence[int], present: Iterable[str], record: bytes) -> None:
+    def write(self, id: str, labels: Sequence[int], present: Collection[str], record: bytes) -> None:
         if id in self._ids:
             raise ValueError(f"example {id!r} is in split {self._name!r} already")
         if self._current is not None and self._current.bytes + len(record) > self._shard_bytes:
@@ -323,6 +372,18 @@ class _SplitWriter:
             self._classes[label] += 1
         for modality in present:
             self.present[modality] += 1
+        self._labels.append(labels)
+        self._present.append([modality in present for modality in self.present])
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What rows.npz says of the split."""
+        if self._multi_label:
+            labels = np.zeros((len(self._labels), len(self._classes)), bool)
+            for row, chosen in zip(labels, self._labels, strict=True):
+                row[chosen] = True
+        else:
+            labels = np.array(self._labels, np.int32)[:, 0]
+        return {"labels": labels, "present": np.array(self._present)}
 
     def close(self) -> Split:
         """Completes the shards and gives them their final names, which tell how many there are."""
@@ -394,6 +455,12 @@ def _disk_errors(path: Path) -> Iterator[None]:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); nothing was kept: make room or choose another folder"
         ) from error
+
+
+def _arrays_file(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _write_file(path: Path, data: bytes) -> None:

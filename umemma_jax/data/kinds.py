@@ -351,6 +351,11 @@ def takes_tokenizer(modality: Modality) -> bool:
     return _codec_class(modality) is _Text
 
 
+def decodes_in_threads(modality: Modality) -> bool:
+    """Whether making a batch takes long, and lets go of the interpreter's lock meanwhile, as images and texts do."""
+    return _codec_class(modality) in (_JpegImage, _JpegVideo, _Text)
+
+
 def stores_list(modality: Modality) -> bool:
     """Whether a value is stored as a list, one entry per frame. Raises ValueError if the kind is not in the table."""
     return _codec_class(modality) is _JpegVideo

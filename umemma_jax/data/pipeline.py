@@ -9,8 +9,10 @@ A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "
 last batch of an evaluation have zeros everywhere, weight 0 and index -1.
 """
 
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grain
@@ -27,6 +29,7 @@ Batch = dict[str, Any]
 Arrange = Callable[[np.ndarray], np.ndarray]  # present bool [B, M] -> permutation int [B]
 
 _PADDING = -1
+_MOST, _WAITING = 32, 4  # threads; more do not help photos, of whose time reading and parsing, under the lock, is 2 %
 _TRAIN_KEY, _SPLIT_KEY, _WINDOW_KEY = 0, 1, 2  # keep what is drawn from one seed for several purposes apart
 
 
@@ -44,8 +47,8 @@ def train_batches(
     arrange: Arrange | None = None,
     needed: np.ndarray | None = None,
     window: int = 1,
-    threads: int = 1,
-    prefetch: int = 2,
+    threads: int | None = None,
+    prefetch: int | None = None,
     cache_bytes: int = 0,
 ) -> grain.DatasetIterator:
     """Endless batches in an order that is shuffled globally and anew in every epoch.
@@ -71,9 +74,10 @@ def train_batches(
         all zero. `present` says all the same what the row has, and one that has nothing needed is decoded in full.
       window: so many consecutive batches exchange rows such that rows of one length come together. Every epoch is still
         a permutation of all rows.
-      threads: that read ahead; 0 reads when asked.
-      prefetch: batches held ready.
-      cache_bytes: if the decoded rows are no larger than this, they are read once and held in memory.
+      threads: that read ahead, each a batch at a time; 0 reads when asked; None for `reading_threads`.
+      prefetch: batches held ready; None for one more than threads, so that none of them waits for the consumer.
+      cache_bytes: of this process: if the decoded rows, all of them, are no larger than this, they are read once and
+        held in memory.
 
     Returns:
       A grain iterator, whose `get_state` and `set_state` are exact whatever has been prefetched.
@@ -91,8 +95,10 @@ def train_batches(
     buckets = _buckets(dataset, source, modalities, lengths or {}, tokenizers)
     groups = _groups(buckets, rows) if buckets and window > 1 else None
     order = TrainOrder(rows, batch_size, seed, groups, window)
+    automatic = reading_threads(dataset, modalities)
     if _size(reader.read(rows[:1])) * len(rows) <= cache_bytes:
-        reader = CachedReader(reader, rows)
+        reader, automatic = CachedReader(reader, rows), 1  # which only copies
+    threads = automatic if threads is None else threads
     mine = _process_slice(batch_size, process_index, process_count)
     needed = None if needed is None else needed[mine]
     present = None if arrange is None else source.present(modalities)
@@ -116,8 +122,8 @@ def eval_batches(
     tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
     process_count: int = 1,
-    threads: int = 1,
-    prefetch: int = 2,
+    threads: int | None = None,
+    prefetch: int | None = None,
 ) -> grain.DatasetIterator:
     """All rows once, in order, the last batch padded; as many batches on every process.
 
@@ -128,11 +134,25 @@ def eval_batches(
     buckets = _buckets(dataset, source, modalities, lengths or {}, tokenizers)
     order = EvalOrder(_checked_rows(rows, len(source)), batch_size)
     mine = _process_slice(batch_size, process_index, process_count)
+    threads = reading_threads(dataset, modalities) if threads is None else threads
 
     def load(step: int) -> Batch:
         return _cut(buckets, reader.read(order[step][mine]), order[step])
 
     return _iterate(load, len(order), threads, prefetch)
+
+
+def reading_threads(dataset: Dataset, modalities: Sequence[str]) -> int:
+    """How many threads are worth having, each a batch at a time; benchmarks/readers.py measures it.
+
+    One per core of the process, up to `_MOST`, where images or texts are decoded. One in all where values are stored as
+    they are: what little there is to do holds the interpreter's lock. Remote data take `_WAITING` or more, since these
+    mostly wait.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    decoding = any(kinds.decodes_in_threads(dataset.info.modalities[name]) for name in modalities)
+    threads = min(cores, _MOST) if decoding else 1
+    return threads if isinstance(dataset.path, Path) else max(threads, _WAITING)
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
@@ -263,7 +283,7 @@ class BatchReader:
         `needed` is that of `train_batches`, for these rows.
         """
         real = rows[rows != _PADDING].tolist()
-        examples = [self._source.features(row) for row in real]
+        examples = self._source.examples(real)
         labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
         labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
         padding = [None] * (len(rows) - len(real))
@@ -296,7 +316,11 @@ class BatchReader:
 
 
 class CachedReader:
-    """What a `BatchReader` reads, from memory: the given rows are read and decoded once, at the start."""
+    """What a `BatchReader` reads, from memory: the given rows are read and decoded once, at the start.
+
+    Each of several processes holds all of the rows, though it takes only its slice of a batch: every epoch permutes all
+    of them, and so any row may come into any slice.
+    """
 
     def __init__(self, reader: BatchReader, rows: np.ndarray) -> None:
         # One padding row at the end, where the position of row -1 points too.
@@ -382,7 +406,8 @@ def _process_slice(batch_size: int, process_index: int, process_count: int) -> s
     return slice(process_index * size, (process_index + 1) * size)
 
 
-def _iterate(load: Callable[[int], Batch], steps: int, threads: int, prefetch: int) -> grain.DatasetIterator:
+def _iterate(load: Callable[[int], Batch], steps: int, threads: int, prefetch: int | None) -> grain.DatasetIterator:
+    prefetch = threads + 1 if prefetch is None else prefetch
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)
     return iter(grain.MapDataset.range(steps).map(load).to_iter_dataset(options))
 

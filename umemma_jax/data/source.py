@@ -1,38 +1,56 @@
 """Random access to the records of one split, over its indexed shards."""
 
-import os
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from umemma_jax.data import example, tfrecord
+from umemma_jax.data import example
 from umemma_jax.data.info import Info, Split
+from umemma_jax.data.remote import Location
+from umemma_jax.data.shards import LocalShards, Place, RemoteShards
 from umemma_jax.errors import UserError
 
 LABEL = "label"
+_PART = 256  # records read at a time where all are
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of the N rows of a split without a look at its records.
+
+    Attributes:
+      labels: int32 [N], or float32 [N, K] zeros and ones with multi_label.
+      present: bool [N, modalities of the dataset, in its order].
+    """
+
+    labels: np.ndarray
+    present: np.ndarray
 
 
 class RecordSource:
-    """The N records of a split as a sequence of bytes: picklable, and safe to read from several threads.
+    """The N records of a split as a sequence of bytes: picklable, and safe to read from several threads."""
 
-    Records are read with `pread`, not through a memory map: other threads run while the disk is waited for, and a
-    file cut short under a running training is an error message instead of a SIGBUS.
-    """
-
-    def __init__(self, folder: Path, split: Split, info: Info) -> None:
+    def __init__(self, folder: Location, split: Split, info: Info, columns: Columns | None = None) -> None:
         """Loads the indexes of the split's shards.
+
+        Args:
+          folder: of the dataset.
+          split: its description.
+          info: of the dataset.
+          columns: of the split's rows; without, `labels` and `present` read every record.
 
         Raises:
           UserError: a shard is absent, truncated, or holds another number of records than `dataset.json` says.
         """
-        self._paths = [folder / shard.file for shard in split.shards]
+        self._folder = folder
+        self._shards = (LocalShards if isinstance(folder, Path) else RemoteShards)(folder, split.shards)
         self._split = split
         self._info = info
-        offsets = [tfrecord.load_index(path) for path in self._paths]
-        for path, shard, index in zip(self._paths, split.shards, offsets, strict=True):
+        self._columns = columns
+        offsets = self._shards.offsets()
+        for path, shard, index in zip(self._shards.paths, split.shards, offsets, strict=True):
             if len(index) - 1 != shard.examples:
                 raise UserError(
                     f"{path}: {len(index) - 1} records, but dataset.json says {shard.examples}: "
@@ -40,45 +58,51 @@ class RecordSource:
                 )
         self._starts = np.concatenate([index[:-1] for index in offsets])
         self._ends = np.concatenate([index[1:] for index in offsets])
-        self._first_rows = np.cumsum([0] + [shard.examples for shard in split.shards[:-1]]).tolist()
-        self._files: list[_File | None] = [None] * len(self._paths)
+        self._first_rows = np.cumsum([0] + [shard.examples for shard in split.shards[:-1]])
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def __getitem__(self, row: int) -> bytes:
-        """The serialised Example of one row. Raises UserError where it is truncated or corrupted."""
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} of {len(self)}")
-        shard = bisect_right(self._first_rows, row) - 1
-        file = self._files[shard]
-        if file is None:
-            file = self._files[shard] = _File(self._paths[shard])
-        start, end = int(self._starts[row]), int(self._ends[row])
-        return tfrecord.read_record(file.descriptor, file.path, row - self._first_rows[shard], start, end)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": [None] * len(self._paths)}
+        """The serialised Example of one row. Raises as `records`."""
+        return self.records([row])[0]
 
     def __repr__(self) -> str:
-        return f"RecordSource({self._paths[0].parent}, {len(self)} records)"
+        return f"RecordSource({self._folder}, {len(self)} records)"
 
     def where(self, row: int) -> str:
         """File and record number of a row, for messages."""
-        shard = bisect_right(self._first_rows, row) - 1
-        return f"{self._paths[shard]}: record {row - self._first_rows[shard]}"
+        (place,) = self._places([row])
+        return f"{self._shards.paths[place.shard]}: record {place.record}"
+
+    def records(self, rows: Sequence[int]) -> list[bytes]:
+        """The serialised Examples of some rows; a remote store is asked for all of them at the same time.
+
+        Raises:
+          IndexError: there is no such row.
+          UserError: a record is truncated or corrupted, or cannot be reached.
+        """
+        return self._shards.read(self._places(rows))
 
     def features(self, row: int) -> example.Features:
-        """The parsed features of one row. Raises UserError where the record is damaged or no Example."""
-        try:
-            return example.decode(self[row])
-        except ValueError as error:
-            raise UserError(f"{self.where(row)}: {error}: prepare the dataset again") from error
+        """The parsed features of one row. Raises as `examples`."""
+        return self.examples([row])[0]
+
+    def examples(self, rows: Sequence[int]) -> list[example.Features]:
+        """The parsed features of some rows. Raises as `records`, and UserError where a record is no Example."""
+        parsed = []
+        for row, record in zip(rows, self.records(rows), strict=True):
+            try:
+                parsed.append(example.decode(record))
+            except ValueError as error:
+                raise UserError(f"{self.where(row)}: {error}: prepare the dataset again") from error
+        return parsed
 
     def labels(self) -> np.ndarray:
-        """Labels of all rows: int32 [N], or float32 [N, K] zeros and ones with multi_label. Reads every record."""
-        rows = range(len(self))
-        return self.label_array(rows, [label_values(self.features(row)) for row in rows])
+        """Labels of all rows: int32 [N], or float32 [N, K] zeros and ones with multi_label."""
+        if self._columns is not None:
+            return self._columns.labels
+        return self.label_array(range(len(self)), [label_values(features) for features in self._all()])
 
     def label_array(self, rows: Iterable[int], labels: Sequence[list[int]]) -> np.ndarray:
         """The `label_values` of some rows as int32 [B], or float32 [B, K] with multi_label.
@@ -100,28 +124,27 @@ class RecordSource:
         return hot
 
     def present(self, modalities: Sequence[str]) -> np.ndarray:
-        """bool [N, M]: which rows have which modality. Reads every record, unless all rows have them all."""
+        """bool [N, M]: which rows have which modality."""
         if all(self._split.present[name] == len(self) for name in modalities):
             return np.ones((len(self), len(modalities)), bool)
-        rows = (self.features(row) for row in range(len(self)))
-        return np.array([[example.bytes_value(f, name) is not None for name in modalities] for f in rows])
+        if self._columns is not None:
+            return self._columns.present[:, [list(self._info.modalities).index(name) for name in modalities]]
+        return np.array([[example.bytes_value(f, name) is not None for name in modalities] for f in self._all()])
+
+    def _all(self) -> Iterator[example.Features]:
+        """Of every row, in order."""
+        for first in range(0, len(self), _PART):
+            yield from self.examples(range(first, min(first + _PART, len(self))))
+
+    def _places(self, rows: Sequence[int]) -> list[Place]:
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)}")
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        columns = (shards, rows - self._first_rows[shards], self._starts[rows], self._ends[rows])
+        return list(map(Place, *(column.tolist() for column in columns)))
 
 
 def label_values(features: example.Features) -> list[int]:
     """The classes of one example, as stored."""
     return example.int64_values(features, LABEL) or []
-
-
-class _File:
-    """An open file descriptor that is closed with the last reference to it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}): prepare the dataset again") from error
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)

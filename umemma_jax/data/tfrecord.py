@@ -14,6 +14,7 @@ from typing import BinaryIO
 import google_crc32c
 import numpy as np
 
+from umemma_jax.data.remote import Location
 from umemma_jax.errors import UserError
 
 _HEADER = struct.Struct("<QI")
@@ -28,7 +29,7 @@ def masked_crc32c(data: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def index_path(path: Path) -> Path:
+def index_path(path: Location) -> Location:
     """Where the index of the TFRecord file `path` lies."""
     return path.with_name(path.name + ".index")
 
@@ -88,7 +89,22 @@ def read_record(file: int, path: Path, number: int, start: int, end: int) -> byt
         frame = os.pread(file, end - start, start)
     except OSError as error:
         raise UserError(f"{path}: record {number} cannot be read ({error.strerror})") from error
-    if len(frame) < end - start or len(frame) < _HEADER.size + _FOOTER.size:
+    return payload(frame, path, number, end - start)
+
+
+def payload(frame: bytes, path: Location, number: int, size: int) -> bytes:
+    """The record in a frame, once both its checksums are found right.
+
+    Args:
+      frame: what was read.
+      path: of the file, named in errors.
+      number: the record's position in the file, likewise.
+      size: bytes that the frame should have.
+
+    Raises:
+      UserError: the record is truncated, or a byte of it has changed.
+    """
+    if len(frame) < size or len(frame) < _HEADER.size + _FOOTER.size:
         raise UserError(f"{path}: record {number} is truncated: {_REMEDY}")
     length, length_crc = _HEADER.unpack_from(frame)
     if masked_crc32c(frame[:8]) != length_crc or length != len(frame) - _HEADER.size - _FOOTER.size:
@@ -124,9 +140,13 @@ def load_index(path: Path) -> np.ndarray:
 def _read_index(path: Path) -> np.ndarray | None:
     """The offsets in an index file, or None if there is none or it is none."""
     try:
-        data = path.read_bytes()
+        return parse_index(path.read_bytes())
     except OSError:
         return None
+
+
+def parse_index(data: bytes) -> np.ndarray | None:
+    """The offsets that an index file's bytes hold, int64 [records + 1], or None if they are no index."""
     if not data or len(data) % _OFFSET.itemsize:
         return None
     offsets = np.frombuffer(data, _OFFSET).astype(np.int64)

@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from umemma_jax.data.remote import Location, RemotePath, locate
 from umemma_jax.errors import UserError
 
 TOKENIZER = "tokenizer.json"
@@ -23,6 +23,8 @@ _CONFIG = "tokenizer_config.json"
 FILES = (TOKENIZER, _CONFIG, _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT)  # all that a tokenizer may be read from
 _WORD_PIECE_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _BYTE_PAIR_CLASSES = ("RobertaTokenizer", "CLIPTokenizer")
+# Batches are made in threads of ours: the library's would compete with the step, and a forked process lacks them.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _PADDING_TOKENS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 # CLIP's words: its two special tokens, English contractions, letters, single digits, runs of anything else.
@@ -32,8 +34,8 @@ _CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}
 class Tokenizer:
     """Makes the same tokens of a text as the checkpoint's original tokenizer.
 
-    Picklable, and safe to use from several threads. Texts go through the library one by one: its own call for batches
-    is no faster on one core, but starts threads that compete with the step, and that a forked process lacks.
+    Picklable, and safe to use from several threads, which run side by side: the library's call for batches lets go of
+    the interpreter's lock, that for one text does not.
 
     Attributes:
       path: what was loaded.
@@ -43,7 +45,7 @@ class Tokenizer:
       specials: number of special tokens that each text gets.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, pad: int, path: Path, fingerprint: str) -> None:
+    def __init__(self, library: tokenizers.Tokenizer, pad: int, path: Location, fingerprint: str) -> None:
         """Raises Exception, as the library does, if it cannot encode."""
         self.path = path
         self.fingerprint = fingerprint
@@ -78,8 +80,8 @@ class Tokenizer:
         tokens = np.full((len(texts), length), self.pad, np.int32)
         lengths = np.zeros(len(texts), np.int32)
         room = length - self.specials
-        for row, text in enumerate(texts):
-            content = self._library.encode(text, add_special_tokens=False).ids[:room]
+        for row, encoded in enumerate(self._library.encode_batch_fast(list(texts), add_special_tokens=False)):
+            content = encoded.ids[:room]
             lengths[row] = self.specials + len(content)
             tokens[row, : lengths[row]] = [*self._start, *content, *self._end]
         return {"tokens": tokens, "length": lengths}
@@ -88,17 +90,17 @@ class Tokenizer:
         return f"Tokenizer({self.path}, {self.vocabulary} tokens)"
 
 
-def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+def load_tokenizer(path: str | os.PathLike | RemotePath) -> Tokenizer:
     """Loads the tokenizer of a checkpoint.
 
     Args:
-      path: the checkpoint's folder, or the vocabulary's file. Of several forms in a folder, `tokenizer.json` is used
-        before `vocab.txt` before `vocab.json`.
+      path: the checkpoint's folder, or the vocabulary's file, or the URL of either. Of several forms in a folder,
+        `tokenizer.json` is used before `vocab.txt` before `vocab.json`.
 
     Raises:
       UserError: there is none, it is damaged, or it is of a class that these files do not define.
     """
-    path = Path(path)
+    path = locate(path)
     file = _vocabulary_file(path)
     files = _Files()
     config_file = file.with_name(_CONFIG)
@@ -117,7 +119,7 @@ def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
         raise UserError(f"{file}: damaged, or no tokenizer ({_line(error)}): fetch the checkpoint again") from error
 
 
-def _vocabulary_file(path: Path) -> Path:
+def _vocabulary_file(path: Location) -> Location:
     if path.is_file():
         return path
     if not path.is_dir():
@@ -130,7 +132,7 @@ def _vocabulary_file(path: Path) -> Path:
     )
 
 
-def _maker(file: Path) -> Callable[["_Files", Path, Mapping[str, Any]], tokenizers.Tokenizer]:
+def _maker(file: Location) -> Callable[["_Files", Location, Mapping[str, Any]], tokenizers.Tokenizer]:
     """The function that reads a vocabulary's file."""
     if file.name == _VOCAB_JSON:
         return _from_vocab_json
@@ -149,7 +151,7 @@ class _Files:
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def text(self, file: Path) -> str:
+    def text(self, file: Location) -> str:
         """Content of a UTF-8 file. Raises UserError if it cannot be read."""
         try:
             data = file.read_bytes()
@@ -160,7 +162,7 @@ class _Files:
         except UnicodeDecodeError as error:
             raise UserError(f"{file}: damaged ({_line(error)}): fetch the checkpoint again") from error
 
-    def json(self, file: Path) -> dict[str, Any]:
+    def json(self, file: Location) -> dict[str, Any]:
         """The JSON object in a file. Raises UserError if it is none."""
         try:
             value = json.loads(self.text(file))
@@ -175,7 +177,7 @@ class _Files:
         return self._digest.hexdigest()
 
 
-def _from_tokenizer_json(files: _Files, file: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def _from_tokenizer_json(files: _Files, file: Location, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """`tokenizer.json`, in which BERT's normalisation still follows `tokenizer_config.json`, as in transformers."""
     library = tokenizers.Tokenizer.from_str(files.text(file))
     if isinstance(library.normalizer, normalizers.BertNormalizer):
@@ -183,7 +185,7 @@ def _from_tokenizer_json(files: _Files, file: Path, config: Mapping[str, Any]) -
     return library
 
 
-def _from_vocab_txt(files: _Files, file: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def _from_vocab_txt(files: _Files, file: Location, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """BERT's `vocab.txt`: a token a line, the number of the line being its id."""
     _check_class(config, _WORD_PIECE_CLASSES, file)
     lines = files.text(file).replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -207,7 +209,7 @@ def _bert_normalizer(config: Mapping[str, Any], default: normalizers.BertNormali
     )
 
 
-def _from_vocab_json(files: _Files, file: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def _from_vocab_json(files: _Files, file: Location, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """RoBERTa's or CLIP's `vocab.json`, with `merges.txt` beside it."""
     _check_class(config, _BYTE_PAIR_CLASSES, file)
     vocabulary = files.json(file)
@@ -224,7 +226,7 @@ def _from_vocab_json(files: _Files, file: Path, config: Mapping[str, Any]) -> to
 
 
 def _roberta(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], config: Mapping[str, Any], file: Path
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], config: Mapping[str, Any], file: Location
 ) -> tokenizers.Tokenizer:
     start, end, pad, mask, unknown = _specials(
         config, cls_token="<s>", sep_token="</s>", pad_token="<pad>", mask_token="<mask>", unk_token="<unk>"
@@ -236,7 +238,7 @@ def _roberta(
 
 
 def _clip(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], config: Mapping[str, Any], file: Path
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], config: Mapping[str, Any], file: Location
 ) -> tokenizers.Tokenizer:
     start, end, pad, unknown = _specials(
         config,
@@ -261,7 +263,7 @@ def _clip(
     return _framed(library, start, end, [pad, unknown])
 
 
-def _merges(files: _Files, file: Path) -> list[tuple[str, str]]:
+def _merges(files: _Files, file: Location) -> list[tuple[str, str]]:
     """The pairs of `merges.txt`, one a line, after a line that may give the version."""
     pairs = []
     for number, line in enumerate(files.text(file).replace("\r\n", "\n").split("\n"), start=1):
@@ -295,7 +297,7 @@ def _special_ids(library: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
     return probe.ids[:first], probe.ids[after:]
 
 
-def _padding_id(library: tokenizers.Tokenizer, config: Mapping[str, Any], file: Path) -> int:
+def _padding_id(library: tokenizers.Tokenizer, config: Mapping[str, Any], file: Location) -> int:
     """What `tokenizer_config.json` or `tokenizer.json` says, or else the first of the customary tokens there is."""
     if config.get("pad_token"):
         (token,) = _specials(config, pad_token="")
@@ -319,7 +321,7 @@ def _class(config: Mapping[str, Any]) -> str:
     return (config.get("tokenizer_class") or "").removesuffix("Fast")
 
 
-def _check_class(config: Mapping[str, Any], known: Sequence[str], file: Path) -> None:
+def _check_class(config: Mapping[str, Any], known: Sequence[str], file: Location) -> None:
     if _class(config) and _class(config) not in known:
         raise UserError(
             f"{file}: of a {_class(config)}, but this file is understood for {', '.join(known)} only: "
@@ -327,7 +329,7 @@ def _check_class(config: Mapping[str, Any], known: Sequence[str], file: Path) ->
         )
 
 
-def _check_tokens(vocabulary: Mapping[str, int], tokens: Sequence[str], file: Path) -> None:
+def _check_tokens(vocabulary: Mapping[str, int], tokens: Sequence[str], file: Location) -> None:
     if lacking := [token for token in dict.fromkeys(tokens) if token not in vocabulary]:
         raise UserError(f"{file}: the vocabulary lacks {', '.join(lacking)}: fetch the checkpoint again")
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax.encoders import foreign
-from umemma_jax.encoders.layers import BatchNorm, largest
+from umemma_jax.encoders.layers import BatchNorm, convolve, largest
 from umemma_jax.errors import UserError
 
 
@@ -74,7 +74,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", nn.initializers.he_normal(), (3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        x = jax.lax.conv_general_dilated(x, kernel, (2,), ((1, 1),), dimension_numbers=("NWC", "WIO", "NWC"))
+        x = convolve(x, kernel, stride=2, padding=1)
         return x + jnp.expand_dims(bias, (0, 1))
 
 

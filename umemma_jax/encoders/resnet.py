@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax.encoders import foreign
-from umemma_jax.encoders.layers import BatchNorm, largest, merge_frames, pool_frames
+from umemma_jax.encoders.layers import BatchNorm, convolve, largest, merge_frames, pool_frames
 from umemma_jax.errors import UserError
 
 # Blocks of each stage; those of 50 and more layers are bottlenecks.
@@ -177,10 +177,7 @@ class ConvNorm(nn.Module):
         if self.size == 1:  # a matrix product, which takes XLA half the time of a convolution on CPU
             x = jnp.tensordot(x[:, ::stride, ::stride], kernel[0, 0], axes=1)
         else:
-            pad = 2 * (2 * (self.size // 2,),)
-            x = jax.lax.conv_general_dilated(
-                x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
+            x = convolve(x, kernel, stride, padding=self.size // 2)
         return BatchNorm(self.features, axis_name=self.axis_name, name="norm")(x, mask, train)
 
 
