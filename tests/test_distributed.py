@@ -46,7 +46,11 @@ def start(recipe, workdir, processes, devices, *flags):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # the processes share two cores, on which each compiles everything
+    }
     joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"] if processes > 1 else []
     return [
         subprocess.Popen(
@@ -129,7 +133,9 @@ def test_a_killed_process_ends_the_other_and_one_process_of_four_devices_goes_on
     _, errors = processes[1 - killed].communicate(timeout=ENDED_SECONDS)
     processes[killed].communicate()
     assert processes[1 - killed].returncode != 0
-    assert f"error: process {1 - killed} of 2: another one is gone (" in errors, (errors, time.monotonic() - began)
+    # JAX itself says it where the process was waiting for the other's part of a checkpoint.
+    said = f"error: process {1 - killed} of 2: another one is gone (" in errors or "another task died" in errors
+    assert said, (errors, time.monotonic() - began)
     assert "Traceback" not in errors
 
     finish(start(recipe, tmp_path / "two", 1, 4))

@@ -135,8 +135,9 @@ def asked_to_end() -> bool:
 def losses_told() -> Iterator[None]:
     """Raises UserError in place of what JAX's runtime raises when another process is gone.
 
-    That is a matter of seconds where connections break. A process that only falls silent (its machine is off, the
-    network cut) is noticed after SILENCE_SECONDS, and then JAX itself ends the others, with a message of its own.
+    That is a matter of seconds where a step meets a broken connection. A process that only falls silent (its machine is
+    off, the network cut), or whose part of a checkpoint is waited for, is missed after SILENCE_SECONDS: then JAX ends
+    the others, with a message of its own.
     """
     try:
         yield
