@@ -37,8 +37,23 @@ def shared_data() -> pathlib.Path:
     return SHARED_DATA
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_forgotten():
+    """What a test file has compiled is of no use to the next ones, and gigabytes in the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
-def one_device():
+def unoptimised():
+    """XLA compiles in half the time: for test files whose programs, once compiled, run for moments."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def one_device(unoptimised):
     """Experiments of the test file run on one device, since simulated ones share two cores."""
     from umemma_jax import experiment, sharding  # not above, as not every test needs them
 

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def devices(request, monkeypatch):
+def devices(request, monkeypatch, unoptimised):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[: getattr(request, "param", 1)]), (sharding.AXIS,))
     monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
