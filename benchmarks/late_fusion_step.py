@@ -251,7 +251,7 @@ class OurTraining:
 
     def __init__(self, task: Task, theirs: Any, stage: ConfigDict, batch: PyTree, attention: str) -> None:
         """Starts from the weights of PyTorch's model; `attention` is the implementation in bfloat16."""
-        self.mesh = Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
+        self.mesh = sharding.make_mesh(devices=jax.devices()[:1])
         self.task, self.stage, self.batch, self.attention = task, stage, batch, attention
         with tempfile.TemporaryDirectory(prefix="umemma_jax_benchmark_") as folder:
             encoders = {name: converted(theirs, name, task.families[name], Path(folder)) for name in task.families}
@@ -275,7 +275,7 @@ class OurTraining:
 
     def flops(self, layout: str) -> float:
         """FLOPs of a step, before XLA optimises it, as counted on the host: library calls on a GPU count as none."""
-        host = Mesh(np.array(jax.devices("cpu")[:1]), (sharding.AXIS,))
+        host = sharding.make_mesh(devices=jax.devices("cpu")[:1])
         return self._lowered(Variant("ours", "fp32", layout), host).cost_analysis()["flops"]
 
     def _lowered(self, variant: Variant, mesh: Mesh) -> jax.stages.Lowered:

@@ -17,7 +17,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
-import numpy as np
 import pytest
 from absl import flags
 
@@ -57,7 +56,7 @@ def one_device(unoptimised):
     """Experiments of the test file run on one device, since simulated ones share two cores."""
     from umemma_jax import experiment, sharding  # not above, as not every test needs them
 
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
         yield

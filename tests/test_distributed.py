@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import small_run
+from tests.test_train import wait_for
 from umemma_jax import distributed, experiment, train
 from umemma_jax.errors import UserError
 
@@ -73,17 +74,6 @@ def finish(processes):
     return [output for output, _ in outputs]
 
 
-def wait_for(processes, workdir, stage, step):
-    """Returns once the stage has logged the step."""
-    path = workdir / "metrics.jsonl"
-    while all(process.poll() is None for process in processes):
-        lines = path.read_text().splitlines()[:-1] if path.exists() else []
-        if any(r["stage"] == stage and r["step"] >= step for r in map(json.loads, lines)):
-            return
-        time.sleep(0.01)
-    raise AssertionError([process.communicate() for process in processes])
-
-
 def last_step(workdir, stage):
     return max(int(path.name) for path in (workdir / "checkpoints" / stage).iterdir())
 
@@ -127,7 +117,7 @@ def test_two_processes_of_two_devices_train_and_report_what_one_of_four_does(rec
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_other_and_one_process_of_four_devices_goes_on(recipe, one_process, tmp_path, killed):
     processes = start(recipe, tmp_path / "two", 2, 2)
-    wait_for(processes, tmp_path / "two", "fusion", 5)
+    wait_for(processes[0], tmp_path / "two", "fusion", 5)
     processes[killed].kill()
     began = time.monotonic()
     _, errors = processes[1 - killed].communicate(timeout=ENDED_SECONDS)
@@ -145,7 +135,7 @@ def test_a_killed_process_ends_the_other_and_one_process_of_four_devices_goes_on
 @pytest.mark.slow
 def test_sigterm_to_one_process_saves_the_same_step_on_all_and_they_go_on(recipe, one_process, tmp_path):
     processes = start(recipe, tmp_path / "two", 2, 2)
-    wait_for(processes, tmp_path / "two", "unimodal", 2)
+    wait_for(processes[0], tmp_path / "two", "unimodal", 2)
     processes[1].send_signal(signal.SIGTERM)
     first, _ = finish(processes)
     assert f"stage unimodal: saved at step {last_step(tmp_path / 'two', 'unimodal')} of 10; the same command" in first

@@ -11,7 +11,7 @@ EXAMPLES, BATCH = 53, 16
 
 
 def mesh_of(count):
-    return jax.sharding.Mesh(np.array(jax.devices()[:count]), (sharding.AXIS,))
+    return sharding.make_mesh(devices=jax.devices()[:count])
 
 
 def batches(names, present=None):

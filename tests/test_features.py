@@ -31,8 +31,8 @@ def dataset(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def devices(request, monkeypatch, unoptimised):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[: getattr(request, "param", 1)]), (sharding.AXIS,))
-    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
+    chosen = jax.devices()[: getattr(request, "param", 1)]
+    monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: sharding.make_mesh(fsdp, chosen))
 
 
 def recipe(dataset, **changes):

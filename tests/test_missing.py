@@ -245,7 +245,7 @@ def test_decoding_only_what_the_layout_computes_changes_no_parameter(
     tmp_path, monkeypatch, devices, parallel, missing_share, fitting
 ):
     """Bit for bit, also where rows lack modalities by nature and fit their position or not."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
     if not fitting:
         monkeypatch.setattr(missing, "arrange", lambda available, layout: np.arange(len(available)))
@@ -295,7 +295,7 @@ def test_compacted_rows_are_those_of_the_mask_in_their_order(shards, capacity):
 
 
 def test_compacted_rows_stay_on_their_device():
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices())
     rows = sharding.by_rows(mesh)
 
     def double(x, present):
@@ -352,7 +352,7 @@ def test_capacities_are_those_by_which_encoders_run_on_the_fewest_rows():
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_capacities_of_a_stage_suit_its_batches(tmp_path, monkeypatch, stage, layout, lacking, compacted, accumulate):
     """Batches that were not among the samples; where positions or complete data say it all there are none."""
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices()[:2])
     monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: mesh)
     small_run.write_dataset(tmp_path / "data", train=200, missing_share=0.6 if lacking else 0.0)
     config = small_run.get_config(tmp_path / "data", missing__layout=layout, data__batch_size=128)

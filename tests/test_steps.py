@@ -132,7 +132,7 @@ def run(
         capacities=capacities,
         accumulate=accumulate,
     )
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     state = jax.device_put(steps.init_state(described, toy.variables(model)), sharding.replicated(mesh))
     step = sharding.compile_step(steps.make_step(described, {}), mesh, parallel)
     losses = []
@@ -206,7 +206,7 @@ def compiled(described, rows, devices=1):
     """The step on zeros of 24 x 24 pixels."""
     images = np.zeros((rows, 24, 24, 1), np.float32)
     batch = toy.batch(rows) | {"inputs": {"a": images, "b": images}}
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (sharding.AXIS,))
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
     state = steps.init_state(described, steps.init_variables(described.model, batch, 0, {}))
     state, batch = jax.device_put(state, sharding.replicated(mesh)), sharding.put_batch(batch, mesh)
     return sharding.compile_step(steps.make_step(described, {}), mesh, "jit").lower(state, batch).compile()

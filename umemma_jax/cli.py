@@ -222,8 +222,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = shlex.join(["python", *argv])
-        if distributed.is_first():
-            report.write_report(results, workdir / "report", tables)
+        distributed.by_first(lambda: report.write_report(results, workdir / "report", tables))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0

@@ -4,6 +4,7 @@ The methods are one code with other switches (`config.METHODS`). The ensemble `u
 stage from, so it needs no training of its own.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,7 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
                     rows[name].append(results)
     order = ("late_fusion", "augmentation", "ume", "ume_mma")
     results = [result for method in order for result in rows[method]]
-    if distributed.is_first():
-        report.write_comparison(results, workdir / "report")
+    distributed.by_first(lambda: report.write_comparison(results, workdir / "report"))
     return results
 
 
@@ -58,7 +58,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
     folders = {name: workdir / name / f"seed{seed}" for name in names}
     built = experiment.build(own)
-    distributed.first_then_others(lambda: train.claim_workdir(own, built.fingerprints, folders[method]))
+    train.claim_workdir(own, built.fingerprints, folders[method])
     if all((folder / "report" / "report.json").exists() for folder in folders.values()):
         return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
     trained = train.train(built, folders[method])
@@ -67,7 +67,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         results, tables = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**results, "method": name}
-        if distributed.is_first():
-            report.write_report(found[name], folder / "report", tables)
+        written = functools.partial(report.write_report, found[name], folder / "report", tables)
+        distributed.by_first(written)
     jax.clear_caches()  # the next run compiles its own functions
     return found

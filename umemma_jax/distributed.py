@@ -94,8 +94,8 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
-def first_then_others(action: Callable[[], None]) -> None:
-    """Process 0 does it, and once that is done the others do: it makes, and they find, files that all share.
+def by_first(action: Callable[[], None]) -> None:
+    """Process 0 does it, and the others wait until it is done.
 
     Raises:
       UserError: what `action` raised; on the others, that process 0 has failed.
@@ -114,6 +114,15 @@ def first_then_others(action: Callable[[], None]) -> None:
         raise error
     if failed:
         raise UserError("process 0 has ended with an error: see what it says")
+
+
+def first_then_others(action: Callable[[], None]) -> None:
+    """Process 0 does it, and then the others do: it makes, and they find, files that all share.
+
+    Raises:
+      UserError: as `by_first`.
+    """
+    by_first(action)
     if not is_first():
         action()
 

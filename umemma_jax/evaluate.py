@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from umemma_jax import __version__, metrics, missing
 from umemma_jax.config import method_name
 from umemma_jax.experiment import Experiment
-from umemma_jax.model import LateFusion
+from umemma_jax.model import LateFusion, encode_present
 from umemma_jax.results import definitions
 from umemma_jax.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
 
@@ -206,10 +206,7 @@ class Evaluator:
     # What runs on the devices. Counts are of each one's own rows.
 
     def _encode_batch(self, variables: PyTree, batch: PyTree, capacities: missing.Capacities) -> Encoded:
-        def run(rows: missing.Compacted | None) -> tuple[PyTree, PyTree]:
-            return self.model.apply(variables, batch["inputs"], batch["present"], layout=rows, method="encode")
-
-        features, logits = missing.run_compacted(run, capacities, batch["present"], Devices(self.mesh.size))
+        features, logits = encode_present(self.model, variables, batch, capacities, Devices(self.mesh.size))
         return Encoded(features, logits, batch["present"], batch["label"], batch["weight"], batch["index"])
 
     def _fuse(self, means: PyTree, variables: PyTree, encoded: Encoded) -> jax.Array:
@@ -343,17 +340,20 @@ def evaluate(
     tunes = info.multi_label and len(experiment.validation[1]) > 0
     ceilings, ceiling_thresholds, thresholds = {}, None, None
 
-    def encode(variables: PyTree, split: str, rows: np.ndarray | None = None) -> Encoded:
-        return evaluator.encode(variables, experiment.batches(split, rows), experiment.capacities(split, rows))
+    test = split, None, experiment.capacities(split)
+    validation = (*experiment.validation, experiment.capacities(*experiment.validation)) if tunes else None
+
+    def encode(variables: PyTree, split: str, rows: np.ndarray | None, capacities: missing.Capacities) -> Encoded:
+        return evaluator.encode(variables, experiment.batches(split, rows), capacities)
 
     if unimodal is not None:
         unimodal = place(unimodal, experiment.mesh)
         if tunes:
-            ceiling_thresholds = evaluator.tune_unimodal(encode(unimodal, *experiment.validation))
-        ceilings = evaluator.unimodal(encode(unimodal, split), ceiling_thresholds)
+            ceiling_thresholds = evaluator.tune_unimodal(encode(unimodal, *validation))
+        ceilings = evaluator.unimodal(encode(unimodal, *test), ceiling_thresholds)
     fusion = place(fusion, experiment.mesh)
     if tunes:
-        thresholds = evaluator.tune_patterns(fusion, encode(fusion, *experiment.validation))
+        thresholds = evaluator.tune_patterns(fusion, encode(fusion, *validation))
 
     rates, eta = tuple(config.evaluation.rates), config.missing.eta
     if eta.rate and eta.rate not in rates:
@@ -366,9 +366,9 @@ def evaluate(
 
     # Compiled on one batch, so that the pass is timed without it. The cells are cheap enough to be counted twice.
     first = itertools.islice(experiment.batches(split), 1)
-    jax.block_until_ready(evaluator.encode(fusion, first, experiment.capacities(split)))
+    jax.block_until_ready(evaluator.encode(fusion, first, test[-1]))
     start = time.perf_counter()
-    encoded = jax.block_until_ready(encode(fusion, split))
+    encoded = jax.block_until_ready(encode(fusion, *test))
     encoded_at = time.perf_counter()
     every_cell()
     compiled_at = time.perf_counter()

@@ -23,8 +23,7 @@ from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
-from umemma_jax.missing import Compacted, run_compacted
-from umemma_jax.model import Tower
+from umemma_jax.model import Tower, encode_present
 from umemma_jax.progress import Progress
 from umemma_jax.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.weights import appearing
@@ -54,7 +53,7 @@ def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interr
         arrays = _load(path)
     else:
         arrays = compute(experiment, variables, workdir, interrupt)
-        distributed.first_then_others(lambda: distributed.is_first() and _save(path, arrays))
+        distributed.by_first(lambda: _save(path, arrays))
     towers = tuple(Tower(m, unchanged, Unchanged, frozen=True) for m in experiment.modalities)
     return dataclasses.replace(
         experiment,
@@ -89,13 +88,9 @@ def compute(experiment: Experiment, variables: PyTree, workdir: Path, interrupt:
 
 def _encoder_pass(experiment: Experiment) -> Callable[[PyTree, PyTree], dict[str, jax.Array]]:
     capacities = experiment.capacities(experiment.config.data.train_split, experiment.train_rows)
-    devices = Devices(experiment.mesh.size)
 
     def encode(variables: PyTree, batch: PyTree) -> dict[str, jax.Array]:
-        def run(rows: Compacted | None) -> tuple[PyTree, PyTree]:
-            return experiment.model.apply(variables, batch["inputs"], batch["present"], layout=rows, method="encode")
-
-        features, _ = run_compacted(run, capacities, batch["present"], devices)
+        features, _ = encode_present(experiment.model, variables, batch, capacities, Devices(experiment.mesh.size))
         features = {f"features/{m}": x.astype(np.float32) for m, x in features.items()}
         return {**features, "present": batch["present"], "label": batch["label"]}
 

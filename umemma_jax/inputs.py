@@ -134,8 +134,7 @@ def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Pat
         raise UserError("--mode=export: no encoder of this config started from a checkpoint (`pretrained`)")
     for x in started:
         group = sharding.fetch(x.group(variables))
-        if distributed.is_first():
-            x.pretrained.export(folder / x.name, group)
+        distributed.by_first(functools.partial(x.pretrained.export, folder / x.name, group))
     return [folder / x.name for x in started]
 
 

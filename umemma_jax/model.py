@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from umemma_jax import fusion
 from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
-from umemma_jax.missing import Compacted, Layout
+from umemma_jax.missing import Capacities, Compacted, Layout, run_compacted
+from umemma_jax.sharding import Devices
 
+PyTree = Any
 Outputs = dict[str, jax.Array]
 
 
@@ -163,6 +165,25 @@ def _fold_in(keys: jax.Array, data: int) -> jax.Array:
 def _dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
     kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(kept, x / (1 - rate), 0)
+
+
+def encode_present(
+    model: LateFusion, variables: PyTree, batch: Mapping[str, Any], capacities: Capacities, devices: Devices
+) -> tuple[Outputs, Outputs]:
+    """What `LateFusion.encode` gives of a batch, in evaluation: encoders run on little more than the rows they have.
+
+    Args:
+      model: the module.
+      variables: of it.
+      batch: of the pipeline, on the devices.
+      capacities: choices for `missing.run_compacted`; without any, encoders run on all rows.
+      devices: how its rows relate to the global batch.
+    """
+
+    def run(rows: Compacted | None) -> tuple[Outputs, Outputs]:
+        return model.apply(variables, batch["inputs"], batch["present"], layout=rows, method="encode")
+
+    return run_compacted(run, capacities, batch["present"], devices)
 
 
 def start_from_heads(params: Mapping, head: str) -> dict:

@@ -75,8 +75,7 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
       UserError: among others, a loss that is not finite, or a workdir of another config.
       Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     """
-    claim = functools.partial(claim_workdir, experiment.config, experiment.fingerprints, workdir)
-    distributed.first_then_others(claim)
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
     with _signals() as stop:
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
     signal.signal(signal.SIGTERM, _all_is_saved)
@@ -91,8 +90,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     """
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
-    claim = functools.partial(claim_workdir, experiment.config, experiment.fingerprints, workdir)
-    distributed.first_then_others(claim)
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
 
 
@@ -227,9 +225,11 @@ def _incomplete(experiment: Experiment) -> bool:
 
 def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState:
     """The state before the stage's first step, each device holding its part from the start; donates the variables."""
-    init = functools.partial(steps.init_state, spec)
-    shardings = sharding.like_parameters(jax.eval_shape(init, variables), mesh)
-    return jax.jit(init, donate_argnums=0, out_shardings=shardings)(variables)
+
+    def init(variables: PyTree) -> TrainState:
+        return sharding.constrain(steps.init_state(spec, variables), mesh)
+
+    return jax.jit(init, donate_argnums=0)(variables)
 
 
 def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
@@ -383,9 +383,15 @@ def _all_is_saved(number: int, frame: object) -> None:
 def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
     """Writes `config.json` on the first run; on a later one makes sure that config and fingerprints are the same.
 
+    Of several processes the first writes, and all make sure.
+
     Raises:
       UserError: the workdir cannot be written, or belongs to a run with another config.
     """
+    distributed.first_then_others(lambda: _claim(config, fingerprints, workdir))
+
+
+def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
     record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
     path, temporary = workdir / "config.json", workdir / ".config.json.partial"
     try:
