@@ -27,23 +27,23 @@ class RawExample:
     Attributes:
       split: its split.
       id: unique in the dataset.
-      label: class index, or several: of one example, or of the seconds of a clip.
+      label: class index, or several: of one example, or of the seconds of a clip; None where it is not known.
       tasks: modality -> how it is read; a modality that is in neither dict is missing.
       values: modality -> value at hand.
     """
 
     split: str
     id: str
-    label: int | tuple[int, ...]
+    label: int | tuple[int, ...] | None
     tasks: Mapping[str, Task] = field(default_factory=dict)
     values: Mapping[str, str | np.ndarray] = field(default_factory=dict)
 
 
 def unlabelled(split: str, id: str, found: Mapping[str, Task | str | np.ndarray | None]) -> RawExample:
-    """An example whose label is not known yet, from what was found of each modality; None where it is missing."""
+    """An example whose label is not known, or not yet, from what was found of each modality; None: it is missing."""
     values = {name: value for name, value in found.items() if isinstance(value, str | np.ndarray)}
     tasks = {name: value for name, value in found.items() if value is not None and name not in values}
-    return RawExample(split, id, (), tasks, values)
+    return RawExample(split, id, None, tasks, values)
 
 
 def labelled(
@@ -183,9 +183,9 @@ def check_classes_trained(
 ) -> None:
     """Raises UserError if a class is never seen in the train split, naming an example that `where` describes.
 
-    Likewise if there is no example at all.
+    Likewise if there is no example at all, or none of any class.
     """
-    if not examples:
+    if not examples or not classes:
         raise UserError("the raw data give not a single example with a label: check what was given")
     trained = {label for example in examples if example.split == "train" for label in _labels(example)}
     for example in examples:

@@ -116,7 +116,8 @@ def print_counts(dataset: Dataset) -> None:
     for name, split in dataset.info.splits.items():
         counts = (min(split.classes), max(split.classes)) if many else split.classes
         rows.append([name, *map(str, counts), str(split.examples)])
-    print(f"{dataset.info.name}: {dataset.path}" + (f", {len(classes)} classes" if many else ""))
+    number = f", {len(classes)} classes" if many else "" if classes else ", no labels"
+    print(f"{dataset.info.name}: {dataset.path}{number}")
     _print_table(rows)
 
 

@@ -2,6 +2,7 @@
 
 python -m data_prep.table --table=DATA.csv --image=photo --text=title --label=category --out=DIR
 python -m data_prep.table --table=DATA.csv --video=clip --audio=clip --label=category --out=DIR
+python -m data_prep.table --table=NEW.csv --image=photo --text=title --out=DIR
 
 The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --video, --audio, --text and --tabular
 names a column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from
@@ -13,6 +14,9 @@ but the latter the first --seconds count.
 
 Several labels in one field, separated by `|`, or a list of them in JSON lines or Parquet, make the whole dataset
 multi-label. --split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1.
+
+Without --label the dataset has no labels: a trained model can predict them, but nothing can be trained on it or
+measured. All rows are then of the split `test`, unless --split names a column.
 """
 
 import math
@@ -49,6 +53,7 @@ from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 
 SHARES = "0.8,0.1,0.1"
+UNLABELLED_SPLIT = "test"
 SEPARATOR = "|"  # of labels
 
 NO_LABEL = "row without label (dropped)"
@@ -62,8 +67,8 @@ def prepare(
     *,
     table: str,
     modalities: Sequence[Column] | None,
-    label: str,
-    split: str = SHARES,
+    label: str | None = None,
+    split: str | None = None,
     id: str | None = None,
     name: str | None = None,
     rate: int = 16000,
@@ -81,8 +86,9 @@ def prepare(
       overwrite: whether `out` may be replaced.
       table: .csv, .tsv, .jsonl or .parquet file.
       modalities: what to take from it, in the order that the dataset shall have.
-      label: column of the label or labels.
-      split: column of the split, or the shares of train, val and test.
+      label: column of the label or labels; None prepares a dataset without labels.
+      split: column of the split, or the shares of train, val and test, which take labels. None draws `SHARES`; without
+        labels it puts all rows into `test`.
       id: column of the examples' ids; None numbers the rows.
       name: of the dataset; None takes the table's.
       rate: sound is resampled to it, Hz.
@@ -96,29 +102,41 @@ def prepare(
       UserError: the table cannot be understood, or `out` is in use.
     """
     check_names(modalities)
+    if split is None and label is not None:
+        split = SHARES
     path, shares, report = Path(table), _shares(split), Report()
+    if shares and label is None:
+        raise UserError(
+            f"--split={split}: shares are drawn class by class, which takes --label: "
+            "leave --split out, and all rows are test, or name a column"
+        )
     columns = [column for modality in modalities for column in modality.columns]
-    rows = read_rows(path, [*columns, label, *([] if shares else [split]), *([id] if id else [])])
+    others = (label, None if shares else split, id or None)
+    rows = read_rows(path, [*columns, *(column for column in others if column is not None)])
 
     ids = {row.where: text_of(row, id) if id else f"{number:07d}" for number, row in enumerate(rows)}
-    labels = _labels(rows, label, report)
+    labels = {row.where: [] for row in rows} if label is None else _labels(rows, label, report)
     if shares:
         splits = _draw_splits(labels, shares, np.random.default_rng(seed))
-    else:
+    elif split is not None:
         splits = _read_splits([row for row in rows if row.where in labels], split, report)
+    else:
+        splits = dict.fromkeys(labels, UNLABELLED_SPLIT)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
     by_name = sources(modalities, used, Settings(path.parent, size, rate, fps, seconds))
-    classes = sorted_classes({name for row in used for name in labels[row.where]})
-    multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
     examples = []
     for row in used:
         values = {name: source.take(row, report) for name, source in by_name.items()}
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
-    examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
     check_ids(examples, str(path))
-    places = {ids[row.where]: row.where for row in used}
-    check_classes_trained(examples, classes, lambda example: places[example.id])
+    classes, multi_label = [], False
+    if label is not None:
+        classes = sorted_classes({name for row in used for name in labels[row.where]})
+        multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
+        examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
+        places = {ids[row.where]: row.where for row in used}
+        check_classes_trained(examples, classes, lambda example: places[example.id])
 
     writer = DatasetWriter(
         out,
@@ -175,8 +193,10 @@ def _read_splits(rows: Sequence[Row], column: str, report: Report) -> dict[str, 
     return splits
 
 
-def _shares(split: str) -> list[float] | None:
-    """Shares of train, val and test; None if `split` is a column."""
+def _shares(split: str | None) -> list[float] | None:
+    """Shares of train, val and test; None if `split` is a column or None."""
+    if split is None:
+        return None
     try:
         shares = [float(part) for part in split.split(",")]
     except ValueError:
@@ -204,9 +224,15 @@ def main() -> None:
     parser.add_argument("--table", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
     add_column_arguments(parser)
     add_video_arguments(parser)
-    parser.add_argument("--label", required=True, metavar="COLUMN", help=f"label, or several with {SEPARATOR} between")
     parser.add_argument(
-        "--split", default=SHARES, metavar="COLUMN", help=f"train, val or test; or shares (default: {SHARES})"
+        "--label",
+        metavar="COLUMN",
+        help=f"label, or several with {SEPARATOR} between (default: the dataset has no labels, and is for predictions)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="COLUMN",
+        help=f"train, val or test; or shares (default: {SHARES}; without --label all is {UNLABELLED_SPLIT})",
     )
     parser.add_argument("--id", metavar="COLUMN", help="ids of the examples (default: numbers of the rows)")
     parser.add_argument("--name", help="of the dataset (default: the table's)")

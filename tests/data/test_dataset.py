@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
+from tests.data.test_source import replace_records
 from umemma_jax.data import example, jpeg, tfrecord
-from umemma_jax.data.dataset import FORMAT_VERSION, DatasetWriter, Modality, open_dataset
+from umemma_jax.data.dataset import FORMAT_VERSION, Dataset, DatasetWriter, Modality, open_dataset
+from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.errors import UserError
 
 
@@ -132,6 +134,70 @@ def test_folder_is_as_open_as_any_other(tmp_path: Path):
     (tmp_path / "plain").mkdir()
     dataset = write_dataset(tmp_path / "small", train=make_examples(30))
     assert dataset.path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# Ids
+
+IDS = ["plain", "Café 日本", "ÿ", "ends in NUL\0", "\0", " two\nlines, and blanks ", "x" * 3000]
+
+
+@pytest.fixture(params=["rows.npz", "records, rows.npz without ids", "records, no rows.npz"])
+def write_ids(request, tmp_path: Path):
+    """A function that writes examples with these ids, and leaves them in rows.npz alone or in the records alone."""
+
+    def write_ids(ids: list[str]) -> Dataset:
+        examples = [e | {"id": id} for e, id in zip(make_examples(len(ids)), ids, strict=True)]
+        dataset = write_dataset(tmp_path / "small", train=examples)
+        if request.param == "rows.npz":
+            for path in dataset.path.glob("*.tfrecord"):
+                path.write_bytes(bytes(path.stat().st_size))
+        elif request.param == "records, no rows.npz":
+            (dataset.path / "rows.npz").unlink()
+        else:
+            edit_rows(dataset.path, **{"train/ids": None})
+        return dataset
+
+    return write_ids
+
+
+def edit_rows(path: Path, **changes) -> None:
+    """Changes arrays of rows.npz; None removes one."""
+    arrays = dict(np.load(path / "rows.npz")) | changes
+    np.savez(path / "rows.npz", **{name: values for name, values in arrays.items() if values is not None})
+
+
+@pytest.mark.parametrize("ids", [IDS, IDS[::-1], [f"example {i}" for i in range(300)]], ids=["odd", "reversed", "many"])
+def test_any_id_comes_back(write_ids, ids: list[str]):
+    source = write_ids(ids).source("train")
+    assert source.ids() == ids
+    np.testing.assert_array_equal(source.labels(), np.arange(len(ids)) % 3)
+
+
+def test_ids_of_an_incomplete_dataset(write_ids):
+    dataset = IncompleteDataset(write_ids(IDS), {"train": np.zeros((len(IDS), 1), bool)}, ["image"])
+    assert dataset.source("train").ids() == IDS
+
+
+def test_ids_in_rows_are_utf_8_each_with_a_byte_behind_it_that_utf_8_never_has(tmp_path: Path):
+    examples = [e | {"id": id} for e, id in zip(make_examples(2), ("é", "b\0"), strict=True)]
+    rows = np.load(write_dataset(tmp_path / "small", train=examples).path / "rows.npz")
+    assert rows["train/ids"].dtype == np.uint8
+    assert rows["train/ids"].tobytes() == b"\xc3\xa9\xffb\0\xff"
+
+
+def test_ids_of_another_number_of_rows(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(3))
+    edit_rows(dataset.path, **{"train/ids": np.frombuffer(b"0\xff1\xff", np.uint8)})
+    with pytest.raises(UserError, match=r"rows\.npz: not of these records: remove it, or prepare the dataset again$"):
+        dataset.source("train")
+
+
+def test_record_without_id(tmp_path: Path):
+    dataset = write_dataset(tmp_path / "small", train=make_examples(2))
+    (dataset.path / "rows.npz").unlink()
+    replace_records(dataset.path / dataset.info.splits["train"].shards[0].file, {"label": [1]})
+    with pytest.raises(UserError, match=r"train-00000-of-00001\.tfrecord: record 1: no id: prepare the dataset again$"):
+        dataset.source("train").ids()
 
 
 # Writing where something is already
@@ -388,6 +454,8 @@ def test_modality_that_never_occurs(tmp_path: Path):
     [
         ({"label": 3}, "label 3 is out of range: there are 3 classes"),
         ({"label": -1}, "label -1 is out of range"),
+        ({"label": None}, "no label, but the dataset has classes"),
+        ({"id": ""}, "an empty id"),
         ({"image": np.zeros((3, 4, 2))}, "example 'x': image: float64 instead of .* uint8"),
         ({"image": np.zeros((3, 4, 1), np.uint8)}, r"image: shape \(3, 4, 1\) instead of \(3, 4, 2\)"),
         ({"audio": np.zeros((3, 2), np.int16)}, "example 'x': audio: shape"),
@@ -414,7 +482,7 @@ def test_label_must_be_an_integer(tmp_path: Path):
     ("changes", "message"),
     [
         ({"classes": ("a", "a")}, "distinct"),
-        ({"classes": ()}, "must be given"),
+        ({"classes": (), "multi_label": True}, "multi_label, but there are no classes"),
         ({"modalities": {}}, "must be given"),
         ({"modalities": {"label": MODALITIES["image"]}}, "modality 'label'"),
         ({"modalities": {"a/b": MODALITIES["image"]}}, "letters, digits"),

@@ -43,13 +43,13 @@ def contents(folder):
 
 
 def read_features(folder, split):
-    """Every example as a dict: id, label (list), and the modalities present; text as str, others as stored."""
+    """Every example as a dict: id, label (list or None), and the modalities present; text as str, others as stored."""
     dataset = open_dataset(folder)
     source = dataset.source(split)
     examples = []
     for row in range(len(source)):
         features = source.features(row)
-        example = {"id": bytes_value(features, "id").decode(), "label": list(int64_values(features, "label"))}
+        example = {"id": bytes_value(features, "id").decode(), "label": int64_values(features, "label")}
         for name, modality in dataset.info.modalities.items():
             value = bytes_value(features, name)
             if value is not None:

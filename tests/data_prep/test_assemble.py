@@ -59,7 +59,7 @@ def test_ids_are_unique():
 def test_what_is_found_is_a_task_or_at_hand_or_missing():
     task, vector = FileTask(ToJpeg(8), Path("x.png")), np.zeros(2, np.float32)
     example = unlabelled("train", "x", {"image": task, "audio": None, "text": "", "vector": vector})
-    assert example == RawExample("train", "x", (), {"image": task}, {"text": "", "vector": vector})
+    assert example == RawExample("train", "x", None, {"image": task}, {"text": "", "vector": vector})
 
 
 @pytest.mark.parametrize(

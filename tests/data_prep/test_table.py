@@ -178,6 +178,68 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
         assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
 
 
+# --- without labels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("form", "write"), [("csv", write_csv), ("jsonl", write_jsonl)])
+def test_without_label_every_row_is_test(tmp_path, rows, form, write):
+    rows = [{name: value for name, value in row.items() if name not in ("kind", "part")} for row in rows]
+    out = prepare(write(tmp_path / f"new.{form}", rows), label=None)
+    info = open_dataset(out).info
+    assert (info.classes, info.multi_label, list(info.splits)) == ((), False, ["test"])
+    assert open_dataset(out).source("test").ids() == [f"{number:07d}" for number in range(30)]
+    for number, example in enumerate(read_features(out, "test")):
+        assert example["label"] is None
+        assert (example["image"], example["audio"]) == (photo_bytes(number), PCM)
+        assert example["text"] == rows[number]["title"]
+        assert np.frombuffer(example["tabular"], "<f4").tolist() == [number / 2, -number]
+    assert report(out) == {}
+
+
+def test_without_label_the_column_of_the_split_counts_and_that_of_the_label_does_not(tmp_path, rows):
+    rows[0]["kind"] = rows[1]["part"] = ""
+    path = write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, label=None, split="part", id="title")
+    ids = {split: open_dataset(out).source(split).ids() for split in ("train", "val", "test")}
+    titles = [row["title"] for row in rows]
+    assert ids == {"train": [titles[0], *titles[2:24]], "val": titles[24:27], "test": titles[27:]}
+    assert report(out) == {table.NO_SPLIT: [f"{path}, line 3"]}
+
+
+def test_nothing_left_of_a_table_without_labels(tmp_path, rows):
+    for row in rows:
+        row["title"] = ""
+    with pytest.raises(UserError, match="nothing to write: the raw data gave no example"):
+        prepare(write_csv(tmp_path / "new.csv", rows), modalities=(Column("text", "text", ("title",)),), label=None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_without_label(tmp_path, rows):
+    path = write_csv(tmp_path / "new.csv", rows)
+    result = run(f"--table={path}", "--image=photo", "--text=title", f"--out={tmp_path}/out")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"new: {tmp_path}/out, no labels\n" in result.stdout
+    info = open_dataset(tmp_path / "out").info
+    assert (info.classes, info.splits["test"].present) == ((), {"image": 30, "text": 30})
+    assert info.source["label"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--split=0.8,0.1,0.1"], "--split=0.8,0.1,0.1: shares are drawn class by class, which takes --label: leave"),
+        (["--label="], "no column ''; it has: photo"),
+    ],
+)
+def test_bad_arguments_without_label(tmp_path, rows, arguments, complaint):
+    path = write_csv(tmp_path / "new.csv", rows)
+    result = run(f"--table={path}", "--text=title", f"--out={tmp_path}/out", *arguments)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert complaint in line
+    assert not (tmp_path / "out").exists()
+
+
 # --- drawn splits -----------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +296,13 @@ def test_no_label_anywhere(tmp_path, rows):
         row["kind"] = ""
     with pytest.raises(UserError, match="not a single example with a label"):
         prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
+
+
+def test_no_class_anywhere(tmp_path, rows):
+    for row in rows:
+        row["kind"] = []
+    with pytest.raises(UserError, match="not a single example with a label"):
+        prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part")
 
 
 def test_videos_and_their_sound(tmp_path, rows):

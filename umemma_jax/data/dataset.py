@@ -1,6 +1,7 @@
 """A prepared dataset: a folder of TFRecord shards with indexes, `statistics.npz`, `rows.npz` and `dataset.json`.
 
-`rows.npz` says again what the records say of labels and modalities, for who needs only that; older datasets lack it.
+`rows.npz` says again what the records say of labels, modalities and ids, for who needs only that; older datasets lack
+it, or the ids in it. A dataset without classes has no labels: it is for predictions.
 `DatasetWriter` makes one, all or nothing; `open_dataset` reads one.
 """
 
@@ -28,7 +29,7 @@ from umemma_jax.data.info import FORMAT_VERSION, Info, Shard, Split, from_json, 
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data.remote import Location, RemotePath, is_url, locate
 from umemma_jax.data.shards import check_remote
-from umemma_jax.data.source import LABEL, Columns, RecordSource
+from umemma_jax.data.source import ID, ID_END, LABEL, Columns, RecordSource
 from umemma_jax.data.statistics import Statistics
 from umemma_jax.errors import UserError
 
@@ -36,12 +37,13 @@ __all__ = ["FORMAT_VERSION", "Dataset", "DatasetWriter", "Modality", "open_datas
 
 Value = np.ndarray | bytes | Sequence[bytes] | str  # whichever the modality's kind takes
 
-ID = "id"
 TRAIN = "train"  # the split that statistics are of
 
 _DATASET = "dataset.json"
 _STATISTICS = "statistics.npz"
-_ROWS = "rows.npz"  # `<split>/labels` int32 [N] or bool [N, K], `<split>/present` bool [N, modalities]
+# `<split>/labels` int32 [N] or bool [N, K], if there are classes, `<split>/present` bool [N, modalities], and
+# `<split>/ids` uint8, as in `Columns`: exact for any id, which the fixed width of NumPy's strings is not.
+_ROWS = "rows.npz"
 _NAME = re.compile(r"[A-Za-z0-9_]+")
 _RESERVED = ("self", "split", "id", "label", "file")  # arguments of DatasetWriter.write and numpy.savez
 
@@ -83,7 +85,7 @@ class Dataset:
         return RecordSource(self.path, self.info.splits[split], self.info, self.columns(split))
 
     def columns(self, split: str) -> Columns | None:
-        """Labels and presence of all rows of a split, if the dataset has them apart from its records.
+        """Labels, presence and ids of all rows of a split, if the dataset has them apart from its records.
 
         Raises:
           UserError: they are not those of the records that `dataset.json` counts.
@@ -94,13 +96,18 @@ class Dataset:
         labels, present = (self._rows.get(f"{split}/{name}", np.zeros(0, int)) for name in ("labels", "present"))
         classes = labels.sum(axis=0) if self.info.multi_label else np.bincount(labels, minlength=len(counts.classes))
         modalities = [counts.present[name] for name in self.info.modalities]
+        ids = self._rows.get(f"{split}/ids")
         if (
-            not len(labels) == len(present) == counts.examples
+            len(labels) != (counts.examples if self.info.classes else 0)
+            or len(present) != counts.examples
             or not np.array_equal(classes, counts.classes)
             or not np.array_equal(present.sum(axis=0), modalities)
+            or (ids is not None and ids.tobytes().count(ID_END) != counts.examples)
         ):
             raise UserError(f"{self.path / _ROWS}: not of these records: remove it, or prepare the dataset again")
-        return Columns(labels.astype(np.float32 if self.info.multi_label else np.int32), present)
+        if not self.info.classes:
+            labels = np.zeros(counts.examples)
+        return Columns(labels.astype(np.float32 if self.info.multi_label else np.int32), present, ids)
 
     @cached_property
     def _rows(self) -> dict[str, np.ndarray]:
@@ -182,7 +189,7 @@ class DatasetWriter:
           path: folder to make.
           name: of the dataset.
           description: one or two sentences.
-          classes: names of the K classes, distinct.
+          classes: names of the K classes, distinct; none where the examples have no labels.
           modalities: name -> what it is; the order is that of the columns of presence masks.
           multi_label: whether an example has any number of classes instead of exactly one.
           source: for provenance: command line, seeds, counts; must go into JSON.
@@ -196,7 +203,7 @@ class DatasetWriter:
         if is_url(path):
             raise UserError(f"{path}: datasets are written to local folders: choose one, and copy it there afterwards")
         self._path = Path(path).resolve()
-        _check_description(classes, modalities)
+        _check_description(classes, multi_label, modalities)
         _check_target(self._path, overwrite)
         json.dumps(source)  # raises TypeError now rather than after hours
         self._info = Info(name, description, tuple(classes), multi_label, dict(modalities), source=dict(source or {}))
@@ -220,13 +227,14 @@ class DatasetWriter:
             raise
         return self
 
-    def write(self, split: str, *, id: str, label: int | Sequence[int], **values: Value | None) -> None:
+    def write(self, split: str, *, id: str, label: int | Sequence[int] | None = None, **values: Value | None) -> None:
         """Adds one example.
 
         Args:
           split: its split.
-          id: unique within the split.
-          label: class index; with `multi_label` a sequence of them, which may be empty.
+          id: unique within the split, and not empty.
+          label: class index; with `multi_label` a sequence of them, which may be empty; None where the dataset has no
+            classes, and only there.
           **values: modality -> value; absent if left out or None.
 
         Raises:
@@ -235,13 +243,17 @@ class DatasetWriter:
         """
         if not _NAME.fullmatch(split):
             raise ValueError(f"split {split!r}: letters, digits and underscores only")
+        if not id:
+            raise ValueError("an empty id, which reads as none")
         labels = self._check_labels(label)
         present = {name: value for name, value in values.items() if value is not None}
         if unknown := [name for name in present if name not in self._codecs]:
             raise ValueError(f"example {id!r}: the dataset has no modality {unknown[0]!r}")
         if not present:
             raise ValueError(f"example {id!r}: no modality is present")
-        features: dict[str, kinds.Stored | Sequence[int]] = {LABEL: labels, ID: id.encode()}
+        features: dict[str, kinds.Stored | Sequence[int]] = {ID: id.encode()}
+        if self._info.classes:
+            features[LABEL] = labels
         for name, value in present.items():
             try:
                 features[name] = self._codecs[name].encode(value)
@@ -278,7 +290,13 @@ class DatasetWriter:
         finally:
             self._clean_up()
 
-    def _check_labels(self, label: int | Sequence[int]) -> list[int]:
+    def _check_labels(self, label: int | Sequence[int] | None) -> list[int]:
+        if label is None and self._info.classes:
+            raise ValueError("no label, but the dataset has classes")
+        if label is not None and not self._info.classes:
+            raise ValueError(f"label {label}, but the dataset has no classes")
+        if label is None:
+            return []
         labels = [operator.index(x) for x in (label if self._info.multi_label else [label])]
         for x in labels:
             if not 0 <= x < len(self._info.classes):
@@ -348,7 +366,7 @@ class _SplitWriter:
         self._folder = folder
         self._name = name
         self._shard_bytes = shard_bytes
-        self._ids: set[str] = set()
+        self._ids: dict[str, None] = {}  # a set in order
         self.present = dict.fromkeys(info.modalities, 0)
         self._classes = [0] * len(info.classes)
         self._multi_label = info.multi_label
@@ -367,7 +385,7 @@ class _SplitWriter:
         if self._current is None:
             self._current = tfrecord.RecordWriter(self._folder / f"{self._name}-{len(self._full):05d}")
         self._current.write(record)
-        self._ids.add(id)
+        self._ids[id] = None
         for label in labels:
             self._classes[label] += 1
         for modality in present:
@@ -377,13 +395,17 @@ class _SplitWriter:
 
     def columns(self) -> dict[str, np.ndarray]:
         """What rows.npz says of the split."""
-        if self._multi_label:
-            labels = np.zeros((len(self._labels), len(self._classes)), bool)
-            for row, chosen in zip(labels, self._labels, strict=True):
-                row[chosen] = True
-        else:
-            labels = np.array(self._labels, np.int32)[:, 0]
-        return {"labels": labels, "present": np.array(self._present)}
+        ids = b"".join(id.encode() + ID_END for id in self._ids)
+        columns = {"present": np.array(self._present), "ids": np.frombuffer(ids, np.uint8)}
+        return columns | {"labels": self._label_column()} if self._classes else columns
+
+    def _label_column(self) -> np.ndarray:
+        if not self._multi_label:
+            return np.array(self._labels, np.int32)[:, 0]
+        labels = np.zeros((len(self._labels), len(self._classes)), bool)
+        for row, chosen in zip(labels, self._labels, strict=True):
+            row[chosen] = True
+        return labels
 
     def close(self) -> Split:
         """Completes the shards and gives them their final names, which tell how many there are."""
@@ -402,9 +424,11 @@ class _SplitWriter:
             self._current.abandon()
 
 
-def _check_description(classes: Sequence[str], modalities: Mapping[str, Modality]) -> None:
-    if not classes or len(set(classes)) < len(classes):
-        raise ValueError("classes must be given, and be distinct")
+def _check_description(classes: Sequence[str], multi_label: bool, modalities: Mapping[str, Modality]) -> None:
+    if len(set(classes)) < len(classes):
+        raise ValueError("classes must be distinct")
+    if multi_label and not classes:
+        raise ValueError("multi_label, but there are no classes")
     if not modalities:
         raise ValueError("modalities must be given")
     for name in modalities:

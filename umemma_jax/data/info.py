@@ -44,8 +44,8 @@ class Info:
     Attributes:
       name: of the dataset.
       description: one or two sentences.
-      classes: names of the K classes; labels are indices into it.
-      multi_label: whether an example can have any number of classes, or exactly one.
+      classes: names of the K classes; labels are indices into it. Without classes the examples have no labels.
+      multi_label: whether an example can have any number of classes, or exactly one; False without classes.
       modalities: what each modality is.
       splits: by name.
       source: where the data come from: command line, seeds, counts.
@@ -87,6 +87,9 @@ def from_json(data: Any) -> Info:
         raise OtherVersionError(f"format_version {data.get('format_version')} instead of {FORMAT_VERSION}")
     modalities = _records(data, "modalities", _modality)
     classes = _get(data, "classes", list, str)
+    multi_label = _get(data, "multi_label", bool)
+    if multi_label and not classes:
+        raise ValueError("multi_label, but there are no classes")
     splits = _records(data, "splits", _split)
     for name, split in splits.items():
         if len(split.classes) != len(classes) or split.present.keys() != modalities.keys():
@@ -95,7 +98,7 @@ def from_json(data: Any) -> Info:
         name=_get(data, "name", str),
         description=_get(data, "description", str),
         classes=classes,
-        multi_label=_get(data, "multi_label", bool),
+        multi_label=multi_label,
         modalities=modalities,
         splits=splits,
         source=_get(data, "source", dict),

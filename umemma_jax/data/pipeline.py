@@ -5,8 +5,9 @@ arrays (`BatchReader`) and, where there are several, their static lengths (`Buck
 one integer, and grain's prefetching cannot disturb it.
 
 A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B] or float32 [B, K],
-"weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. Rows that only pad the
-last batch of an evaluation have zeros everywhere, weight 0 and index -1.
+"weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. `label` is all zero where
+the dataset has no classes. Rows that only pad the last batch of an evaluation have zeros everywhere, weight 0 and
+index -1.
 """
 
 import os

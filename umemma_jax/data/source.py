@@ -12,7 +12,9 @@ from umemma_jax.data.remote import Location
 from umemma_jax.data.shards import LocalShards, Place, RemoteShards
 from umemma_jax.errors import UserError
 
+ID = "id"
 LABEL = "label"
+ID_END = b"\xff"  # behind each id in `Columns.ids`: a byte that UTF-8 never has
 _PART = 256  # records read at a time where all are
 
 
@@ -21,12 +23,14 @@ class Columns:
     """What is known of the N rows of a split without a look at its records.
 
     Attributes:
-      labels: int32 [N], or float32 [N, K] zeros and ones with multi_label.
+      labels: int32 [N], or float32 [N, K] zeros and ones with multi_label; int32 [N] zeros where there are no classes.
       present: bool [N, modalities of the dataset, in its order].
+      ids: uint8, the N ids in UTF-8, each with `ID_END` behind it; None of older datasets.
     """
 
     labels: np.ndarray
     present: np.ndarray
+    ids: np.ndarray | None = None
 
 
 class RecordSource:
@@ -39,7 +43,7 @@ class RecordSource:
           folder: of the dataset.
           split: its description.
           info: of the dataset.
-          columns: of the split's rows; without, `labels` and `present` read every record.
+          columns: of the split's rows; without, `labels`, `present` and `ids` read every record.
 
         Raises:
           UserError: a shard is absent, truncated, or holds another number of records than `dataset.json` says.
@@ -98,8 +102,17 @@ class RecordSource:
                 raise UserError(f"{self.where(row)}: {error}: prepare the dataset again") from error
         return parsed
 
+    def ids(self) -> list[str]:
+        """Ids of all N rows, in order. Raises as `examples`, and UserError where a record has no id."""
+        if self._columns is not None and self._columns.ids is not None:
+            return [id.decode() for id in self._columns.ids.tobytes().split(ID_END)[:-1]]
+        ids = [example.bytes_value(features, ID) for features in self._all()]
+        if None in ids:
+            raise UserError(f"{self.where(ids.index(None))}: no id: prepare the dataset again")
+        return [id.decode() for id in ids]
+
     def labels(self) -> np.ndarray:
-        """Labels of all rows: int32 [N], or float32 [N, K] zeros and ones with multi_label."""
+        """Labels of all rows, as in `Columns`."""
         if self._columns is not None:
             return self._columns.labels
         return self.label_array(range(len(self)), [label_values(features) for features in self._all()])
@@ -107,16 +120,21 @@ class RecordSource:
     def label_array(self, rows: Iterable[int], labels: Sequence[list[int]]) -> np.ndarray:
         """The `label_values` of some rows as int32 [B], or float32 [B, K] with multi_label.
 
+        Where there are no classes, and so no labels, it is int32 [B] zeros.
+
         Raises:
           UserError: a class is unknown, or a row has not exactly one though it should.
         """
         num_classes = len(self._info.classes)
+        exactly_one = num_classes > 0 and not self._info.multi_label
         for row, label in zip(rows, labels, strict=True):
             if label and not 0 <= min(label) <= max(label) < num_classes:
                 raise UserError(f"{self.where(row)}: label {label}, but there are {num_classes} classes")
-            if len(label) != 1 and not self._info.multi_label:
+            if len(label) != 1 and exactly_one:
                 raise UserError(f"{self.where(row)}: {len(label)} labels instead of 1")
-        if not self._info.multi_label:
+        if not num_classes:
+            return np.zeros(len(labels), np.int32)
+        if exactly_one:
             return np.array([label[0] for label in labels], np.int32)
         hot = np.zeros((len(labels), num_classes), np.float32)
         for row, label in zip(hot, labels, strict=True):
