@@ -175,6 +175,15 @@ def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
     succeeds(recipe, f"--workdir={finished}", "--mode=eval")
 
 
+def test_predictions_are_written_for_a_split_of_any_dataset(recipe, finished, dataset):
+    output = succeeds(recipe, f"--workdir={finished}", "--mode=predict")
+    assert output == f"Predictions: {finished}/predictions/small_test.csv\n"
+    succeeds(recipe, f"--workdir={finished}", "--mode=predict", f"--data={dataset}", "--split=train")
+    rows = {path.stem: path.read_text().splitlines() for path in (finished / "predictions").glob("*.csv")}
+    assert {name: len(lines) - 1 for name, lines in rows.items()} == {"small_test": 41, "small_train": 96}
+    assert rows["small_test"][1].startswith("test0,image+vector,")
+
+
 # Flags and config files. In processes of their own where an error takes a way of its own to the user.
 
 
@@ -183,7 +192,8 @@ def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
     [
         ([], "--config is missing", "--config=configs/quickstart.py"),
         (["{recipe}", "--wrkdir=x"], "unknown flag --wrkdir", "--workdir=DIR"),
-        (["{recipe}", "--mode=evl"], "--mode=evl", "train|eval|compare"),
+        (["{recipe}", "--mode=evl"], "--mode=evl", "train|eval|predict|compare"),
+        (["{recipe}", "--split=val"], "--split=val: is for --mode=predict", "this is --mode=train"),
         (["{recipe}", "--config.fusion.epoch=3"], "config.fusion.epoch: unknown field", "epochs"),
         (["{recipe}", "--config.fusion.epochs=abc"], "--config.fusion.epochs=abc", "of type int"),
         (["{recipe}", "--config.modalities=('image','video')"], "config.inputs.video", "missing"),

@@ -25,7 +25,7 @@ from umemma_jax.memory import keep_freed_memory
 
 USAGE = (
     "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--coordinator=HOST:PORT --processes=N --process=I]"
+    "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I]"
 )
 INTERRUPTED = 130  # what shells report of a process that SIGINT ended
 
@@ -37,8 +37,10 @@ class Command:
     Attributes:
       config: the recipe, with the fields that the command line overrides.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval`, `compare` or `export`.
+      mode: `train`, `eval`, `predict`, `compare` or `export`.
       seeds: runs of each method in mode `compare`.
+      data: dataset of mode `predict`; None for the run's own.
+      split: of it; None for the test split.
       coordinator: where several processes meet; empty for one alone. See `distributed.join`.
       processes: how many they are.
       process: the number of this one.
@@ -48,6 +50,8 @@ class Command:
     workdir: Path
     mode: str
     seeds: int
+    data: str | None = None
+    split: str | None = None
     coordinator: str = ""
     processes: int | None = None
     process: int | None = None
@@ -117,13 +121,20 @@ def parse(argv: Sequence[str]) -> Command | None:
     mode = flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "compare", "export"],
-        "train: also resumes. eval: report again from checkpoints. compare: every method, several seeds. "
+        ["train", "eval", "predict", "compare", "export"],
+        "train: also resumes. eval: report again from checkpoints. predict: classes of examples, with or without "
+        "labels, into WORKDIR/predictions. compare: every method, several seeds. "
         "export: encoders that started from PyTorch checkpoints, back to those names.",
         flag_values=values,
     )
     seeds = flags.DEFINE_integer(
         "seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1, flag_values=values
+    )
+    data = flags.DEFINE_string(
+        "data", None, "Prepared dataset in --mode=predict. Default: the run's own.", flag_values=values
+    )
+    split = flags.DEFINE_string(
+        "split", None, "Split in --mode=predict. Default: config.data.test_split.", flag_values=values
     )
     coordinator = flags.DEFINE_string(
         "coordinator",
@@ -148,6 +159,9 @@ def parse(argv: Sequence[str]) -> Command | None:
         return None
     if recipe.value is None:
         raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
+    for flag in (data, split):
+        if flag.value is not None and mode.value != "predict":
+            raise UserError(f"--{flag.name}={flag.value}: is for --mode=predict, this is --mode={mode.value}")
 
     with _uninterrupted():  # after the flags, so that a typo in them does not wait for JAX
         from umemma_jax import config as config_lib
@@ -158,7 +172,17 @@ def parse(argv: Sequence[str]) -> Command | None:
     file, _, argument = recipe.value.partition(":")
     name = "_".join(filter(None, (Path(file).stem, argument)))
     workdir = Path(workdir.value or f"runs/{name}")
-    return Command(config, workdir, mode.value, seeds.value, coordinator.value, processes.value, process.value)
+    return Command(
+        config,
+        workdir,
+        mode.value,
+        seeds.value,
+        data.value,
+        split.value,
+        coordinator.value,
+        processes.value,
+        process.value,
+    )
 
 
 def _override(config: ConfigDict, argv: Sequence[str]) -> None:
@@ -202,7 +226,8 @@ def _join_and_run(command: Command, argv: Sequence[str]) -> int:
 
 def _run(command: Command, argv: Sequence[str]) -> int:
     with _uninterrupted():
-        from umemma_jax import compare, distributed, evaluate, experiment, inputs, markdown, report, train
+        from umemma_jax import compare, distributed, evaluate, experiment, inputs, markdown, predict, report, train
+        from umemma_jax.data.dataset import open_dataset
 
     config, workdir = command.config, command.workdir
     distributed.first_then_others(lambda: _prepare(config.data))
@@ -217,6 +242,14 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         if command.mode == "export":
             for folder in inputs.export(built.inputs, trained.fusion, workdir / "export"):
                 tell(f"Exported: {folder}")
+            return 0
+        if command.mode == "predict":
+            dataset = open_dataset(command.data) if command.data else built.dataset
+            split = command.split or config.data.test_split
+            predictions = predict.predict(built, trained.fusion, dataset, split)
+            name = f"{dataset.info.name}_{split}"
+            distributed.by_first(lambda: predict.write(predictions, workdir / "predictions", name))
+            tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
         results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
         results["timing"]["compilations"] |= trained.compilations

@@ -142,6 +142,8 @@ def build(config: ConfigDict) -> Experiment:
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
     info = dataset.info
+    if not info.classes:
+        raise UserError(f"config.data.dir: {dataset.path} has no labels: --mode=predict --data takes such")
     for name in config.modalities:
         if name not in info.modalities:
             raise UserError(

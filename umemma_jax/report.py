@@ -45,8 +45,8 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
         "robustness.png": _png(robustness_figure(results)),
     }
     if tables is not None:
-        files["missing_tables.npz"] = _npz(tables)
-    _place(files, Path(folder))
+        files["missing_tables.npz"] = npz(tables)
+    write_files(files, Path(folder))
 
 
 def write_comparison(rows: Sequence[dict], folder: Path) -> None:
@@ -67,7 +67,7 @@ def write_comparison(rows: Sequence[dict], folder: Path) -> None:
         "comparison.md": comparison_markdown(comparison).encode(),
         "comparison.png": _png(comparison_figure(comparison)),
     }
-    _place(files, Path(folder))
+    write_files(files, Path(folder))
 
 
 def _json(content: dict) -> bytes:
@@ -80,18 +80,22 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _npz(tables: Mapping[str, np.ndarray]) -> bytes:
-    """What `np.savez_compressed` writes, with one table at a time in memory."""
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """What `np.savez_compressed` writes, with one array at a time in memory."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, table in tables.items():
+        for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, table, allow_pickle=False)
+                np.lib.format.write_array(entry, array, allow_pickle=False)
     return buffer.getvalue()
 
 
-def _place(files: dict[str, bytes], folder: Path) -> None:
-    """Writes all files beside the folder first, then moves them in by rename."""
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes all files beside the folder first, then moves them in by rename.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     folder = folder.resolve()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,143 @@
+"""What a trained model says of examples of its own dataset, and of others that lack labels or modalities."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+
+from tests import small_run, test_multi_label
+from umemma_jax import evaluate, experiment, predict, train
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
+from umemma_jax.data.pipeline import eval_batches
+from umemma_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("one_device")
+
+IMAGE = Modality(kind="image", encoding="raw", shape=(8, 8, 1))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An experiment whose data are incomplete, and the variables that were trained."""
+    path = tmp_path_factory.mktemp("data") / "small"
+    small_run.write_dataset(path, missing_share=0.3)
+    built = experiment.build(small_run.get_config(path, unimodal__epochs=2, fusion__epochs=2))
+    return built, train.train(built, tmp_path_factory.mktemp("run"))
+
+
+def all_rows(dataset, split, built):
+    """A split as one batch."""
+    rows = len(dataset.source(split))
+    return next(eval_batches(dataset, split, built.modalities, rows, lengths=built.lengths))
+
+
+def softmax(logits):
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def write_images(path, images, **changes):
+    """A dataset without labels, of images alone."""
+    options = {"name": "new", "description": "For tests.", "classes": [], "modalities": {"image": IMAGE}} | changes
+    with DatasetWriter(path, **options) as writer:
+        for number, image in enumerate(images):
+            writer.write("test", id=f"photo {number}, ä", **dict.fromkeys(options["modalities"], image))
+    return open_dataset(path)
+
+
+def test_probabilities_are_the_model_s_on_what_each_example_has(finished):
+    built, trained = finished
+    found = predict.predict(built, trained.fusion, built.dataset, "test")
+    batch = all_rows(built.dataset, "test", built)
+    logits = jax.jit(built.model.apply)(trained.fusion, batch["inputs"], batch["present"])["logits"]
+    np.testing.assert_allclose(found.probabilities, softmax(np.asarray(logits, np.float64)), rtol=1e-4)
+    np.testing.assert_array_equal(found.present, batch["present"])
+    assert not found.present.all() and found.ids == [f"test{number}" for number in range(41)]
+
+    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    accuracy = np.mean(found.predicted.argmax(axis=1) == batch["label"])
+    assert results["patterns"]["image+audio"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_another_dataset_needs_no_labels_and_not_all_modalities(finished, tmp_path):
+    built, trained = finished
+    batch = all_rows(built.dataset, "train", built)
+    has_image = batch["present"][:, 0]
+    dataset = write_images(tmp_path / "new", batch["inputs"]["image"][has_image][:20])
+
+    found = predict.predict(built, trained.fusion, dataset, "test")
+    alone = np.tile([True, False], (20, 1))
+    inputs = jax.tree.map(lambda x: x[has_image][:20], batch["inputs"])
+    logits = jax.jit(built.model.apply)(trained.fusion, inputs, alone)["logits"]
+    np.testing.assert_allclose(found.probabilities, softmax(np.asarray(logits, np.float64)), rtol=1e-4)
+    np.testing.assert_array_equal(found.present, alone)
+    assert found.classes == ("a", "b", "c")  # the model's
+
+    with pytest.raises(UserError, match=r"no split 'val'; it has: test"):
+        predict.predict(built, trained.fusion, dataset, "val")
+    with pytest.raises(UserError, match=r"has no labels: --mode=predict"):
+        experiment.build(small_run.get_config(tmp_path / "new", data__train_split="test"))
+
+
+@pytest.mark.parametrize(
+    ("modality", "value", "message"),
+    [
+        ({"scan": IMAGE}, np.zeros((8, 8, 1), np.uint8), r"none of the model's modalities, image, audio"),
+        (
+            {"image": Modality(kind="image", encoding="raw", shape=(9, 8, 1))},
+            np.zeros((9, 8, 1), np.uint8),
+            r"shape of modality 'image' is \(9, 8, 1\), the model was trained on \(8, 8, 1\)",
+        ),
+        (
+            {"audio": Modality(kind="audio", encoding="pcm_s16le", sample_rate=16000)},
+            np.ones(700, np.int16),
+            r"sample_rate of modality 'audio' is 16000, the model was trained on 8000",
+        ),
+    ],
+)
+def test_dataset_of_another_form_is_refused(finished, tmp_path, modality, value, message):
+    built, trained = finished
+    dataset = write_images(tmp_path / "new", [value], modalities=modality)
+    with pytest.raises(UserError, match=message):
+        predict.predict(built, trained.fusion, dataset, "test")
+
+
+def test_example_without_any_of_the_model_s_modalities_is_not_predicted(finished, tmp_path):
+    built, trained = finished
+    other = Modality(kind="tabular", encoding="float32", shape=(2,))
+    with DatasetWriter(
+        tmp_path / "new", name="new", description="", classes=[], modalities={"image": IMAGE, "other": other}
+    ) as writer:
+        writer.write("test", id="nothing", other=np.ones(2, np.float32))
+        writer.write("test", id="image", image=np.full((8, 8, 1), 9, np.uint8))
+    found = predict.predict(built, trained.fusion, open_dataset(tmp_path / "new"), "test")
+    assert np.isnan(found.probabilities[0]).all() and np.isfinite(found.probabilities[1]).all()
+    nothing, image = list(csv.DictReader(predict.to_csv(found).splitlines()))
+    assert nothing == {"id": "nothing", "present": "", "prediction": "", "probability": ""}
+    assert image["prediction"] in ("a", "b", "c")
+
+
+def test_several_labels_are_those_above_one_half(tmp_path):
+    test_multi_label.write_dataset(tmp_path / "labels")
+    built = experiment.build(test_multi_label.get_config(tmp_path / "labels", unimodal__epochs=2, fusion__epochs=1))
+    found = predict.predict(built, train.initial_variables(built), built.dataset, "test")
+    np.testing.assert_array_equal(found.predicted, found.probabilities > 0.5)
+    rows = csv.DictReader(predict.to_csv(found).splitlines())
+    chosen = [[name for name, k in zip("wxyz", row, strict=True) if k] for row in found.predicted]
+    assert [row["prediction"].split("|") if row["prediction"] else [] for row in rows] == chosen
+    assert 0 < found.predicted.mean() < 1
+
+
+def test_files_hold_the_same_for_people_and_programs(finished, tmp_path):
+    built, trained = finished
+    found = predict.predict(built, trained.fusion, built.dataset, "test")
+    predict.write(found, tmp_path / "predictions", "small_test")
+    arrays = np.load(tmp_path / "predictions" / "small_test.npz")
+    rows = list(csv.DictReader((tmp_path / "predictions" / "small_test.csv").read_text().splitlines()))
+    assert [row["id"] for row in rows] == arrays["ids"].tolist() == found.ids
+    best = arrays["probabilities"].argmax(axis=1)
+    assert [row["prediction"] for row in rows] == arrays["classes"][best].tolist()
+    assert [row["probability"] for row in rows] == [f"{p:.4f}" for p in arrays["probabilities"].max(axis=1)]
+    names = np.array(["", "image", "audio", "image+audio"])
+    assert [row["present"] for row in rows] == names[arrays["present"] @ [1, 2]].tolist()
