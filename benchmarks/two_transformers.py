@@ -11,13 +11,14 @@ from umemma_jax.config import default_config, tower_config
 ENCODER = {"name": "vit", "width": 128, "depth": 12, "heads": 4, "mlp_width": 512}
 
 
-def get_config() -> ConfigDict:
-    """The recipe, for `--config=benchmarks/two_transformers.py`."""
+def get_config(argument: str = "") -> ConfigDict:
+    """The recipe; `:scan` compiles one layer of each encoder, which is scanned over the others."""
+    encoder = {**ENCODER, "scan": argument == "scan"}
     config = default_config()
     config.data.batch_size = 6
     config.modalities = ("image", "audio")
-    config.inputs.image = tower_config({**ENCODER, "patch": 4})
+    config.inputs.image = tower_config({**encoder, "patch": 4})
     config.inputs.audio = tower_config(
-        {**ENCODER, "patch": 16}, {"n_mels": SIDE, "hop_length": HOP, "n_fft": 512}, length=SIDE * HOP
+        {**encoder, "patch": 16}, {"n_mels": SIDE, "hop_length": HOP, "n_fft": 512}, length=SIDE * HOP
     )
     return config
