@@ -9,6 +9,7 @@ credited with those of our first layout.
 import argparse
 import dataclasses
 import functools
+import os
 import sys
 import tempfile
 import types
@@ -35,6 +36,7 @@ PyTree = Any
 Step = Callable[[steps.TrainState, PyTree], tuple[steps.TrainState, steps.Metrics]]
 
 SAME = 2e-4  # larger relative differences of two float32 losses are none of rounding, batch norm and Adam included
+BATCHES = {"cpu": 4, "cuda": 64}  # by PyTorch's device
 PEAK_SIZE = 16384  # side of the square matrices whose product shows a GPU's peak
 SECONDS = 60.0
 
@@ -107,14 +109,18 @@ def compare(task: Task, arguments: argparse.Namespace) -> None:
       UserError: the batch is empty, PyTorch is not installed for JAX's device, or XLA refuses an option.
       RuntimeError: losses differ.
     """
-    if arguments.batch < 1:
+    if arguments.batch is not None and arguments.batch < 1:
         raise UserError(f"--batch={arguments.batch}: give it 1 or more")
+    # Read when JAX first looks for devices: it would take three quarters of a GPU's memory, and leave PyTorch the rest.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     pytorch = pytorch_side()
-    stage, batch = fusion_stage(), task.batch(arguments.batch, arguments.quick)
+    batch_size = arguments.batch or BATCHES[pytorch.device()]
+    stage, batch = fusion_stage(), task.batch(batch_size, arguments.quick)
     model = pytorch.late_fusion(lambda: task.pytorch_encoders(pytorch, arguments.quick), task.classes)
     ours = OurTraining(task, model, stage, batch, arguments.attention)
     theirs = pytorch.Training(model, stage, np.array(task.policy(task.layouts[0]).patterns))
 
+    flops = {layout: ours.flops(layout) for layout in task.layouts}
     compiled = {}
     for variant in our_variants(task, arguments.xla):
         print(f"compiling {variant.name}", file=sys.stderr)
@@ -130,16 +136,15 @@ def compare(task: Task, arguments: argparse.Namespace) -> None:
     seconds = timing.interleaved(runs, 0 if arguments.quick else SECONDS)
 
     medians = {run: float(np.median(values)) for run, values in seconds.items()}
-    flops = {layout: ours.flops(layout) for layout in task.layouts}
     peak = 2 * PEAK_SIZE**3 / medians.pop("peak") if "peak" in medians else None
     title = (
-        f"Training step of {task.encoders} in late fusion, batch {arguments.batch}: medians of "
+        f"Training step of {task.encoders} in late fusion, batch {batch_size}: medians of "
         f"{len(seconds[task.checked])} steps each; fp32 losses of both frameworks agree to {difference:.0e}"
     )
     if peak:
         title += f"; MFU of {peak / 1e12:,.0f} TFLOP/s, a bf16 product of matrices of {PEAK_SIZE} rows"
     header = ("", "examples/s", "speed / PyTorch", "GFLOP/example", *(["MFU"] if peak else []))
-    timing.print_table(title, header, rows(medians, flops, peak, arguments.batch))
+    timing.print_table(title, header, rows(medians, flops, peak, batch_size))
     if arguments.xla:
         print(f"--xla: {' '.join(arguments.xla)}")
 
@@ -150,7 +155,7 @@ def parse(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=4, help="examples, default %(default)s")
+    parser.add_argument("--batch", type=int, help="examples; default: 4, on a GPU 64")
     parser.add_argument("--attention", default="xla", choices=("xla", "cudnn"), help="of ours in bf16; cudnn: on a GPU")
     parser.add_argument("--xla", action="append", default=[], metavar="OPTION=VALUE", help="for a row of ours in fp32")
     parser.add_argument("--quick", action="store_true", help="small models, few steps; the figures mean nothing")
@@ -164,7 +169,7 @@ def pytorch_side() -> types.ModuleType:
     except ImportError:
         raise UserError("PyTorch is the reference here: pip install -e '.[torch]'") from None
     ours, theirs = jax.default_backend(), late_fusion_torch.device()
-    if (ours == "gpu") != (theirs == "cuda"):
+    if {"gpu": "cuda"}.get(ours, ours) != theirs:
         raise UserError(f"JAX computes on {ours}, PyTorch on {theirs}: install both for the same device")
     return late_fusion_torch
 
@@ -275,7 +280,7 @@ class OurTraining:
 
     def flops(self, layout: str) -> float:
         """FLOPs of a step, before XLA optimises it, as counted on the host: library calls on a GPU count as none."""
-        host = sharding.make_mesh(devices=jax.devices("cpu")[:1])
+        host = sharding.make_mesh(devices=[workload.host()])
         return self._lowered(Variant("ours", "fp32", layout), host).cost_analysis()["flops"]
 
     def _lowered(self, variant: Variant, mesh: Mesh) -> jax.stages.Lowered:

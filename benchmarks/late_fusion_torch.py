@@ -20,6 +20,7 @@ from umemma_jax.data.kinds import Modality
 
 logging.disable_progress_bar()
 torch.backends.cudnn.allow_tf32 = False  # as its matrix products, by default
+torch.backends.cudnn.benchmark = True  # tries several algorithms for each convolution, as XLA does
 Tensors = Mapping[str, torch.Tensor]
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 RESNET_18 = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_type": "basic"}

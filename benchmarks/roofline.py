@@ -9,13 +9,14 @@ has the published widths (ViT-B/16, BERT-base, ResNet-18), `small` narrower and 
 MultiBench's LeNets are the same in both. By default it is `small` in float32 on a CPU, else `base` in bfloat16.
 
 The first row is the baseline; each of the others differs from it in one switch, if an encoder of the pair has it. All
-steps take turns, on one batch that lies on the device, and so do the ceilings.
+steps take turns, on one batch that lies on the device, and so do the ceilings. What a device refuses, or has not the
+memory for, is left out and said below the table.
 
 - FLOP/s, and its share of the ceiling: of the model's FLOPs, which are XLA's count for the plain step, before it is
   optimised: in float32, no layer scanned (XLA counts the body of a loop once) and none computed again. What a switch
   computes beyond that does not count as work done.
 - ceiling: the best product of two square matrices among several sizes, in the row's dtype. float32 is what JAX
-  multiplies it in by default, on recent NVIDIA GPUs TF32.
+  multiplies it in by default: TF32 on recent NVIDIA GPUs, bfloat16 on TPUs.
 - moved, and FLOP/byte: what the compiled step's operations read and write by XLA's count, caches or not; none for
   steps with a loop, as above.
 - memory: arguments, results and temporaries of the compiled step.
@@ -46,7 +47,6 @@ PyTree = Any
 SECONDS = 30.0  # of each table
 PRODUCT_SIZES = tuple(2**n for n in range(9, 15))  # sides of square matrices
 LONGEST_PRODUCT = 0.1  # seconds: no larger ones are tried
-COPIED = 2**27  # float32 values
 HEADER = (
     "",
     "ms",
@@ -246,23 +246,30 @@ def tabulate(pair: Pair, size: str, batch: PyTree, baseline: Switches, chosen: C
     layouts = {switches.layout for switches in rows.values()}
     examples = len(batch["label"])
 
+    # Before all that takes long, as it may fail.
+    flops = {layout: model_flops(pair, size, layout, batch) for layout in layouts}
+
     training = Training(pair, size, batch)
-    for name, switches in rows.items():
+    for name, switches in list(rows.items()):
         print(f"{pair.title}: compiling {name}", file=sys.stderr)
-        training.compile(switches)
+        if reason := attempt(training, switches):
+            left_out[name] = reason
+            del rows[name]
+    if "baseline" in left_out:
+        raise UserError(f"{pair.title}: the baseline fails, give it a smaller --batch: {left_out['baseline']}")
     runs = {name: functools.partial(training.step, switches) for name, switches in rows.items()}
     multiplied = {dtype: products(dtype) for dtype in dtypes}
     runs |= {(dtype, side): run for dtype in dtypes for side, run in multiplied[dtype].items()}
-    runs["copy"] = copy()
+    copied = 2**27 if jax.default_backend() == "cpu" else 2**29  # float32 values, a millisecond or more
+    runs["copy"] = copy(copied)
     times = {name: float(np.median(values)) for name, values in timing.interleaved(runs, seconds).items()}
 
     ceilings = {d: max(2 * side**3 / times[d, side] for side in multiplied[d]) for d in dtypes}
-    flops = {layout: model_flops(pair, size, layout, batch) for layout in layouts}
     listed = ", ".join(f"{ceiling / 1e12:,.3g} TFLOP/s in {dtype}" for dtype, ceiling in ceilings.items())
     timing.print_table(
         f"Training step of {pair.title}, size {size}, batch {examples}: medians; baseline {baseline.dtype}, layout "
         f"{baseline.layout}, {flops[baseline.layout] / examples / 1e9:,.3g} GFLOP an example; ceiling {listed}; "
-        f"a copy moves {2 * 4 * COPIED / times['copy'] / 1e9:,.3g} GB/s",
+        f"a copy moves {2 * 4 * copied / times['copy'] / 1e9:,.3g} GB/s",
         HEADER,
         [
             (
@@ -297,6 +304,19 @@ def impossible(switches: Switches) -> str:
         return f"cuDNN needs a GPU, and this is {jax.default_backend()}"
     if switches.attention == "cudnn" and switches.dtype == "float32":
         return "cuDNN's attention takes 16-bit dtypes, add --dtype=bfloat16"
+    if switches.optimisation == "backend 0" and jax.default_backend() == "gpu":
+        return "XLA does not support it on GPUs"
+    return ""
+
+
+def attempt(training: "Training", switches: Switches) -> str:
+    """Compiles a step and takes it once; why that fails (memory, what a library supports), empty if it does not."""
+    try:
+        training.compile(switches)
+        jax.block_until_ready(training.step(switches))
+    except RuntimeError as error:  # XLA's and cuDNN's are such
+        training.drop(switches)
+        return (str(error).splitlines() or [type(error).__name__])[0]
     return ""
 
 
@@ -359,21 +379,32 @@ class Training:
 
     def compile(self, switches: Switches) -> None:
         """Makes the step of these switches."""
-        spec = stage_spec(self.pair, self.size, switches, len(self.batch["label"]))
-        key = _state_key(switches)
-        if key not in self._states:
-            variables = steps.init_variables(spec.model, self.batch, spec.seed, means={})
-            self._states[key] = steps.init_state(spec, variables)
+        state, spec = self._state(switches), self._spec(switches)
         start = time.perf_counter()
-        jitted = jit_step(spec, switches.donate)
-        compiled = jitted.lower(self._states[key], self.batch).compile(OPTIMISATION[switches.optimisation])
+        compiled = jit_step(spec, switches.donate).lower(state, self.batch).compile(OPTIMISATION[switches.optimisation])
         self.compiled[switches] = Compiled(compiled, time.perf_counter() - start)
 
     def step(self, switches: Switches) -> steps.Metrics:
         """One step."""
-        key = _state_key(switches)
-        self._states[key], metrics = self.compiled[switches].step(self._states[key], self.batch)
+        state, metrics = self.compiled[switches].step(self._state(switches), self.batch)
+        self._states[_state_key(switches)] = state
         return metrics
+
+    def drop(self, switches: Switches) -> None:
+        """Forgets a step that failed, and the state that it may have consumed."""
+        self.compiled.pop(switches, None)
+        self._states.pop(_state_key(switches), None)
+
+    def _spec(self, switches: Switches) -> steps.StageSpec:
+        return stage_spec(self.pair, self.size, switches, len(self.batch["label"]))
+
+    def _state(self, switches: Switches) -> steps.TrainState:
+        key = _state_key(switches)
+        if key not in self._states:
+            spec = self._spec(switches)
+            variables = steps.init_variables(spec.model, self.batch, spec.seed, means={})
+            self._states[key] = steps.init_state(spec, variables)
+        return self._states[key]
 
 
 def _state_key(switches: Switches) -> tuple[bool, str]:
@@ -422,7 +453,7 @@ def model_flops(pair: Pair, size: str, layout: str, batch: PyTree) -> float:
             spec, {"params": dict(variables["params"]), "batch_stats": dict(variables.get("batch_stats", {}))}
         )
 
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(workload.host()):
         return jit_step(spec, donate=True).lower(jax.eval_shape(init), batch).cost_analysis()["flops"]
 
 
@@ -441,9 +472,9 @@ def products(dtype: str) -> dict[int, Callable[[], jax.Array]]:
     return found
 
 
-def copy() -> Callable[[], jax.Array]:
-    """A call reads and writes COPIED values, 4 bytes each."""
-    return functools.partial(jax.jit(lambda x: x + 1), jnp.zeros(COPIED, jnp.float32))
+def copy(values: int) -> Callable[[], jax.Array]:
+    """A call reads and writes so many values, 4 bytes each."""
+    return functools.partial(jax.jit(lambda x: x + 1), jnp.zeros(values, jnp.float32))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,14 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
 
 
+def host() -> jax.Device:
+    """The CPU, as a device. Raises UserError where JAX was told to do without."""
+    try:
+        return jax.devices("cpu")[0]
+    except RuntimeError:
+        raise UserError("JAX_PLATFORMS leaves out the CPU, on which FLOPs are counted: add it (cuda,cpu)") from None
+
+
 def parse(description: str, config: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line that the benchmarks share: `config` (a ConfigDict), `data` (a folder or None), `quick`."""
     summary, _, rest = description.partition("\n\n")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 Features = Mapping[str, jax.Array]
+PRECISION = "highest"  # accelerators would multiply float32 in fewer bits, and logits are too few to gain from it
 
 
 class Linear(nn.Module):
@@ -41,7 +42,7 @@ class Linear(nn.Module):
             kernel_init = _scaled(init, (x.shape[-1] / width) ** 0.5)
             kernel = self.param(f"kernel_{m}", kernel_init, (x.shape[-1], self.num_classes))
             bias = self.param(f"bias_{m}", nn.initializers.zeros, (self.num_classes,))
-            logits += x @ kernel + present[:, index, None] * bias[None, :]
+            logits += jnp.dot(x, kernel, precision=PRECISION) + present[:, index, None] * bias[None, :]
         return logits
 
 
@@ -61,8 +62,9 @@ class Mlp(nn.Module):
         linear = Linear(self.modalities, self.num_classes, name="linear")(features, present)
         x = [features[m].astype(jnp.float32) for m in self.modalities]
         x = jnp.concatenate([*x, present.astype(jnp.float32)], axis=-1)
-        x = nn.relu(nn.Dense(self.hidden, name="hidden")(x))
-        return linear + nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, name="output")(x)
+        x = nn.relu(nn.Dense(self.hidden, precision=PRECISION, name="hidden")(x))
+        output = nn.Dense(self.num_classes, kernel_init=nn.initializers.zeros, precision=PRECISION, name="output")
+        return linear + output(x)
 
 
 def _scaled(init: Callable, factor: float) -> Callable:

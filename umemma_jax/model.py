@@ -59,7 +59,7 @@ class LateFusion(nn.Module):
     def setup(self) -> None:
         """Makes the submodules."""
         self.encoders = {tower.name: tower.encoder() for tower in self.towers}
-        self.heads = {tower.name: nn.Dense(self.num_classes) for tower in self.towers}
+        self.heads = {tower.name: nn.Dense(self.num_classes, precision=fusion.PRECISION) for tower in self.towers}
         names = tuple(tower.name for tower in self.towers)
         self.fusion = fusion.HEADS[self.head](names, self.num_classes)
         if self.stand_in == "token":

@@ -135,8 +135,10 @@ def init_variables(model: LateFusion, batch: Mapping[str, Any], seed: int, means
     rows = jax.tree.map(lambda x: x[:1], batch["inputs"])
     present = jnp.ones((1, len(model.towers)), bool)
     init = functools.partial(model.init, train=False, means=means)
-    # Runs once: on CPU, compiling many random draws with optimisation takes four times as long as without.
-    init = jax.jit(init, compiler_options={"xla_backend_optimization_level": 0})
+    # Runs once: on CPU, compiling many random draws with optimisation takes four times as long as without; XLA's GPU
+    # backend has no such mode.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(init, compiler_options=options)
     variables = init(jax.random.key(seed), rows, present)
     return {"params": dict(variables["params"]), "batch_stats": dict(variables.get("batch_stats", {}))}
 
