@@ -38,9 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = arguments.config
     batch_size = config.data.batch_size
     splits = {"train": BATCHES * batch_size, "test": config.evaluation.batch_size}
+    kinds = DATA if not arguments.quick else {"70 % incomplete": DATA["70 % incomplete"]}
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         runs = {}
-        for (data, rate), (variant, missing) in itertools.product(DATA.items(), VARIANTS.items()):
+        for (data, rate), (variant, missing) in itertools.product(kinds.items(), VARIANTS.items()):
             config.missing.update({**missing, "eta": {"rate": rate}})
             runs[data, variant] = stepping(config.copy_and_resolve_references())
         seconds = timing.interleaved(runs, 0 if arguments.quick else SECONDS)

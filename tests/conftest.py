@@ -28,7 +28,7 @@ pytest.register_assert_rewrite("tests.encoders.parity")
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """Folder with the real datasets; the test is skipped where it is absent."""
     if not SHARED_DATA.is_dir():

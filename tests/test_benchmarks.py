@@ -30,8 +30,7 @@ def run(name, *arguments):
         (
             "train_step",
             [
-                f"{data}, {variant}"
-                for data in ("complete", "70 % incomplete")
+                f"70 % incomplete, {variant}"
                 for variant in ("all rows", "compacted", "stratified", "without augmentation")
             ],
         ),
@@ -116,7 +115,7 @@ def test_every_family_is_compared_with_its_original_class():
     done = run("parity", "--quick")
     assert done.returncode == 0, done.stderr
     _, _, _, *table, _ = filter(None, done.stdout.splitlines())
-    assert [line.split()[0] for line in table] == ["resnet"] * 2 + ["vit"] * 2 + ["bert"] * 4 + ["ast", "audionet"]
+    assert sorted(line.split()[0] for line in table) == ["ast", "audionet", "bert", "resnet", "vit"]
     for line in table:
         *_, difference, _, _, _ = line.split()
         assert float(difference) < 2e-5
@@ -210,26 +209,15 @@ def tables(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "rows", "left_out"),
-    [
-        (
-            ["--pair=lenets", *(f"--switch={name}" for name in ("layout", "accumulate", "donate", "scan"))],
-            ["baseline", "layout compacted", "layout stratified", "layout complete", "accumulate 2", "donate False"],
-            [],
-        ),
-        (
-            ["--pair=vision_language", *(f"--switch={name}" for name in ("attention", "fused_qkv", "scan", "remat"))],
-            ["baseline", "fused_qkv False", "scan True", "remat True"],
-            ["left out: attention cudnn: cuDNN needs a GPU, and this is cpu"],
-        ),
-    ],
-)
-def test_roofline_has_a_row_for_every_switch(arguments, rows, left_out):
-    done = run("roofline", "--quick", *arguments)
+def test_roofline_has_a_row_for_every_switch():
+    switches = ("attention", "fused_qkv", "scan", "remat", "layout", "accumulate", "donate")
+    done = run("roofline", "--quick", "--pair=vision_language", *(f"--switch={name}" for name in switches))
     assert done.returncode == 0, done.stderr
     [(title, _, table)], (machine, *others) = tables(done.stdout)
-    assert "ceiling" in title and "a copy moves" in title and "cores" in machine and others == left_out
+    assert "ceiling" in title and "a copy moves" in title and "cores" in machine
+    assert others == ["left out: attention cudnn: cuDNN needs a GPU, and this is cpu"]
+    rows = ["baseline", "fused_qkv False", "scan True", "remat True"]
+    rows += ["layout compacted", "layout stratified", "layout complete", "accumulate 2", "donate False"]
     assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
     for line in table:
         bytes_moved, _, flop_per_byte, memory, _ = line.split()[-5:]

@@ -1,5 +1,7 @@
 """The shipped recipes: every one loads and passes the checks, and the one for own data trains on what it is given."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -64,12 +66,14 @@ def run(config, workdir):
     return evaluate.evaluate(built, trained.unimodal, trained.fusion)[0]
 
 
+@pytest.mark.usefixtures("one_device")
 def test_own_data_of_three_kinds(tmp_path):
     small_run.write_dataset(tmp_path / "data")
     results = run(brief(config_lib.load(f"configs/own_data.py:{tmp_path / 'data'}")), tmp_path / "run")
     assert len(results["patterns"]) == 7
 
 
+@pytest.mark.usefixtures("one_device")
 def test_own_data_from_a_table(tmp_path, monkeypatch):
     """Words and numbers that tell the class, in a CSV file with gaps."""
     names = ("apple", "pear", "plum")
@@ -95,12 +99,13 @@ def test_own_data_that_are_not_there(tmp_path):
 # --- clips ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def rendered(tmp_path, shared_data):
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory, shared_data):
     """60 clips of digits in the layout of AVE."""
+    raw = tmp_path_factory.mktemp("rendered") / "raw"
     sources = {"mnist": str(shared_data / "mnist"), "fsdd": str(shared_data / "fsdd")}
-    rendered_clips.prepare(str(tmp_path / "raw"), **sources, clips=60)
-    return tmp_path / "raw"
+    rendered_clips.prepare(str(raw), **sources, clips=60)
+    return raw
 
 
 def input_shapes(config):
@@ -167,6 +172,7 @@ def test_clip_recipes_on_seconds(tmp_path, rendered):
 @pytest.mark.usefixtures("one_device")
 def test_own_clips_with_titles(tmp_path, rendered, monkeypatch):
     """Frames, sound and title of a clip are three modalities, by the line that data_prep.rendered_clips gives."""
+    rendered = shutil.copytree(rendered, tmp_path / "raw")
     min((rendered / "AVE").iterdir()).unlink()
     columns = ["--video=video", "--audio=video", "--text=title", "--label=digit", "--split=split"]
     arguments = [f"--table={rendered}/clips.csv", *columns, f"--out={tmp_path / 'data'}"]

@@ -21,9 +21,12 @@ from umemma_jax.errors import UserError
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE = """
 from tests import small_run
+from umemma_jax.config import tower_config
 
 def get_config():
-    return small_run.get_config({path!r}, unimodal__epochs=2, fusion__epochs=2)
+    config = small_run.get_config({path!r}, modalities=("image", "vector"), unimodal__epochs=2, fusion__epochs=2)
+    config.inputs.vector = tower_config({{"name": "tests.own_encoder"}})
+    return config
 """
 ENDED_SECONDS = distributed.SILENCE_SECONDS + 15  # what README promises, and a slow machine's 15 s
 

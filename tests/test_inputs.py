@@ -14,6 +14,8 @@ from umemma_jax.config import tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 WORDS = ("red", "green", "blue", "shirt", "shoe", "bag")
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS)
 BERT = {"name": "bert", "width": 16, "depth": 1, "heads": 2, "mlp_width": 32, "positions": 8, "pool": "mean"}
