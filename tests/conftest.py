@@ -11,6 +11,8 @@ os.environ.setdefault("NPROC", "16")
 _COMPILED = tempfile.TemporaryDirectory(prefix="umemma_jax_compiled_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# LLVM takes half the time, and nearly all programs of the tests run for moments; for those that do not, `optimised`.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -43,16 +45,16 @@ def programs_forgotten():
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
-def unoptimised():
-    """XLA compiles in half the time: for test files whose programs, once compiled, run for moments."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+@pytest.fixture
+def optimised():
+    """Programs are compiled as they are outside of tests."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module")
-def one_device(unoptimised):
+def one_device():
     """Experiments of the test file run on one device, since simulated ones share two cores."""
     from umemma_jax import experiment, sharding  # not above, as not every test needs them
 

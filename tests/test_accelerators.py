@@ -192,7 +192,6 @@ def test_attention_that_cudnn_does_not_compute_is_refused_in_one_line(folder, ve
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.usefixtures("unoptimised")
 @pytest.mark.parametrize("lengths", [None, [5, 1, 3]], ids=["all", "some"])
 def test_a_token_that_makes_their_number_even_changes_nothing(lengths, monkeypatch):
     """With XLA's attention in cuDNN's place: values and gradients are those without the token."""

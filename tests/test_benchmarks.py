@@ -1,5 +1,4 @@
 import dataclasses
-import os
 import pathlib
 import shutil
 import subprocess
@@ -19,8 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 def run(name, *arguments):
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    unoptimised = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiled in half the time
-    return subprocess.run(command, cwd=ROOT, env=unoptimised, capture_output=True, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.slow

@@ -53,7 +53,6 @@ def start(recipe, workdir, processes, devices, *flags):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # the processes share two cores, on which each compiles everything
     }
     joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"] if processes > 1 else []
     return [

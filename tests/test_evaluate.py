@@ -7,8 +7,6 @@ from tests import small_run, test_multi_label, toy
 from umemma_jax import evaluate, experiment, metrics, missing, sharding, train
 from umemma_jax.evaluate import Evaluator
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 EXAMPLES, BATCH = 53, 16
 
 

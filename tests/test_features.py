@@ -29,7 +29,7 @@ def dataset(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def devices(request, monkeypatch, unoptimised):
+def devices(request, monkeypatch):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
     chosen = jax.devices()[: getattr(request, "param", 1)]
     monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: sharding.make_mesh(fsdp, chosen))

@@ -11,8 +11,6 @@ from tests import small_run
 from umemma_jax import experiment, missing, sharding, steps, train
 from umemma_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 NAMES = ("image", "audio")
 THIRDS = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)
 THREE = missing.policy_from_config({"augment": True, "keep": {}}, ("a", "b", "c"))

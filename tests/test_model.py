@@ -11,8 +11,6 @@ from umemma_jax.errors import UserError
 from umemma_jax.fusion import HEADS
 from umemma_jax.model import encoder_module, start_from_heads
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 STAND_INS = ("zero", "token", "mean")
 
 

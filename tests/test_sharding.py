@@ -10,8 +10,6 @@ from umemma_jax import missing, sharding, steps
 from umemma_jax.config import stage_config
 from umemma_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 NAMES = ("a", "b")
 ROWS = 24
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)

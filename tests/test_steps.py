@@ -15,8 +15,6 @@ from umemma_jax.config import stage_config
 from umemma_jax.errors import UserError
 from umemma_jax.model import LateFusion, Tower, encoder_module
 
-pytestmark = pytest.mark.usefixtures("unoptimised")
-
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, ("a", "b"))
 ROWS, STEPS = 12, 12
 

@@ -42,7 +42,7 @@ def recipe(dataset, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def devices(request, monkeypatch, unoptimised):
+def devices(request, monkeypatch):
     """One device, since simulated ones share two cores; `@pytest.mark.parametrize("devices", [4], indirect=True)`."""
     chosen = jax.devices()[: getattr(request, "param", 1)]
     monkeypatch.setattr(experiment, "make_mesh", lambda fsdp: sharding.make_mesh(fsdp, chosen))
@@ -51,7 +51,7 @@ def devices(request, monkeypatch, unoptimised):
 def start(recipe, workdir, *flags):
     """main.py in a process of its own, on one device."""
     command = [sys.executable, "main.py", f"--config={recipe}", f"--workdir={workdir}", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

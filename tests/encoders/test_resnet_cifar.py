@@ -31,6 +31,7 @@ def cifar10_test(path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize(
     "file, depth, accuracy", [("resnet20-12fca82f.th", 20, 0.81), ("resnet32-d509ac18.th", 32, 0.825)]
 )
