@@ -135,6 +135,7 @@ def test_optional_parameters_may_stay_unused():
     assert set(fitted["params"]) == {"a"}
 
 
+@pytest.mark.usefixtures("optimised")
 @pytest.mark.parametrize("size", [(5, 7), (14, 14), (3, 20)])
 def test_positions_are_resized_as_pytorch_does(size):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
