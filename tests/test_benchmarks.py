@@ -207,14 +207,14 @@ def tables(text):
 
 
 @pytest.mark.slow
-def test_roofline_has_a_row_for_every_switch():
-    switches = ("attention", "fused_qkv", "scan", "remat", "layout", "accumulate", "donate")
+def test_roofline_has_a_row_for_every_value_of_the_chosen_switches():
+    switches = ("attention", "scan", "layout", "accumulate", "donate")
     done = run("roofline", "--quick", "--pair=vision_language", *(f"--switch={name}" for name in switches))
     assert done.returncode == 0, done.stderr
     [(title, _, table)], (machine, *others) = tables(done.stdout)
     assert "ceiling" in title and "a copy moves" in title and "cores" in machine
     assert others == ["left out: attention cudnn: cuDNN needs a GPU, and this is cpu"]
-    rows = ["baseline", "fused_qkv False", "scan True", "remat True"]
+    rows = ["baseline", "scan True"]
     rows += ["layout compacted", "layout stratified", "layout complete", "accumulate 2", "donate False"]
     assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
     for line in table:

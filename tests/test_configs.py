@@ -116,7 +116,7 @@ def input_shapes(config):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("one_device", "optimised")
 def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
     """Every pair of encoders fits the data and gets what its recipe says; the small one trains to the end."""
     data = str(tmp_path / "data")
@@ -141,7 +141,7 @@ def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("one_device", "optimised")
 def test_clip_recipes_on_seconds(tmp_path, rendered):
     """As the recipes are: what they take beyond a second is padding. Or with no more than there is."""
     data = str(tmp_path / "data")
@@ -169,7 +169,7 @@ def test_clip_recipes_on_seconds(tmp_path, rendered):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device")
+@pytest.mark.usefixtures("one_device", "optimised")
 def test_own_clips_with_titles(tmp_path, rendered, monkeypatch):
     """Frames, sound and title of a clip are three modalities, by the line that data_prep.rendered_clips gives."""
     rendered = shutil.copytree(rendered, tmp_path / "raw")
