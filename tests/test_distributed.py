@@ -107,12 +107,19 @@ def one_process(recipe, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_and_report_what_one_of_four_does(recipe, one_process, tmp_path):
+def test_two_processes_of_two_devices_train_report_and_predict_what_one_of_four_does(recipe, one_process, tmp_path):
     first, second = finish(start(recipe, tmp_path / "two", 2, 2))
     assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
     assert figures(tmp_path / "two") == figures(one_process)
     assert "Report: " in first
     assert "Report: " not in second and "loss" not in second  # one writes for all
+
+    predictions = {}
+    for workdir, processes, devices in ((one_process, 1, 4), (tmp_path / "two", 2, 2)):
+        finish(start(recipe, workdir, processes, devices, "--mode=predict"))
+        predictions[processes] = np.load(workdir / "predictions" / "small_test.npz")
+    assert predictions[1]["ids"].tolist() == predictions[2]["ids"].tolist() == [f"test{n}" for n in range(41)]
+    assert_close(predictions[2]["probabilities"], predictions[1]["probabilities"])
 
 
 @pytest.mark.slow
