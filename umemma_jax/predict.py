@@ -15,8 +15,7 @@ import numpy as np
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.experiment import Experiment
-from umemma_jax.missing import Capacities, pattern_name
-from umemma_jax.model import encode_present
+from umemma_jax.missing import Capacities, Compacted, pattern_name, run_compacted
 from umemma_jax.report import npz, write_files
 from umemma_jax.sharding import Devices, fetch, put_batch, replicated
 
@@ -97,10 +96,13 @@ def _probabilities(
 def _of_batch(
     experiment: Experiment, capacities: Capacities, multi_label: bool, variables: PyTree, batch: PyTree
 ) -> tuple[jax.Array, jax.Array]:
-    model, present = experiment.model, batch["present"]
-    features, _ = encode_present(model, variables, batch, capacities, Devices(experiment.mesh.size))
-    stand_ins = model.apply(variables, features, experiment.means, method="stand_ins")
-    _, logits = model.apply(variables, features, stand_ins, present, method="fuse")
+    present = batch["present"]
+
+    def run(rows: Compacted | None) -> jax.Array:
+        outputs = experiment.model.apply(variables, batch["inputs"], present, layout=rows, means=experiment.means)
+        return outputs["logits"]
+
+    logits = run_compacted(run, capacities, present, Devices(experiment.mesh.size))
     activate = jax.nn.sigmoid if multi_label else jax.nn.softmax
     return present, activate(logits.astype(jnp.float32))
 

@@ -233,11 +233,7 @@ def test_command_without_label(tmp_path, rows):
 )
 def test_bad_arguments_without_label(tmp_path, rows, arguments, complaint):
     path = write_csv(tmp_path / "new.csv", rows)
-    result = run(f"--table={path}", "--text=title", f"--out={tmp_path}/out", *arguments)
-    assert result.returncode == 1
-    (line,) = result.stderr.splitlines()
-    assert complaint in line
-    assert not (tmp_path / "out").exists()
+    assert complaint in refusal(f"--table={path}", "--text=title", *arguments, out=tmp_path / "out")
 
 
 # --- drawn splits -----------------------------------------------------------------------------------------------------
@@ -371,11 +367,16 @@ def test_vectors_of_different_sizes(tmp_path, rows):
 )
 def test_bad_arguments(tmp_path, rows, arguments, complaint):
     path = write_csv(tmp_path / "mine.csv", rows)
-    result = run(f"--table={path}", "--label=kind", f"--out={tmp_path}/out", *arguments)
+    assert complaint in refusal(f"--table={path}", "--label=kind", *arguments, out=tmp_path / "out")
+
+
+def refusal(*arguments, out):
+    """The one line that the command ends with, and nothing is made."""
+    result = run(*arguments, f"--out={out}")
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert complaint in line
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
+    return line
 
 
 def run(*arguments):
