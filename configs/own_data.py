@@ -26,7 +26,8 @@ def get_config(argument: str) -> ConfigDict:
     config = default_config()
     config.data.dir = folder
     config.data.validation_split = "val" if "val" in info.splits else ""
-    eighth = max(1, info.splits["train"].examples // 8)
+    examples = info.splits["train"].examples if "train" in info.splits else 0  # 0: refused when it is built
+    eighth = max(1, examples // 8)
     config.data.batch_size = min(64, 1 << (eighth.bit_length() - 1))  # a power of two, for any number of devices
 
     config.modalities = tuple(info.modalities)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests import small_run, test_multi_label
-from umemma_jax import evaluate, experiment, predict, train
+from umemma_jax import config, evaluate, experiment, predict, train
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import eval_batches
 from umemma_jax.errors import UserError
@@ -76,8 +76,12 @@ def test_another_dataset_needs_no_labels_and_not_all_modalities(finished, tmp_pa
 
     with pytest.raises(UserError, match=r"no split 'val'; it has: test"):
         predict.predict(built, trained.fusion, dataset, "val")
-    with pytest.raises(UserError, match=r"has no labels: --mode=predict"):
-        experiment.build(small_run.get_config(tmp_path / "new", data__train_split="test"))
+    for refused in (
+        small_run.get_config(tmp_path / "new", data__train_split="test"),
+        config.load(f"configs/own_data.py:{tmp_path / 'new'}"),
+    ):
+        with pytest.raises(UserError, match=r"has no labels: --mode=predict"):
+            experiment.build(refused)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +145,8 @@ def test_files_hold_the_same_for_people_and_programs(finished, tmp_path):
     assert [row["probability"] for row in rows] == [f"{p:.4f}" for p in arrays["probabilities"].max(axis=1)]
     names = np.array(["", "image", "audio", "image+audio"])
     assert [row["present"] for row in rows] == names[arrays["present"] @ [1, 2]].tolist()
+
+
+def test_files_are_named_after_the_dataset_whatever_its_name(tmp_path):
+    dataset = write_images(tmp_path / "new", [np.zeros((8, 8, 1), np.uint8)], name="food/été 1.0")
+    assert predict.file_name(dataset, "test") == "food_été_1.0_test"

@@ -247,7 +247,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             dataset = open_dataset(command.data) if command.data else built.dataset
             split = command.split or config.data.test_split
             predictions = predict.predict(built, trained.fusion, dataset, split)
-            name = f"{dataset.info.name}_{split}"
+            name = predict.file_name(dataset, split)
             distributed.by_first(lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0

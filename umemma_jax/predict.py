@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,11 @@ def _of_batch(
     logits = run_compacted(run, capacities, present, Devices(experiment.mesh.size))
     activate = jax.nn.sigmoid if multi_label else jax.nn.softmax
     return present, activate(logits.astype(jnp.float32))
+
+
+def file_name(dataset: Dataset, split: str) -> str:
+    """`<dataset>_<split>`, in characters that belong into one; a dataset may have any name."""
+    return re.sub(r"[^\w.-]", "_", f"{dataset.info.name}_{split}")
 
 
 def write(predictions: Predictions, folder: Path, name: str) -> None:
