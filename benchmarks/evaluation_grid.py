@@ -23,10 +23,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
-from umemma_jax import features, sharding, train
-from umemma_jax.evaluate import Encoded, Evaluator
+from umemma_jax.devices import sharding
+from umemma_jax.evaluation.evaluate import Encoded, Evaluator
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion, Tower
+from umemma_jax.training import features, train
 
 SIZES = (450, 10_000)  # examples of the synthetic test split
 QUICK_SIZES = (64,)

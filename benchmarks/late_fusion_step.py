@@ -25,12 +25,14 @@ from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
 from umemma_jax import config as config_lib
-from umemma_jax import missing, preprocess, sharding, steps
-from umemma_jax.convert import convert
+from umemma_jax import missing, preprocess
 from umemma_jax.data.kinds import Modality
+from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
 from umemma_jax.model import LateFusion, Tower, encoder_module
-from umemma_jax.pretrained import Converted
+from umemma_jax.training import steps
+from umemma_jax.weights.convert import convert
+from umemma_jax.weights.pretrained import Converted
 
 PyTree = Any
 Step = Callable[[steps.TrainState, PyTree], tuple[steps.TrainState, steps.Metrics]]

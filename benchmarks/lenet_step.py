@@ -5,7 +5,7 @@ python -m benchmarks.lenet_step [--quick] [--return-memory]
 LeNet(6, 3) on 28x28 images beside LeNet(6, 5) on 112x112 spectrograms, or beside a second LeNet(6, 3) on 28x28 images;
 batch 40, an MLP on the joined features, cross-entropy, AdamW. The plain network is what one writes first: nn.Conv,
 nn.BatchNorm, nn.max_pool. The inputs lie on the device. With --return-memory, freed memory goes back to the kernel
-after each step, as it does in a process that does not call `umemma_jax.memory.keep_freed_memory` as main.py does.
+after each step, as it does in a process that does not call `devices.memory.keep_freed_memory` as main.py does.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import numpy as np
 import optax
 
 from benchmarks import timing
+from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.encoders import lenet
-from umemma_jax.memory import keep_freed_memory
 
 BATCH, CLASSES, HIDDEN = 40, 10, 40
 SECONDS = 40.0

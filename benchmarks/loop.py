@@ -31,9 +31,10 @@ from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
-from umemma_jax import sharding, train
 from umemma_jax.data.pipeline import steps_per_epoch
+from umemma_jax.devices import sharding
 from umemma_jax.experiment import Experiment
+from umemma_jax.training import train
 
 STEPS = 120  # of a run
 LARGEST_BATCH = 256  # per device

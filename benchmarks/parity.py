@@ -26,15 +26,15 @@ import numpy as np
 from benchmarks import timing, workload
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
-from umemma_jax.model_card import PARAMETERS
-from umemma_jax.pretrained import Converted
+from umemma_jax.weights.model_card import PARAMETERS
+from umemma_jax.weights.pretrained import Converted
 
 BATCH = 4
 TOKENS = 40
 # Not resource.getrusage: its peak is inherited from the process that starts this one.
 CONVERT = """
 import re, sys, time
-from umemma_jax import convert
+from umemma_jax.weights import convert
 start = time.perf_counter()
 convert.convert(*sys.argv[1:])
 seconds = time.perf_counter() - start

@@ -20,8 +20,9 @@ import numpy as np
 
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
-from umemma_jax import sharding, train
 from umemma_jax.data.pipeline import reading_threads
+from umemma_jax.devices import sharding
+from umemma_jax.training import train
 
 STEPS = 20  # of a run
 PIPELINE_STEPS = 200  # many, since a few batches lie ready when a run starts

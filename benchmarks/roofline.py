@@ -38,10 +38,12 @@ import numpy as np
 
 from benchmarks import audio_visual_step, lenet_step, multibench, timing, vision_language_step, workload
 from umemma_jax import config as config_lib
-from umemma_jax import missing, preprocess, sharding, steps
+from umemma_jax import missing, preprocess
 from umemma_jax.data.kinds import Modality
+from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
 from umemma_jax.model import LateFusion, Tower, encoder_module
+from umemma_jax.training import steps
 
 PyTree = Any
 SECONDS = 30.0  # of each table

@@ -30,7 +30,9 @@ from umemma_jax.errors import UserError
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("unimodal", "fusion")
 IMPORTS = (
-    "import jax; from umemma_jax import compare, evaluate, experiment, inputs, markdown, report, train; jax.devices()"
+    "import jax; from umemma_jax import compare, experiment, inputs; "
+    "from umemma_jax.evaluation import evaluate; from umemma_jax.reporting import markdown, report; "
+    "from umemma_jax.training import train; jax.devices()"
 )
 OVERRIDES = (
     "--config.data.prepare=False",

@@ -24,9 +24,9 @@ from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
-from umemma_jax import train
 from umemma_jax.experiment import Experiment
-from umemma_jax.progress import Progress
+from umemma_jax.training import train
+from umemma_jax.training.progress import Progress
 
 PyTree = Any
 STEPS = 4

@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
-from umemma_jax import sharding, train
+from umemma_jax.devices import sharding
+from umemma_jax.training import train
 
 DATA = {"complete": 0.0, "70 % incomplete": 0.7}
 VARIANTS = {

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from umemma_jax import missing, sharding, steps, train
+from umemma_jax import missing
 from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.devices import sharding
+from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
-from umemma_jax.memory import keep_freed_memory
 from umemma_jax.model import LateFusion
+from umemma_jax.training import steps, train
 
 PyTree = Any
 CLASSES = 10

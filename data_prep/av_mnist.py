@@ -7,7 +7,7 @@ Three incompatible datasets bear this name. Here are two; both pair inside split
 - `small`, the protocol of SMIL (arXiv 2103.05677, github.com/mengmenm/SMIL): three speakers, 1,050 training and 450
   test pairs, 105 and 45 of each digit. Recordings 0 to 14 are for test. Each recording and each image is used once.
 - `large`: every image, 60,000 and 10,000. Recordings 0 to 4 of every speaker are for test, FSDD's official split. The
-  recordings of a digit are used equally often, give or take one. With --degrade, see data_prep/degrade.py.
+  recordings of a digit are used equally often, give or take one. With --degrade, see data_prep/raw/degrade.py.
 
 What is not given is downloaded from where tensorflow-datasets' `mnist` and `spoken_digit` come from. The latter is
 FSDD 1.0.9, which lacks the sixth speaker: `small` is the same, `large` then has five speakers.
@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import console
-from data_prep.degrade import Degradation, add_white_noise, fit_energy_removal
-from data_prep.download import fetch, registered_files, unpack
-from data_prep.fsdd import SAMPLE_RATE, Recording, find_recordings, split_recordings
-from data_prep.mnist import CLASSES, IMAGE_SHAPE, read_mnist
-from data_prep.wav import read_wav
+from data_prep.build import console
+from data_prep.raw.degrade import Degradation, add_white_noise, fit_energy_removal
+from data_prep.raw.download import fetch, registered_files, unpack
+from data_prep.raw.fsdd import SAMPLE_RATE, Recording, find_recordings, split_recordings
+from data_prep.raw.mnist import CLASSES, IMAGE_SHAPE, read_mnist
+from data_prep.raw.wav import read_wav
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
 

@@ -29,9 +29,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep import console
-from data_prep.assemble import check_classes_trained, sorted_classes
-from data_prep.clip_dataset import (
+from data_prep.build import console
+from data_prep.build.assemble import check_classes_trained, sorted_classes
+from data_prep.build.clip_dataset import (
     ABSENT,
     add_clip_arguments,
     find_videos,
@@ -40,9 +40,9 @@ from data_prep.clip_dataset import (
     read_lines,
     write_clips,
 )
-from data_prep.clips import ToClip
-from data_prep.layout import check_layout
-from data_prep.prep_report import Report
+from data_prep.build.layout import check_layout
+from data_prep.build.prep_report import Report
+from data_prep.raw.clips import ToClip
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import console
-from data_prep.assemble import RawExample, check_classes_trained, stratified, write_dataset
-from data_prep.layout import check_layout
-from data_prep.parallel import FileTask
-from data_prep.photos import ToJpeg, find_images
-from data_prep.prep_report import Report
-from data_prep.splits import SPLITS, read_split_file
+from data_prep.build import console
+from data_prep.build.assemble import RawExample, check_classes_trained, stratified, write_dataset
+from data_prep.build.layout import check_layout
+from data_prep.build.parallel import FileTask
+from data_prep.build.prep_report import Report
+from data_prep.build.splits import SPLITS, read_split_file
+from data_prep.raw.photos import ToJpeg, find_images
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 

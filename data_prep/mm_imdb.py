@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep import console
-from data_prep.assemble import RawExample, check_classes_trained, write_dataset
-from data_prep.layout import check_layout
-from data_prep.parallel import FileTask
-from data_prep.photos import ToJpeg
-from data_prep.prep_report import Report
-from data_prep.splits import read_split_file
+from data_prep.build import console
+from data_prep.build.assemble import RawExample, check_classes_trained, write_dataset
+from data_prep.build.layout import check_layout
+from data_prep.build.parallel import FileTask
+from data_prep.build.prep_report import Report
+from data_prep.build.splits import read_split_file
+from data_prep.raw.photos import ToJpeg
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 

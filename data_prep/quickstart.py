@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from data_prep import console
+from data_prep.build import console
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 
 SAMPLE_RATE = 8000

@@ -34,13 +34,13 @@ import av
 import numpy as np
 from PIL import Image
 
-from data_prep import console
-from data_prep.degrade import add_white_noise
-from data_prep.fsdd import find_recordings, split_recordings
-from data_prep.mnist import CLASSES, read_mnist
-from data_prep.parallel import Unreadable
-from data_prep.sounds import ToPcm
-from data_prep.splits import SPLITS
+from data_prep.build import console
+from data_prep.build.parallel import Unreadable
+from data_prep.build.splits import SPLITS
+from data_prep.raw.degrade import add_white_noise
+from data_prep.raw.fsdd import find_recordings, split_recordings
+from data_prep.raw.mnist import CLASSES, read_mnist
+from data_prep.raw.sounds import ToPcm
 from umemma_jax.errors import UserError
 
 LAYOUTS = ("ave", "kinetics_sound")

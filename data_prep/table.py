@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import console
-from data_prep.assemble import (
+from data_prep.build import console
+from data_prep.build.assemble import (
     check_classes_trained,
     check_ids,
     labelled,
@@ -37,7 +37,10 @@ from data_prep.assemble import (
     unlabelled,
     write_dataset,
 )
-from data_prep.columns import (
+from data_prep.build.prep_report import Report
+from data_prep.build.rows import Row, read_rows
+from data_prep.build.splits import SPLIT_NAMES, SPLITS
+from data_prep.raw.columns import (
     Column,
     Settings,
     add_column_arguments,
@@ -46,9 +49,6 @@ from data_prep.columns import (
     sources,
     text_of,
 )
-from data_prep.prep_report import Report
-from data_prep.rows import Row, read_rows
-from data_prep.splits import SPLIT_NAMES, SPLITS
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 

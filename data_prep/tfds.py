@@ -17,12 +17,12 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data_prep import console
-from data_prep.assemble import check_classes_trained, labelled, sorted_classes, unlabelled, write_dataset
-from data_prep.columns import Column, add_column_arguments, check_names
-from data_prep.features import KINDS, ClassNames, Reader, Record, open_source, read_record
-from data_prep.prep_report import Report
-from data_prep.splits import SPLIT_NAMES, SPLITS
+from data_prep.build import console
+from data_prep.build.assemble import check_classes_trained, labelled, sorted_classes, unlabelled, write_dataset
+from data_prep.build.prep_report import Report
+from data_prep.build.splits import SPLIT_NAMES, SPLITS
+from data_prep.raw.columns import Column, add_column_arguments, check_names
+from data_prep.raw.features import KINDS, ClassNames, Reader, Record, open_source, read_record
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 

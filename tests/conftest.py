@@ -56,7 +56,8 @@ def optimised():
 @pytest.fixture(scope="module")
 def one_device():
     """Experiments of the test file run on one device, since simulated ones share two cores."""
-    from umemma_jax import experiment, sharding  # not above, as not every test needs them
+    from umemma_jax import experiment  # not above, as not every test needs them
+    from umemma_jax.devices import sharding
 
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -18,11 +18,14 @@ from PIL import Image
 from benchmarks import roofline, workload
 from tests import small_run
 from umemma_jax import config as config_lib
-from umemma_jax import evaluate, experiment, sharding, steps, train
+from umemma_jax import experiment
 from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.devices import sharding
 from umemma_jax.encoders import transformer
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation import evaluate
 from umemma_jax.model import encoder_module
+from umemma_jax.training import steps, train
 
 PLATFORMS = ("cuda", "tpu")
 BATCH, CLASSES = 48, 7

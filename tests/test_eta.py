@@ -9,9 +9,12 @@ import pytest
 from tests import small_run
 from tests.example_results import example_results
 from umemma_jax import config as config_lib
-from umemma_jax import evaluate, experiment, missing, report, results, train
+from umemma_jax import experiment, missing
 from umemma_jax.errors import UserError
-from umemma_jax.markdown import comparison_markdown, summary
+from umemma_jax.evaluation import evaluate
+from umemma_jax.reporting import report, results
+from umemma_jax.reporting.markdown import comparison_markdown, summary
+from umemma_jax.training import train
 
 NAMES = ("image", "audio")
 

@@ -9,10 +9,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests import small_run
-from umemma_jax import evaluate, experiment, inputs, train
+from umemma_jax import experiment, inputs
 from umemma_jax.config import tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation import evaluate
+from umemma_jax.training import train
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from tests import small_run
-from umemma_jax import experiment, missing, sharding, steps, train
+from umemma_jax import experiment, missing
+from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
+from umemma_jax.training import steps, train
 
 NAMES = ("image", "audio")
 THIRDS = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)

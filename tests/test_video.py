@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from tests import small_run
-from umemma_jax import evaluate, experiment, train
+from umemma_jax import experiment
 from umemma_jax.config import tower_config
 from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation import evaluate
+from umemma_jax.training import train
 
 SIDE = 24
 VIT = {"name": "vit", "width": 24, "depth": 1, "heads": 2, "mlp_width": 48, "patch": 4, "pool": "mean"}

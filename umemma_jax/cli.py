@@ -20,8 +20,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from umemma_jax.data.remote import is_url
+from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
-from umemma_jax.memory import keep_freed_memory
 
 USAGE = (
     "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
@@ -215,7 +215,7 @@ def _join_and_run(command: Command, argv: Sequence[str]) -> int:
     if not command.coordinator:
         return _run(command, argv)
     with _uninterrupted():
-        from umemma_jax import distributed
+        from umemma_jax.devices import distributed
 
     distributed.join(command.coordinator, command.processes, command.process)
     with distributed.losses_told():
@@ -226,8 +226,12 @@ def _join_and_run(command: Command, argv: Sequence[str]) -> int:
 
 def _run(command: Command, argv: Sequence[str]) -> int:
     with _uninterrupted():
-        from umemma_jax import compare, distributed, evaluate, experiment, inputs, markdown, predict, report, train
+        from umemma_jax import compare, experiment, inputs, predict
         from umemma_jax.data.dataset import open_dataset
+        from umemma_jax.devices import distributed
+        from umemma_jax.evaluation import evaluate
+        from umemma_jax.reporting import markdown, report
+        from umemma_jax.training import train
 
     config, workdir = command.config, command.workdir
     distributed.first_then_others(lambda: _prepare(config.data))

@@ -12,9 +12,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from umemma_jax import distributed, evaluate, experiment, report, train
+from umemma_jax import experiment
 from umemma_jax.config import METHODS, apply_method, method_name
+from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation import evaluate
+from umemma_jax.reporting import report
+from umemma_jax.training import train
 
 
 def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any]]:

@@ -364,6 +364,17 @@ def _check_ranges(config: ConfigDict) -> None:
     _require(valid, "evaluation.rates", f"{rates} must be numbers in [0, 1], at least one")
 
 
+def check_accumulation(config: ConfigDict, shards: int) -> None:
+    """Raises UserError where a stage's batch cannot be split evenly into microbatches on every device."""
+    for stage in ("unimodal", "fusion"):
+        parts = config[stage].accumulate * shards
+        if config.data.batch_size % parts:
+            raise UserError(
+                f"config.{stage}.accumulate = {config[stage].accumulate} on {shards} device(s): config.data.batch_size "
+                f"= {config.data.batch_size} does not divide evenly, use a multiple of {parts}"
+            )
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Fields in which two configs differ, as `data.batch_size: 64 -> 32`, less those in FREE_TO_CHANGE."""
     found = []

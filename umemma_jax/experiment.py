@@ -10,17 +10,17 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import distributed, missing
+from umemma_jax import missing
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
+from umemma_jax.devices import distributed
+from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
-from umemma_jax.sharding import check_batch_size, make_mesh
-from umemma_jax.steps import check_accumulation
 
 PyTree = Any
 
@@ -118,7 +118,7 @@ def build(config: ConfigDict) -> Experiment:
         raise UserError("config.parallel = 'pmap' is for one process: use 'jit', which computes the same on several")
     check_batch_size(config.data.batch_size, mesh, "data.batch_size")
     check_batch_size(config.evaluation.batch_size, mesh, "evaluation.batch_size")
-    check_accumulation(config, mesh.size)
+    config_lib.check_accumulation(config, mesh.size)
     missing.policy_from_config(config.missing, tuple(config.modalities))
     prep = f"python -m {config.data.prep} --out={config.data.dir}" if config.data.prep else None
     dataset = open_dataset(config.data.dir, prep=prep)

@@ -12,13 +12,15 @@ import jax
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import distributed, preprocess, pretrained, sharding
+from umemma_jax import preprocess
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
+from umemma_jax.devices import distributed, sharding
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, encoder_module
-from umemma_jax.pretrained import Converted
+from umemma_jax.weights import pretrained
+from umemma_jax.weights.pretrained import Converted
 
 PyTree = Any
 

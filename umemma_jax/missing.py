@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umemma_jax.devices.sharding import Devices
 from umemma_jax.errors import UserError
-from umemma_jax.sharding import Devices
 
 PyTree = Any
 Pattern = tuple[bool, ...]

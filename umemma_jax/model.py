@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax import fusion
+from umemma_jax.devices.sharding import Devices
 from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
 from umemma_jax.missing import Capacities, Compacted, Layout, run_compacted
-from umemma_jax.sharding import Devices
 
 PyTree = Any
 Outputs = dict[str, jax.Array]

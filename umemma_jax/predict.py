@@ -15,10 +15,10 @@ import numpy as np
 
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.unseen import UnseenDataset
+from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, pattern_name, run_compacted
-from umemma_jax.report import npz, write_files
-from umemma_jax.sharding import Devices, fetch, put_batch, replicated
+from umemma_jax.reporting.report import npz, write_files
 
 PyTree = Any
 

@@ -1,4 +1,4 @@
-"""Conversions for tests of data_prep.parallel: found by name in the processes, so not in the test's own functions."""
+"""Conversions for tests of data_prep.build.parallel, which finds them by name in its processes."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.parallel import Damaged, Unreadable
+from data_prep.build.parallel import Damaged, Unreadable
 
 
 @dataclass(frozen=True)

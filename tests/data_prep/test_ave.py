@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import ave, clip_dataset
-from data_prep.assemble import DAMAGED, UNREADABLE
-from data_prep.prep_report import FILE_NAME
+from data_prep import ave
+from data_prep.build import clip_dataset
+from data_prep.build.assemble import DAMAGED, UNREADABLE
+from data_prep.build.prep_report import FILE_NAME
 from tests.data_prep.prepared import contents
 from tests.data_prep.raw_clips import (
     AVE_CLASSES,

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import clip_dataset, kinetics_sound
-from data_prep.prep_report import FILE_NAME
+from data_prep import kinetics_sound
+from data_prep.build import clip_dataset
+from data_prep.build.prep_report import FILE_NAME
 from tests.data_prep.prepared import contents
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, time_of, tone, write_clip, write_video
 from umemma_jax.data.dataset import open_dataset

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import ave, clip_dataset, kinetics_sound, rendered_clips
-from data_prep.assemble import DAMAGED, UNREADABLE
-from data_prep.clips import ToClip
-from data_prep.prep_report import FILE_NAME
+from data_prep import ave, kinetics_sound, rendered_clips
+from data_prep.build import clip_dataset
+from data_prep.build.assemble import DAMAGED, UNREADABLE
+from data_prep.build.prep_report import FILE_NAME
+from data_prep.raw.clips import ToClip
 from tests.data_prep.raw_clips import read_clips
 from tests.data_prep.raw_files import wav_bytes
 from umemma_jax.data.dataset import open_dataset

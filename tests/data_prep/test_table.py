@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import columns, table
-from data_prep.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE
-from data_prep.columns import Column
-from data_prep.prep_report import FILE_NAME
+from data_prep import table
+from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE
+from data_prep.build.prep_report import FILE_NAME
+from data_prep.raw import columns
+from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, tone, write_clip, write_video
 from tests.data_prep.raw_files import wav_bytes

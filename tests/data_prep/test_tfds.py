@@ -9,9 +9,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import tfds as prep
-from data_prep.assemble import UNREADABLE
-from data_prep.columns import Column
-from data_prep.prep_report import FILE_NAME
+from data_prep.build.assemble import UNREADABLE
+from data_prep.build.prep_report import FILE_NAME
+from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import photo_bytes
 from tests.data_prep.tiny_pairs import SIZES, TinyPairs

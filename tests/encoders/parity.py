@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
 
-from umemma_jax import convert, model_card, weights
 from umemma_jax.model import encoder_module
-from umemma_jax.pretrained import obtain
+from umemma_jax.weights import convert, files, model_card
+from umemma_jax.weights.pretrained import obtain
 
 # --- inputs and variables ---------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ def export_roundtrip(family: str, source: Path, tmp_path: Path) -> dict[str, np.
     a, b = ((folder / model_card.PARAMETERS).read_bytes() for folder in (first, second))
     assert a == b
     assert card.line()
-    opened = weights.open_weights(exported)
+    opened = files.open_weights(exported)
     return {name: opened.read(name) for name in opened.shapes}
 
 

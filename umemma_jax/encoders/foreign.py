@@ -2,7 +2,7 @@
 
 An encoder whose weights can be converted exports `FORMATS`, one `Format` for each naming that they go by. A format
 reads the Model's fields from the checkpoint, and gives the rules that rename and rearrange its tensors; the driver
-(`umemma_jax.convert`) is the same for all of them. Rules run both ways: what is loaded can be exported again.
+(`umemma_jax.weights.convert`) is the same for all of them. Rules run both ways: what is loaded can be exported again.
 """
 
 import dataclasses

@@ -1,0 +1,311 @@
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, JpegImagePlugin
+
+from data_prep.build.parallel import Unreadable
+from data_prep.build.prep_report import Report
+from data_prep.raw import photos
+from data_prep.raw.photos import ToJpeg
+from umemma_jax.data import jpeg
+
+RED, GREEN, BLUE, WHITE = (220, 30, 40), (20, 200, 60), (30, 40, 210), (255, 255, 255)
+
+
+def quadrants(width=60, height=40, colours=(RED, GREEN, BLUE, WHITE)):
+    """A picture whose corners differ: top left, top right, bottom left, bottom right."""
+    image = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(image)
+    w, h = width // 2, height // 2
+    for colour, corner in zip(colours, ((0, 0), (w, 0), (0, h), (w, h)), strict=True):
+        draw.rectangle((*corner, corner[0] + w, corner[1] + h), fill=colour)
+    return image
+
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def decoded(data):
+    """The stored picture, as training would see it before it is scaled."""
+    jpeg.check(data)
+    image = Image.open(io.BytesIO(data))
+    assert image.format == "JPEG"
+    assert image.mode in ("RGB", "L")
+    assert "progressive" not in image.info
+    assert image.getexif().get(0x0112, 1) == 1
+    return image
+
+
+def corners(image):
+    width, height = image.size
+    pixels = np.asarray(image.convert("RGB"), int)
+    return [pixels[y, x] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+
+
+def assert_corners(data, colours=(RED, GREEN, BLUE, WHITE), size=(60, 40), tolerance=12):
+    image = decoded(data)
+    assert image.size == size
+    np.testing.assert_allclose(corners(image), colours, atol=tolerance)
+
+
+# --- what stays, byte for byte ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_plain_jpeg_stays(mode, subsampling):
+    data = encoded(quadrants().convert(mode), "JPEG", subsampling=subsampling)
+    assert ToJpeg(40).convert(data) == data
+
+
+def test_upright_orientation_stays():
+    data = encoded(quadrants(), "JPEG", exif=orientation(1))
+    assert ToJpeg(40).convert(data) == data
+
+
+def orientation(value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+# --- every kind of image ----------------------------------------------------------------------------------------------
+
+# What a camera that was held so stores; https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf, tag 274.
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,  # to be turned 90 degrees clockwise when shown
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("value", STORED)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_turned_upright(value, form):
+    assert_corners(ToJpeg().convert(encoded(quadrants().transpose(STORED[value]), form, exif=orientation(value))))
+
+
+def test_turned_upright_and_scaled():
+    image = quadrants(1200, 800).transpose(STORED[6])
+    assert_corners(ToJpeg(100).convert(encoded(image, "JPEG", exif=orientation(6))), size=(150, 100))
+
+
+def palette():
+    return quadrants().quantize(8)
+
+
+def cut_out(mode):
+    """The bottom half transparent: black there, if transparency is not looked at."""
+    image = quadrants().convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 20, 60, 40))
+    return image.convert(mode)
+
+
+def transparent_palette():
+    image = quadrants(colours=(RED, GREEN, BLUE, (0, 0, 0))).quantize(8)
+    return encoded(image, "PNG", transparency=image.getpixel((50, 30)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(quadrants(), "JPEG", progressive=True, quality=95),
+        encoded(quadrants(), "JPEG", quality=95, keep_rgb=True),
+        encoded(quadrants().convert("CMYK"), "JPEG", quality=95),
+        encoded(quadrants().convert("CMYK"), "TIFF"),
+        encoded(palette(), "PNG"),
+        encoded(palette(), "GIF"),
+        encoded(palette(), "BMP"),
+        encoded(quadrants().convert("RGBA"), "PNG"),
+        encoded(quadrants(), "WEBP", lossless=True),
+        encoded(quadrants(), "PNG"),
+        encoded(quadrants(), "GIF", save_all=True, append_images=[Image.new("RGB", (60, 40))]),
+        encoded(quadrants(), "PNG", save_all=True, append_images=[Image.new("RGB", (60, 40))]),
+        encoded(quadrants(), "WEBP", lossless=True, save_all=True, append_images=[Image.new("RGB", (60, 40))]),
+        encoded(quadrants(), "MPO", save_all=True, append_images=[Image.new("RGB", (60, 40))]),
+        encoded(quadrants().convert("YCbCr"), "TIFF"),
+        encoded(quadrants().convert("LAB"), "TIFF"),
+        transparent_palette(),
+    ],
+    ids=[
+        "progressive", "jpeg_rgb", "jpeg_cmyk", "tiff_cmyk", "png_palette", "gif", "bmp_palette", "png_opaque_alpha",
+        "webp", "png", "gif_animated", "png_animated", "webp_animated", "mpo", "tiff_ycbcr", "tiff_lab",
+        "png_transparent_palette",
+    ],
+)  # fmt: skip
+def test_colours_are_kept(data):
+    assert_corners(ToJpeg().convert(data))
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("LA", "PNG"), ("RGBA", "WEBP"), ("RGBA", "TIFF")])
+def test_transparent_is_white(mode, form):
+    top = corners(quadrants().convert("L" if mode == "LA" else "RGB"))[:2]
+    options = {"lossless": True} if form == "WEBP" else {}
+    assert_corners(ToJpeg().convert(encoded(cut_out(mode), form, **options)), (*top, WHITE, WHITE))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "I;16", "I"])
+def test_grey(mode):
+    grey = np.zeros((40, 60), np.uint8)
+    grey[:, 30:] = 255 if mode == "1" else 90
+    image = Image.fromarray(grey)
+    if mode == "1":
+        image = image.convert("1")
+    if mode in ("I;16", "I"):
+        image = Image.fromarray(grey.astype({"I;16": np.uint16, "I": np.int32}[mode]) * 257)
+    bright = int(grey.max())
+    form = "TIFF" if mode == "I" else "PNG"
+    stored = ToJpeg().convert(encoded(image, form))
+    assert decoded(stored).mode == "L"
+    assert_corners(stored, [[value] * 3 for value in (0, bright, 0, bright)], tolerance=3)
+
+
+# --- size -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((600, 400), (150, 100)), ((400, 600), (100, 150)), ((101, 101), (100, 100)), ((3000, 101), (2970, 100))],
+)
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_shorter_side(before, after, form):
+    assert_corners(ToJpeg(100).convert(encoded(quadrants(*before), form)), size=after)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 300), (100, 100), (30, 100)])
+def test_small_ones_are_not_enlarged(size):
+    assert decoded(ToJpeg(100).convert(encoded(Image.new("RGB", size), "PNG"))).size == size
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_scaled_like_a_plain_resize(form):
+    """DCT-scaled decoding and box reduction must not show."""
+    y, x = np.mgrid[:1000, :1500]
+    waves = 128 + 50 * np.sin(x / 40) + 50 * np.sin(y / 25 + x / 90)
+    image = Image.fromarray(waves.astype(np.uint8))
+    expected = np.asarray(image.resize((150, 100), Image.Resampling.LANCZOS), float)
+    found = decoded(ToJpeg(100).convert(encoded(image, form, **({"quality": 95} if form == "JPEG" else {}))))
+    assert np.abs(np.asarray(found, float) - expected).mean() < 1
+
+
+def test_large_jpegs_are_not_decoded_in_full(monkeypatch):
+    sizes = []
+    load = JpegImagePlugin.JpegImageFile.load
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", lambda image: sizes.append(image.size) or load(image))
+    ToJpeg(100).convert(encoded(quadrants(1600, 1600), "JPEG"))
+    assert sizes[0] == (200, 200)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [60, 300], ids=["stored as it is", "scaled"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9])
+def test_truncated(side, form, share):
+    noise = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), form)
+    with pytest.raises(Unreadable):
+        ToJpeg(100).convert(data[: int(share * len(data))])
+
+
+@pytest.mark.parametrize("data", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_no_image(data):
+    with pytest.raises(Unreadable, match="cannot identify image file"):
+        ToJpeg().convert(data)
+
+
+def test_reason_is_one_short_line():
+    with pytest.raises(Unreadable) as error:
+        ToJpeg().convert(b"no image")
+    assert str(error.value) == "UnidentifiedImageError: cannot identify image file"
+
+
+def test_decompression_bombs():
+    header = bytearray(encoded(Image.new("L", (8, 8)), "PNG"))
+    for side in (20_000, 60_000):
+        header[16:24] = side.to_bytes(4, "big") * 2
+        header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+        with pytest.raises(Unreadable, match="pixels"):
+            ToJpeg().convert(bytes(header))
+
+
+def test_float_and_32_bit_pixels():
+    for array in (np.ones((4, 4), np.float32), np.full((4, 4), 1 << 20, np.int32)):
+        with pytest.raises(Unreadable, match="nobody knows what is white"):
+            ToJpeg().convert(encoded(Image.fromarray(array), "TIFF"))
+
+
+def test_files(tmp_path):
+    data = encoded(quadrants(), "JPEG")
+    (tmp_path / "photo.jpg").write_bytes(data)
+    assert ToJpeg()(tmp_path / "photo.jpg") == data
+    with pytest.raises(Unreadable, match="No such file"):
+        ToJpeg()(tmp_path / "absent.jpg")
+    with pytest.raises(Unreadable, match="Is a directory"):
+        ToJpeg()(tmp_path)
+
+
+# --- damage that does not matter --------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # from reading it back here
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_damaged_metadata(exif):
+    assert_corners(ToJpeg().convert(encoded(quadrants(), "JPEG", exif=exif)))
+
+
+def test_jpeg_that_training_would_refuse_is_encoded_anew():
+    """Stray bytes between segments: Pillow's decoder passes over them, that of training does not."""
+    data = encoded(quadrants(), "JPEG")
+    stray = data[:-2] + b"\0" * 100 + data[-2:]
+    with pytest.raises(ValueError):
+        jpeg.check(stray)
+    stored = ToJpeg().convert(stray)
+    assert stored != stray
+    assert_corners(stored)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_random_damage_gives_a_picture_or_a_reason(form):
+    data = encoded(quadrants(), form)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(data)
+        for at in rng.integers(len(data), size=rng.integers(1, 8)):
+            damaged[at] = rng.integers(256)
+        try:
+            decoded(ToJpeg(20).convert(bytes(damaged)))
+        except Unreadable as reason:
+            assert "\n" not in str(reason)
+            assert len(str(reason)) < 300
+
+
+def test_finds_images(tmp_path):
+    names = (
+        "b/2.JPG",
+        "b/1.jpeg",
+        "a/1.png",
+        "a/.hidden.jpg",
+        ".cache/1.jpg",
+        "a/Thumbs.db",
+        "top.jpg",
+        "a/\udce9.jpg",
+    )
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    report = Report()
+    assert [str(path.relative_to(tmp_path)) for path in photos.find_images(tmp_path, report)] == [
+        "a/1.png", "b/1.jpeg", "b/2.JPG",
+    ]  # fmt: skip
+    assert (report.count(photos.NO_IMAGE), report.count(photos.NO_NAME)) == (1, 1)

@@ -1,0 +1,198 @@
+"""Several processes as one run: real processes on this machine, each with simulated devices, over loopback."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests import small_run
+from tests.training.test_train import wait_for
+from umemma_jax import experiment
+from umemma_jax.devices import distributed
+from umemma_jax.errors import UserError
+from umemma_jax.training import train
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RECIPE = """
+from tests import small_run
+from umemma_jax.config import tower_config
+
+def get_config():
+    config = small_run.get_config({path!r}, modalities=("image", "vector"), unimodal__epochs=2, fusion__epochs=2)
+    config.inputs.vector = tower_config({{"name": "tests.own_encoder"}})
+    return config
+"""
+ENDED_SECONDS = distributed.SILENCE_SECONDS + 15  # what README promises, and a slow machine's 15 s
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "small"
+    small_run.write_dataset(path, missing_share=0.2)
+    return path
+
+
+@pytest.fixture(scope="module")
+def recipe(dataset, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "small.py"
+    path.write_text(RECIPE.format(path=str(dataset)))
+    return path
+
+
+def start(recipe, workdir, processes, devices, *flags):
+    """main.py in so many processes of so many devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+    }
+    joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"] if processes > 1 else []
+    return [
+        subprocess.Popen(
+            [sys.executable, "main.py", f"--config={recipe}", f"--workdir={workdir}", *flags]
+            + ([*joined, f"--process={number}"] if joined else []),
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+def finish(processes):
+    """Standard output of each, all of which succeed."""
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return [output for output, _ in outputs]
+
+
+def last_step(workdir, stage):
+    return max(int(path.name) for path in (workdir / "checkpoints" / stage).iterdir())
+
+
+def parameters(recipe, workdir):
+    """Final variables of every stage, read by this process of four devices."""
+    names = {}
+    exec(recipe.read_text(), names)
+    trained = train.load(experiment.build(names["get_config"]()), workdir)
+    return jax.device_get((trained.unimodal, trained.fusion))
+
+
+def figures(workdir):
+    """What the report says, but for times and the command."""
+    results = json.loads((workdir / "report" / "report.json").read_text())
+    return {name: value for name, value in results.items() if name not in ("timing", "command")}
+
+
+def assert_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@pytest.fixture(scope="module")
+def one_process(recipe, tmp_path_factory):
+    """Workdir of a run of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("run") / "one"
+    finish(start(recipe, workdir, 1, 4))
+    return workdir
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_train_report_and_predict_what_one_of_four_does(recipe, one_process, tmp_path):
+    first, second = finish(start(recipe, tmp_path / "two", 2, 2))
+    assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
+    assert figures(tmp_path / "two") == figures(one_process)
+    assert "Report: " in first
+    assert "Report: " not in second and "loss" not in second  # one writes for all
+
+    predictions = {}
+    for workdir, processes, devices in ((one_process, 1, 4), (tmp_path / "two", 2, 2)):
+        finish(start(recipe, workdir, processes, devices, "--mode=predict"))
+        predictions[processes] = np.load(workdir / "predictions" / "small_test.npz")
+    assert predictions[1]["ids"].tolist() == predictions[2]["ids"].tolist() == [f"test{n}" for n in range(41)]
+    assert_close(predictions[2]["probabilities"], predictions[1]["probabilities"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_and_one_process_of_four_devices_goes_on(recipe, one_process, tmp_path, killed):
+    processes = start(recipe, tmp_path / "two", 2, 2)
+    wait_for(processes[0], tmp_path / "two", "fusion", 5)
+    processes[killed].kill()
+    began = time.monotonic()
+    _, errors = processes[1 - killed].communicate(timeout=ENDED_SECONDS)
+    processes[killed].communicate()
+    assert processes[1 - killed].returncode != 0
+    # JAX itself says it where the process was waiting for the other's part of a checkpoint.
+    said = f"error: process {1 - killed} of 2: another one is gone (" in errors or "another task died" in errors
+    assert said, (errors, time.monotonic() - began)
+    assert "Traceback" not in errors
+
+    finish(start(recipe, tmp_path / "two", 1, 4))
+    assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_the_same_step_on_all_and_they_go_on(recipe, one_process, tmp_path):
+    processes = start(recipe, tmp_path / "two", 2, 2)
+    wait_for(processes[0], tmp_path / "two", "unimodal", 2)
+    processes[1].send_signal(signal.SIGTERM)
+    first, _ = finish(processes)
+    assert f"stage unimodal: saved at step {last_step(tmp_path / 'two', 'unimodal')} of 10; the same command" in first
+    finish(start(recipe, tmp_path / "two", 2, 2))
+    assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_is_said_once_and_ends_the_other(recipe, tmp_path):
+    (tmp_path / "workdir").write_text("a file")
+    processes = start(recipe, tmp_path / "workdir", 2, 2)
+    outputs = [process.communicate(timeout=ENDED_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert f"error: --workdir={tmp_path / 'workdir'} cannot be written" in outputs[0][1]
+    assert "error: process 0 has ended with an error" in outputs[1][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("somewhere", 2, 0), r"--coordinator=somewhere: is not HOST:PORT, nor auto"),
+        (("host:", 2, 0), r"is not HOST:PORT"),
+        (("host:1234", None, 0), r"say how many --processes there are"),
+        (("host:1234", 2, None), r"which --process this is"),
+        (("host:1234", 2, 2), r"--process=2: with --processes=2, it is one of 0 to 1"),
+    ],
+)
+def test_what_is_wrong_with_the_flags(arguments, message):
+    with pytest.raises(UserError, match=message):
+        distributed.join(*arguments)
+
+
+def test_the_first_process_is_waited_for_only_so_long(monkeypatch):
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 0.5)
+    with pytest.raises(
+        UserError, match=r"127\.0\.0\.1:1: nobody answers there \(Connection refused\): start --process=0"
+    ):
+        distributed.join("127.0.0.1:1", 2, 1)
+
+
+def test_errors_that_have_nothing_to_do_with_other_processes_stay_what_they_are():
+    with pytest.raises(jax.errors.JaxRuntimeError), distributed.losses_told():
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
+
+
+def test_alone_everybody_is_first():
+    done = []
+    distributed.first_then_others(lambda: done.append(1))
+    assert done == [1] and distributed.is_first() and not distributed.several()

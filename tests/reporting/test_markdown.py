@@ -1,0 +1,124 @@
+"""umemma_jax/reporting/markdown.py: the words and tables of the reports."""
+
+import json
+
+from tests.example_results import example_results, multi_label, three_modalities
+from umemma_jax.reporting.markdown import report_markdown, summary
+
+
+def table_rows(markdown, first_cell):
+    """Cells of the rows that begin with the words given."""
+    rows = [line.strip("| ").split("|") for line in markdown.splitlines() if line.startswith(f"| {first_cell}")]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_pattern_table():
+    markdown = report_markdown(example_results())
+    assert table_rows(markdown, "complete") == [["complete (image + audio)", "99.3", "98.3", "\u2013", "\u2013"]]
+    assert table_rows(markdown, "image alone") == [["image alone (audio missing)", "94.9", "93.9", "95.1", "\u22120.2"]]
+    assert table_rows(markdown, "audio alone") == [["audio alone (image missing)", "97.0", "96.0", "97.2", "\u22120.2"]]
+
+
+def test_grid_tables_are_of_the_headline_metric_first():
+    rows = table_rows(report_markdown(example_results()), "50 %")
+    assert rows == [
+        ["50 %", "98.2 ± 0.2", "97.1 ± 0.2", "97.6 ± 0.2"],
+        ["50 %", "97.2 ± 0.2", "96.1 ± 0.2", "96.6 ± 0.2"],
+    ]
+
+
+def test_multi_label_report_has_all_metrics_of_every_pattern_and_uni_modal_model():
+    markdown = report_markdown(multi_label())
+    assert "![macro-F1 against missing rate](robustness.png)" in markdown
+    patterns, tuned = table_rows(markdown, "image alone")
+    assert patterns[1:] == ["64.9", "66.9", "65.9", "63.9", "69.9", "65.1", "\u22120.2"]
+    assert tuned[1:] == ["0.40", "65.9", "67.9", "66.9", "64.9"]
+    assert table_rows(markdown, "image |") == [["image", "65.1", "67.1", "66.1", "64.1", "70.1", "0.45", "66.1"]]
+    headers = table_rows(markdown, "pattern") + table_rows(markdown, "model")
+    assert headers[0][1:6] == ["macro-F1, %", "micro-F1, %", "weighted F1, %", "samples F1, %", "mAP, %"]
+    assert headers[1][1:] == ["threshold", *headers[0][1:5]]
+    assert headers[2][1:] == [*headers[0][1:6], "tuned threshold", "macro-F1 there, %"]
+
+
+def test_multi_label_grid_has_every_f1_at_both_thresholds():
+    markdown = report_markdown(multi_label())
+    titles = [line.split(" in %")[0] for line in markdown.splitlines() if "seeded missing tables per cell" in line]
+    untuned = ["Macro-F1", "Micro-F1", "Weighted F1", "Samples F1"]
+    assert titles == untuned + [f"{title} at the tuned threshold" for title in untuned]
+    assert [row[1] for row in table_rows(markdown, "0 %")][:4] == [
+        "69.3 ± 0.0",
+        "71.3 ± 0.0",
+        "70.3 ± 0.0",
+        "68.3 ± 0.0",
+    ]
+
+
+def test_multi_label_report_without_tuned_thresholds_or_ceilings():
+    results = multi_label(ceilings={})
+    del results["thresholds"]
+    markdown = report_markdown(results)
+    assert "At the threshold tuned" not in markdown and "uni-modal models" not in markdown
+
+
+def test_multi_label_summary_fits_a_terminal():
+    (row,) = table_rows(summary(multi_label()), "image alone")
+    assert row[1:] == ["64.9", "66.9", "65.1", "\u22120.2"]
+
+
+def test_report_without_ceilings_has_no_such_columns():
+    markdown = report_markdown(example_results(ceilings={}))
+    assert table_rows(markdown, "image alone") == [["image alone (audio missing)", "94.9", "93.9"]]
+    assert "eiling" not in markdown
+
+
+def test_three_modalities_name_the_best_of_what_is_left():
+    markdown = report_markdown(three_modalities())
+    assert table_rows(markdown, "audio + text") == [
+        ["audio + text (image missing)", "95.1", "94.1", "90.5 (text)", "+4.6"]
+    ]
+    patterns = [row[0] for row in table_rows(markdown, "")]
+    assert patterns[2] == "complete (image + audio + text)"
+    assert patterns[8] == "text alone (image, audio missing)"
+
+
+def test_other_metrics_keep_their_names():
+    text = json.dumps(example_results()).replace("accuracy", "mAP").replace("macro_f1", "micro_f1")
+    markdown = report_markdown(json.loads(text))
+    assert "| mAP, % | micro-F1, % |" in markdown
+    assert "mAP in %, mean" in markdown
+    assert "Micro-F1 in %, mean" in markdown
+
+
+def test_large_split_has_two_decimals():
+    assert table_rows(report_markdown(example_results(examples=10_000)), "image alone")[0][1] == "94.90"
+
+
+def test_report_defines_its_words_and_says_how_to_repeat_it():
+    markdown = report_markdown(example_results())
+    assert "- **missing rate**: 7 of 10 examples lose the modality at 70 %." in markdown
+    assert "```\npython main.py --mode=eval\n```" in markdown
+    assert "jax 0.10.2" in markdown
+    assert table_rows(markdown, "encoder pass") == [["encoder pass", "0.412 s"]]
+    assert table_rows(markdown, "compilations") == [["compilations", "encode 1"]]
+
+
+def test_command_and_versions_may_be_absent():
+    results = example_results()
+    del results["command"], results["versions"]
+    assert "```" not in report_markdown(results)
+
+
+def test_what_the_data_itself_lacks_is_told():
+    results = example_results()
+    results["naturally_missing"]["audio"] = 20
+    results["patterns"]["audio"]["examples"] = 430
+    markdown = report_markdown(results)
+    assert "audio in 20 of 450 examples" in markdown
+    assert table_rows(markdown, "audio alone")[0][:3] == ["audio alone (image missing)", "430", "97.0"]
+    assert "in the data itself" not in report_markdown(example_results())
+
+
+def test_summary_is_the_pattern_table():
+    lines = summary(example_results()).splitlines()
+    assert lines[0] == "av_mnist_small: UME-MMA with modalities missing"
+    assert table_rows("\n".join(lines), "image alone")[0][1:] == ["94.9", "93.9", "95.1", "\u22120.2"]

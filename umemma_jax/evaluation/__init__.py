@@ -1,0 +1,1 @@
+"""Numbers from one pass of the encoders."""

@@ -1,0 +1,1 @@
+"""From numbers to files for people; imports no JAX."""

@@ -1,0 +1,305 @@
+"""Reports as text: every pattern, metric and missing rate in Markdown tables that also read as plain text."""
+
+from collections.abc import Callable, Sequence
+
+from umemma_jax.evaluation.names import TUNED
+from umemma_jax.reporting.results import (
+    best_left,
+    eta_cell,
+    eta_label,
+    grid_metrics,
+    kind_label,
+    kinds,
+    method_label,
+    metric_label,
+    metrics,
+    pattern_label,
+    patterns_by_size,
+    percent,
+    points,
+)
+
+ABSENT = "\u2013"  # en dash
+
+
+def summary(results: dict) -> str:
+    """The table of patterns under one line that says of what, to print on a terminal."""
+    parts = [_heading(results), _pattern_table(results, metrics(results)[:2]), _eta(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def report_markdown(results: dict) -> str:
+    """The text of report.md."""
+    examples = results["examples"]
+    parts = [
+        f"# {_heading(results)}",
+        f"{examples:,} examples of the `{results['split']}` split: one example is "
+        f"{100 / examples:.2g} points. Seed {results['seed']}. "
+        f"What is missing is replaced by the stand-in `{results['stand_in']}`.",
+        _naturally_missing(results),
+        _eta(results),
+        f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
+        "## Every pattern",
+        _pattern_table(results, _untuned(results)),
+        *_tuned_part(results),
+        *_ceiling_part(results),
+        "## Every missing rate",
+    ]
+    for metric in grid_metrics(results):
+        parts += [
+            f"{_capital(metric_label(metric))} in %, mean ± standard deviation over "
+            f"{results['missing_rates'][0]['seeds']} seeded missing tables per cell:",
+            _grid_table(results, metric),
+        ]
+    parts += [
+        "## What the words mean",
+        "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
+        "## Cost",
+        _cost_table(results["timing"]),
+        "## To reproduce it",
+    ]
+    if "command" in results:
+        parts += [f"```\n{results['command']}\n```"]
+    if "versions" in results:
+        versions = [f"{name} {version}" for name, version in results["versions"].items()]
+        parts += [f"With {', '.join(versions)}."]
+    parts += [
+        "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables."
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def comparison_markdown(comparison: dict) -> str:
+    """The text of comparison.md, from the dict that `results.compare` returns."""
+    methods, metric = comparison["methods"], comparison["metric"]
+    seeds = sorted({seed for method in methods.values() for seed in method["seeds"]})
+    numbers = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        numbers = f"mean ± sample standard deviation over the seeds {', '.join(map(str, seeds))}"
+    parts = [
+        f"# {comparison['dataset']}: {len(methods)} methods with modalities missing",
+        f"{comparison['examples']:,} examples of the `{comparison['split']}` split; {numbers}. "
+        "Ceiling: the best uni-modal model of what is left.",
+        *_eta_of_all(comparison),
+        f"![{metric_label(metric)} against missing rate](comparison.png)",
+    ]
+    for name in comparison["metrics"]:
+        parts += [f"## {_capital(metric_label(name))}, %", _method_table(comparison, name)]
+    if any(method["differences"] for method in methods.values()):
+        parts += [
+            f"## Distance from the ceiling, points of {metric_label(metric)}",
+            _difference_table(comparison),
+        ]
+    parts += [f"## {_capital(metric_label(metric))} at every missing rate, %"]
+    for kind in kinds(next(iter(methods.values()))["missing_rates"]):
+        parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _eta_of_all(comparison: dict) -> list[str]:
+    if "eta" not in comparison:
+        return []
+    eta = comparison["eta"]
+    return [
+        f"{eta_label(eta)}. The protocol's numbers are those at missing rate {100 * eta['rate']:.4g} %, "
+        f"{kind_label(eta['kind'])}."
+    ]
+
+
+def _pattern_table(results: dict, names: Sequence[str]) -> str:
+    examples, headline = results["examples"], results["metric"]
+    counts = {p: values.get("examples", examples) for p, values in results["patterns"].items()}
+    fewer = any(count < examples for count in counts.values())  # where the data itself lacks some
+    header = ["pattern", *(["examples"] if fewer else [])]
+    header += [f"{metric_label(name)}, %" for name in names]
+    if results["ceilings"]:
+        header += ["ceiling, %", "difference, points"]
+    rows = []
+    for pattern in patterns_by_size(results):
+        values = results["patterns"][pattern]
+        row = [pattern_label(pattern, results["modalities"])]
+        row += [f"{counts[pattern]:,}"] if fewer else []
+        row += [percent(values[name], examples) for name in names]
+        if results["ceilings"]:
+            row += _ceiling_cells(results, pattern, values[headline])
+        rows.append(row)
+    note = ""
+    if results["ceilings"]:
+        note = f"\n\nCeiling and difference are of {metric_label(headline)}: the best uni-modal model of what is left."
+    return _table(header, rows) + note
+
+
+def _ceiling_cells(results: dict, pattern: str, value: float) -> list[str]:
+    if pattern == _complete(results):
+        return [ABSENT, ABSENT]
+    best, ceiling = best_left(results["ceilings"], pattern, results["metric"])
+    shown = percent(ceiling, results["examples"])
+    if "+" in pattern:
+        shown += f" ({best})"
+    return [shown, points(value - ceiling, results["examples"])]
+
+
+def _untuned(results: dict) -> list[str]:
+    return [name for name in metrics(results) if not name.startswith(TUNED)]
+
+
+def _tuned_part(results: dict) -> list[str]:
+    """Every pattern at its tuned threshold, where there are any."""
+    if "thresholds" not in results:
+        return []
+    thresholds, examples = results["thresholds"]["patterns"], results["examples"]
+    names = [name for name in metrics(results) if name.startswith(TUNED)]
+    rows = [
+        [pattern_label(pattern, results["modalities"]), f"{thresholds[pattern]:.2f}"]
+        + [percent(results["patterns"][pattern][name], examples) for name in names]
+        for pattern in patterns_by_size(results)
+    ]
+    labels = [f"{metric_label(name.removeprefix(TUNED))}, %" for name in names]
+    return ["At the threshold tuned on the validation examples:", _table(["pattern", "threshold", *labels], rows)]
+
+
+def _ceiling_part(results: dict) -> list[str]:
+    """All metrics of the uni-modal models, where they are more than the table of patterns can hold."""
+    if len(metrics(results)) <= 2 or not results["ceilings"]:
+        return []
+    tuned, examples = results.get("thresholds", {}).get("ceilings"), results["examples"]
+    labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
+    if tuned:
+        labels += ["tuned threshold", f"{metric_label(results['metric'])} there, %"]
+    rows = []
+    for modality, values in results["ceilings"].items():
+        row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
+        if tuned:
+            row += [f"{tuned[modality]:.2f}", percent(values[TUNED + results["metric"]], examples)]
+        rows.append(row)
+    return ["The uni-modal models, which are the ceilings:", _table(["model", *labels], rows)]
+
+
+def _grid_table(results: dict, metric: str) -> str:
+    cells = {(cell["kind"], cell["rate"]): cell for cell in results["missing_rates"]}
+    columns = kinds(results["missing_rates"])
+
+    def text(kind: str, rate: float) -> str:
+        if (kind, rate) not in cells:
+            return ABSENT
+        cell = cells[kind, rate]
+        return _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"])
+
+    rows = [
+        [f"{100 * rate:.4g} %", *(text(kind, rate) for kind in columns)] for rate in sorted({rate for _, rate in cells})
+    ]
+    return _table(["missing rate", *map(kind_label, columns)], rows)
+
+
+def _method_table(comparison: dict, metric: str) -> str:
+    examples, methods = comparison["examples"], comparison["methods"]
+    ceilings = comparison["ceilings"]
+    means = {m: {metric: values[metric]["mean"]} for m, values in ceilings.items()}
+    rows = []
+    for pattern in patterns_by_size(next(iter(methods.values()))):
+        row = [pattern_label(pattern, comparison["modalities"])]
+        row += [_cell(method["patterns"][pattern][metric], examples) for method in methods.values()]
+        if ceilings and pattern == _complete(comparison):
+            row.append(ABSENT)
+        elif ceilings:
+            best, _ = best_left(means, pattern, metric)
+            row.append(_cell(ceilings[best][metric], examples))
+        rows.append(row)
+    header = ["pattern", *map(method_label, methods), *(["ceiling"] if ceilings else [])]
+    return _table(header, rows)
+
+
+def _difference_table(comparison: dict) -> str:
+    examples, methods = comparison["examples"], comparison["methods"]
+    rows = []
+    for pattern in patterns_by_size(next(iter(methods.values()))):
+        if pattern != _complete(comparison):
+            found = [method["differences"].get(pattern) for method in methods.values()]
+            cells = [_cell(value, examples, points) if value else ABSENT for value in found]
+            rows.append([pattern_label(pattern, comparison["modalities"]), *cells])
+    return _table(["pattern", *map(method_label, methods)], rows)
+
+
+def _kind_table(comparison: dict, kind: str) -> str:
+    metric, examples = comparison["metric"], comparison["examples"]
+    columns = [
+        {cell["rate"]: cell[metric] for cell in method["missing_rates"] if cell["kind"] == kind}
+        for method in comparison["methods"].values()
+    ]
+    rows = [
+        [
+            f"{100 * rate:.4g} %",
+            *(_cell(column[rate], examples) if rate in column else ABSENT for column in columns),
+        ]
+        for rate in sorted(set().union(*columns))
+    ]
+    return _table(["missing rate", *map(method_label, comparison["methods"])], rows)
+
+
+def _naturally_missing(results: dict) -> str:
+    absent = {name: count for name, count in results["naturally_missing"].items() if count}
+    if not absent:
+        return ""
+    counts = " and ".join(f"{name} in {count:,}" for name, count in absent.items())
+    return (
+        f"Missing in the data itself: {counts} of {results['examples']:,} examples. What the data "
+        "lacks is missing under every pattern and rate."
+    )
+
+
+def _eta(results: dict) -> str:
+    """The number that the eta protocol asks for, and what it means."""
+    if "eta" not in results:
+        return ""
+    cell, metric = eta_cell(results), results["metric"]
+    number = _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"])
+    return (
+        f"{eta_label(results['eta'])}; where as many of the test examples lose it, {metric_label(metric)} is "
+        f"{number} %, mean ± standard deviation over {cell['seeds']} seeded tables."
+    )
+
+
+def _cost_table(timing: dict) -> str:
+    rows = []
+    for name, value in timing.items():
+        if isinstance(value, dict):
+            shown = ", ".join(f"{key} {number}" for key, number in value.items())
+        elif name.endswith("_seconds"):
+            name, shown = name.removesuffix("_seconds"), f"{value:.3g} s"
+        else:
+            shown = f"{value:,.0f}"
+        rows.append([name.replace("_", " ").replace(" per ", "/"), shown])
+    return _table(["what", "cost"], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table that also reads as plain text: first column left, the others right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    align = [str.ljust] + [str.rjust] * (len(header) - 1)
+
+    def line(cells: list[str]) -> str:
+        padded = (pad(cell, width) for pad, cell, width in zip(align, cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join(map(line, [header, rule, *rows]))
+
+
+def _cell(value: dict, examples: int, form: Callable[[float, int], str] = percent) -> str:
+    return _plus_minus(value["mean"], value["std"], examples, form)
+
+
+def _plus_minus(mean: float, std: float | None, examples: int, form: Callable[[float, int], str] = percent) -> str:
+    return form(mean, examples) + ("" if std is None else f" ± {percent(std, examples)}")
+
+
+def _heading(results: dict) -> str:
+    return f"{results['dataset']}: {method_label(results['method'])} with modalities missing"
+
+
+def _complete(results: dict) -> str:
+    return "+".join(results["modalities"])
+
+
+def _capital(text: str) -> str:
+    return text if text[1].isupper() else text[0].upper() + text[1:]  # mAP stays

@@ -1,0 +1,115 @@
+"""From results to files that people read: JSON, Markdown and a figure.
+
+`write_report` takes one evaluation, `write_comparison` several (methods x seeds). Both render
+everything in memory first and then put the files in place together, by rename. The same results
+give the same bytes.
+"""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from umemma_jax.errors import UserError
+from umemma_jax.reporting.figures import comparison_figure, robustness_figure
+from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
+from umemma_jax.reporting.results import compare, definitions
+
+FIGURE_DPI = 200
+
+
+def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] | None = None) -> None:
+    """Writes report.json, report.md, robustness.png and, where given, missing_tables.npz.
+
+    Args:
+        results: the content of report.json, less `definitions`, which are added. Metrics are fractions
+            from 0 to 1 as Python floats; `patterns` holds every non-empty subset of `modalities`; `ceilings` is empty
+            where no uni-modal model was trained; `command` (how to reproduce it) and `versions`
+            may be absent.
+        folder: made if absent, and then appears complete; other files in it stay.
+        tables: what each cell of `missing_rates` kept, bool [seeds, examples, M], by name.
+
+    Raises:
+        UserError: the folder cannot be written.
+        ValueError: a number is not finite.
+    """
+    results = {**results, "definitions": definitions(results)}
+    files = {
+        "report.json": _json(results),
+        "report.md": report_markdown(results).encode(),
+        "robustness.png": _png(robustness_figure(results)),
+    }
+    if tables is not None:
+        files["missing_tables.npz"] = npz(tables)
+    write_files(files, Path(folder))
+
+
+def write_comparison(rows: Sequence[dict], folder: Path) -> None:
+    """Writes comparison.json, comparison.md and comparison.png.
+
+    Args:
+        rows: results of several methods and seeds on one split, methods in the order to be shown
+            (the last one is drawn heavier).
+        folder: as in `write_report`.
+
+    Raises:
+        UserError: the rows are not of one split and metric, a method and seed comes twice, or the
+            folder cannot be written.
+    """
+    comparison = compare(rows)
+    files = {
+        "comparison.json": _json(comparison),
+        "comparison.md": comparison_markdown(comparison).encode(),
+        "comparison.png": _png(comparison_figure(comparison)),
+    }
+    write_files(files, Path(folder))
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=FIGURE_DPI)
+    return buffer.getvalue()
+
+
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """What `np.savez_compressed` writes, with one array at a time in memory."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, array in arrays.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes all files beside the folder first, then moves them in by rename.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = folder.resolve()
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        if folder.exists():
+            for name in files:
+                os.replace(partial / name, folder / name)
+        else:
+            os.rename(partial, folder)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; free space or choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

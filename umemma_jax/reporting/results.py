@@ -1,0 +1,240 @@
+"""Evaluation results: what their words mean, their ceilings, and means over seeds.
+
+`results` is the dict that report.json holds (see `umemma_jax.reporting.report.write_report`); all metrics are
+fractions from 0 to 1.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+
+from umemma_jax.errors import UserError
+from umemma_jax.evaluation.names import TUNED
+
+MINUS = "\u2212"
+METHOD_LABELS = {
+    "late_fusion": "late fusion",
+    "ume": "UME average",
+    "augmentation": "augmentation alone",
+    "ume_mma": "UME-MMA",
+}
+METRIC_LABELS = {
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "weighted_f1": "weighted F1",
+    "samples_f1": "samples F1",
+}
+DEFINITIONS = {
+    "pattern": "Modalities given to the model; an example counts with what it has of them, and not at all where it "
+    "has none of them.",
+    "ceiling": "The uni-modal model of the first stage, evaluated on its modality alone. A pattern's ceiling is the "
+    "best of those of the modalities it keeps.",
+    "missing rate": "Exactly round(rate x examples) examples, drawn by a seeded table, lose the named modality; "
+    "'mixed': they lose one modality each, all modalities in equal shares. No example loses the last modality it has. "
+    "Mean and standard deviation are over the seeds of the tables, of one trained model.",
+    "macro_f1": "Mean over all classes of the dataset; a class neither predicted nor there counts 0.",
+}
+MULTI_LABEL_DEFINITIONS = {
+    "threshold": "A class is predicted where its probability, the sigmoid of its logit, is above 0.5.",
+    "micro_f1": "Of the counts of all classes together.",
+    "weighted_f1": "Mean over the classes, each weighted by the number of examples that have it.",
+    "samples_f1": "Mean over the examples of the F1 between predicted and true classes; an example with neither "
+    "counts 0.",
+    "mAP": "Mean of the average precision over the classes that any counted example has; it needs no threshold.",
+    "UME average": "The sum of the logits of the uni-modal models that are left. At threshold 0.5 it decides as their "
+    "mean does, since both are above 0 for the same classes.",
+}
+TUNED_DEFINITION = {
+    "tuned threshold": "Each pattern, and each uni-modal model, has one threshold for all classes: among 0.01, 0.02, "
+    "..., 0.99 the one with the highest macro-F1 on those validation examples that have all modalities of the pattern. "
+    "At a missing rate each example is decided at the threshold of the pattern that it is left with."
+}
+
+
+def definitions(results: dict) -> dict[str, str]:
+    """What the words mean that stand in the report of these results."""
+    found = dict(DEFINITIONS)
+    if results["metric"] == "macro_f1":  # multi-label
+        found |= MULTI_LABEL_DEFINITIONS
+    if "thresholds" in results:
+        found |= TUNED_DEFINITION
+    return found
+
+
+def method_label(method: str) -> str:
+    """The method as people write it."""
+    return METHOD_LABELS.get(method, method.replace("_", " "))
+
+
+def metric_label(metric: str) -> str:
+    """The metric as people write it."""
+    if metric.startswith(TUNED):
+        return f"{metric_label(metric.removeprefix(TUNED))} at the tuned threshold"
+    return METRIC_LABELS.get(metric, metric.replace("_", " "))
+
+
+def kind_label(kind: str) -> str:
+    """What a kind of missing-rate cell loses: "image missing", or "mixed"."""
+    return kind if kind == "mixed" else f"{kind} missing"
+
+
+def eta_cell(results: dict) -> dict:
+    """The cell of the missing-rate grid that the eta protocol asks for, where the results have `eta`."""
+    wanted = results["eta"]["kind"], results["eta"]["rate"]
+    return next(cell for cell in results["missing_rates"] if (cell["kind"], cell["rate"]) == wanted)
+
+
+def eta_label(eta: dict) -> str:
+    """What was lost in training under the eta protocol, as a sentence without its end."""
+    what = "one modality each, all in equal shares," if eta["kind"] == "mixed" else eta["kind"]
+    return (
+        f"Protocol eta = {100 * eta['rate']:.4g} %, {kind_label(eta['kind'])}: that share of the training and "
+        f"validation examples lost {what} for good, by a seeded table"
+    )
+
+
+def pattern_label(pattern: str, modalities: Sequence[str]) -> str:
+    """A pattern with what it lacks: "image alone (audio missing)"."""
+    left = pattern.split("+")
+    lost = [modality for modality in modalities if modality not in left]
+    if not lost:
+        return f"complete ({' + '.join(left)})"
+    return f"{' + '.join(left) if len(left) > 1 else f'{left[0]} alone'} ({', '.join(lost)} missing)"
+
+
+def patterns_by_size(results: dict) -> list[str]:
+    """The patterns, complete first, single modalities last."""
+    return sorted(results["patterns"], key=lambda pattern: -pattern.count("+"))
+
+
+def metrics(results: dict) -> list[str]:
+    """The names of the metrics of a pattern: the headline metric first, those at tuned thresholds last."""
+    names = [name for name in next(iter(results["patterns"].values())) if name != "examples"]
+    return sorted(names, key=lambda name: (name != results["metric"], name.startswith(TUNED)))
+
+
+def grid_metrics(results: dict) -> list[str]:
+    """Those of them that the cells of the missing-rate grid have."""
+    return [name for name in metrics(results) if name in results["missing_rates"][0]["mean"]]
+
+
+def kinds(cells: Sequence[dict]) -> list[str]:
+    """The kinds of missing-rate cells, in their order."""
+    return list(dict.fromkeys(cell["kind"] for cell in cells))
+
+
+def percent(fraction: float, examples: int) -> str:
+    """97.2; two decimals where more than 5,000 examples carry them."""
+    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}"
+
+
+def points(difference: float, examples: int) -> str:
+    """A difference of fractions in percentage points, with its sign: +0.2, −0.2, 0.0."""
+    text = percent(abs(difference), examples)
+    if float(text) == 0:
+        return text
+    return f"{'+' if difference > 0 else MINUS}{text}"
+
+
+def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float]:
+    """The pattern's ceiling: which uni-modal model of what is left is best, and its metric."""
+    left = pattern.split("+")
+    best = max(left, key=lambda modality: ceilings[modality][metric])
+    return best, ceilings[best][metric]
+
+
+def compare(rows: Sequence[dict]) -> dict:
+    """Means and sample standard deviations over seeds of every method, methods in given order.
+
+    A ceiling belongs to a seed: the mean over that seed's rows that trained uni-modal models.
+
+    Returns:
+        {dataset, split, examples, metric, modalities, metrics,
+         ceilings: {modality: {metric: {mean, std}}},
+         eta: {rate, kind},   # where the results have it
+         methods: {method: {seeds, patterns: {pattern: {metric: {mean, std}}},
+                            differences: {pattern: {mean, std}},   # from the seed's ceiling
+                            missing_rates: [{kind, rate, metric: {mean, std}, ...}]}}}
+        std is None for a single seed.
+
+    Raises:
+        UserError: no rows, rows of different evaluations, or a method and seed given twice.
+    """
+    shared = _shared(rows)
+    names = metrics(rows[0])
+    ceilings = {}  # of each seed that has them
+    for seed in sorted({row["seed"] for row in rows}):
+        of_seed = [row["ceilings"] for row in rows if row["seed"] == seed and row["ceilings"]]
+        if of_seed:
+            ceilings[seed] = _reduce(statistics.fmean, of_seed, names)
+    methods = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        methods[method] = _over_seeds([row for row in rows if row["method"] == method], ceilings)
+    return shared | {
+        "metrics": names,
+        "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
+        "methods": methods,
+    }
+
+
+def _shared(rows: Sequence[dict]) -> dict:
+    """What makes the rows comparable; raises UserError where they are not."""
+    if not rows:
+        raise UserError("nothing to compare: no results given")
+    keys = ("dataset", "split", "examples", "metric", "modalities")
+    shared = [{**{key: row[key] for key in keys}, "eta": _protocol(row)} for row in rows]
+    for key in shared[0]:
+        values = sorted({json.dumps(values[key]) for values in shared})
+        if len(values) > 1:
+            raise UserError(
+                f"results that cannot be compared: {key} is {' and '.join(values)}; "
+                "give results of one split and metric"
+            )
+    grids = [[(cell["kind"], cell["rate"]) for cell in row["missing_rates"]] for row in rows]
+    runs = [(row["method"], row["seed"]) for row in rows]
+    for grid, (method, seed) in zip(grids, runs, strict=True):
+        if runs.count((method, seed)) > 1:
+            raise UserError(f"method {method}, seed {seed} comes twice; give each run once")
+        if grid != grids[0]:
+            raise UserError(
+                f"results that cannot be compared: method {method}, seed {seed} has other missing "
+                "rates than the first; evaluate it again"
+            )
+    return {key: value for key, value in shared[0].items() if value is not None}
+
+
+def _protocol(row: dict) -> dict | None:
+    return {key: row["eta"][key] for key in ("rate", "kind")} if "eta" in row else None
+
+
+def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
+    """One method's entry of `compare`."""
+    metric, complete = rows[0]["metric"], "+".join(rows[0]["modalities"])
+    bounded = [row for row in rows if row["seed"] in ceilings]
+    differences = {}
+    for pattern in rows[0]["patterns"]:
+        if bounded and pattern != complete:
+            differences[pattern] = _mean_std(
+                [
+                    row["patterns"][pattern][metric] - best_left(ceilings[row["seed"]], pattern, metric)[1]
+                    for row in bounded
+                ]
+            )
+    cells = [{(c["kind"], c["rate"]): c["mean"] for c in row["missing_rates"]} for row in rows]
+    means = _reduce(_mean_std, cells, grid_metrics(rows[0]))
+    return {
+        "seeds": sorted(row["seed"] for row in rows),
+        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
+        "differences": differences,
+        "missing_rates": [{"kind": kind, "rate": rate} | means[kind, rate] for kind, rate in means],
+    }
+
+
+def _reduce(function: Callable, tables: list[dict], names: list[str]) -> dict:
+    """{row: {name: function(numbers at this place of every table)}}."""
+    return {row: {name: function([table[row][name] for table in tables]) for name in names} for row in tables[0]}
+
+
+def _mean_std(values: list[float]) -> dict:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": std}

@@ -1,0 +1,1 @@
+"""Stages, steps and their state: from an experiment to trained parameters."""

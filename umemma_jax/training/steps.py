@@ -1,0 +1,373 @@
+"""The jitted training step of each stage: state in, state out.
+
+Stage `unimodal` trains every encoder with its own head, all in one pass, by independent losses. Stage `fusion` trains
+the encoders (those not frozen) and the fusion head under the missing policy.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from umemma_jax.devices.sharding import Devices
+from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
+from umemma_jax.model import LateFusion
+
+PyTree = Any
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from one step to the next; randomness is folded from the seed and the step.
+
+    Attributes:
+      step: int32 scalar, steps done in this stage.
+      params: every parameter of the model, trained in this stage or not, by top-level module.
+      batch_stats: running statistics, by top-level module.
+      opt_state: slots of the trained parameters only.
+      best: stage `unimodal` only: per modality its best epoch so far, see `keep_best`.
+      average: moving average of the trained parameters, by top-level module; {} without one.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    best: PyTree
+    average: PyTree = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """What a training step needs besides state and batch, all of it static.
+
+    Attributes:
+      name: `unimodal` or `fusion`.
+      model: the Linen module.
+      optimizer: over the parameters under `trained`.
+      trained: top-level parameter groups that this stage trains.
+      seed: of augmentation, dropout and masks.
+      label_smoothing: share of the label mass spread over all classes.
+      policy: of missing modalities, stage `fusion`.
+      layout: stratified layout of the rows that are computed at once; None draws every row at random.
+      incomplete_data: whether the training split lacks modalities by nature.
+      capacities: choices of static numbers of rows per shard that the encoders run on where masks, not positions,
+        decide; each step takes the first that holds its rows. Where none does, and without any, encoders run on all.
+      accumulate: microbatches that a batch is computed in, one after another, so that memory is needed for one.
+        Loss and gradients are those of the whole batch, but for batch norm, whose statistics are each microbatch's.
+      ema: decay of the moving average of the parameters that is evaluated in their place; 0 for none.
+    """
+
+    name: str
+    model: LateFusion
+    optimizer: optax.GradientTransformation
+    trained: tuple[str, ...]
+    seed: int
+    label_smoothing: float = 0.0
+    policy: Policy | None = None
+    layout: Layout | None = None
+    incomplete_data: bool = False
+    capacities: Capacities = ()
+    accumulate: int = 1
+    ema: float = 0.0
+
+
+def trained_groups(stage: str, model: LateFusion) -> tuple[str, ...]:
+    """Top-level parameter groups that a stage trains."""
+    if stage == "unimodal":
+        return tuple(f"{part}_{t.name}" for t in model.towers for part in ("encoders", "heads"))
+    encoders = tuple(f"encoders_{tower.name}" for tower in model.towers if not tower.frozen)
+    tokens = tuple(f"tokens_{tower.name}" for tower in model.towers if model.stand_in == "token")
+    return (*encoders, *tokens, "fusion")
+
+
+def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Linear warm-up, cosine decay to 0, and a gradient norm clipped per parameter group.
+
+    Clipping is per group so that one modality's gradients never shrink another's.
+
+    Args:
+      stage: `config.unimodal` or `config.fusion`.
+      total_steps: of the stage.
+      scales: parameter group -> factor on its learning rate.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=stage.learning_rate,
+        warmup_steps=min(round(stage.warmup * total_steps), total_steps - 1),
+        decay_steps=total_steps,
+    )
+
+    def one_group(scale: float) -> optax.GradientTransformation:
+        def rate(step: jax.Array) -> jax.Array:
+            return scale * schedule(step)
+
+        clip = optax.clip_by_global_norm(stage.clip)
+        if stage.optimizer == "sgd":
+            decay = optax.add_decayed_weights(stage.weight_decay, _decayed)
+            sgd = optax.sgd(rate, stage.momentum, nesterov=True, accumulator_dtype=stage.moments)
+            return optax.chain(clip, decay, sgd)
+        # The second moment stays float32: with b2 = 0.999 a step moves it by a thousandth of the way, and bfloat16, of
+        # 8 bits, rounds away what is below 2 to 4 thousandths. The first moves by a tenth.
+        adamw = optax.adamw(rate, weight_decay=stage.weight_decay, mask=_decayed, mu_dtype=stage.moments)
+        return optax.chain(clip, adamw)
+
+    transforms = {group: one_group(scale) for group, scale in scales.items()}
+    return optax.multi_transform(transforms, {group: group for group in scales})
+
+
+def _decayed(params: PyTree) -> PyTree:
+    """Weight decay acts on kernels and embeddings, never on biases, norms or tokens, stacked by a scan or not."""
+    undecayed = ("bias", "scale", "feature", "tokens", "prefix")
+    return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim > 1 and path[-1].key not in undecayed, params)
+
+
+def init_variables(model: LateFusion, batch: Mapping[str, Any], seed: int, means: PyTree) -> PyTree:
+    """Fresh parameters and batch statistics, from the shapes of a batch."""
+    rows = jax.tree.map(lambda x: x[:1], batch["inputs"])
+    present = jnp.ones((1, len(model.towers)), bool)
+    init = functools.partial(model.init, train=False, means=means)
+    # Runs once: on CPU, compiling many random draws with optimisation takes four times as long as without; XLA's GPU
+    # backend has no such mode.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    init = jax.jit(init, compiler_options=options)
+    variables = init(jax.random.key(seed), rows, present)
+    return {"params": dict(variables["params"]), "batch_stats": dict(variables.get("batch_stats", {}))}
+
+
+def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
+    """State before the stage's first step."""
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    opt_state = spec.optimizer.init({group: params[group] for group in spec.trained})
+    best = _no_best(spec.model, params, batch_stats) if spec.name == "unimodal" else {}
+    # A copy: the state is donated, and one buffer cannot be donated twice.
+    average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average)
+
+
+def variables_to_evaluate(state: TrainState) -> PyTree:
+    """The model's variables, averaged over the steps where the stage keeps an average."""
+    return {"params": {**state.params, **state.average}, "batch_stats": state.batch_stats}
+
+
+def _averaged(state: TrainState, trained: PyTree, ema: float) -> PyTree:
+    """The moving average after a step; young ones forget faster: decay min(ema, (1 + t) / (10 + t)).
+
+    Source: the schedule of TensorFlow's `ExponentialMovingAverage` with `num_updates`.
+    """
+    if not ema:
+        return {}
+    decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), state.average, trained)
+
+
+def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, Devices], tuple[TrainState, Metrics]]:
+    """The stage's step for `sharding.compile_step`; means as in `LateFusion.__call__`."""
+
+    def step(state: TrainState, batch: PyTree, devices: Devices) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(jax.random.key(spec.seed), state.step)
+        numbers = devices.row_numbers(len(batch["weight"]))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(step_key, numbers)
+        # Before the batch is split, so that each row has the key and the share that it has in the whole batch.
+        batch = {**batch, "keys": keys, "share": _shares(spec, batch, devices)}
+        trained = {group: state.params[group] for group in spec.trained}
+
+        def compute(batch_stats: PyTree, rows: PyTree) -> tuple[PyTree, PyTree, Metrics]:
+            return _gradients(spec, means, state.params, batch_stats, rows, devices)
+
+        def add(carry: tuple[PyTree, PyTree], rows: PyTree) -> tuple[tuple[PyTree, PyTree], Metrics]:
+            batch_stats, gradients, metrics = compute(carry[0], rows)
+            return (batch_stats, optax.tree.add(carry[1], gradients)), metrics
+
+        if spec.accumulate == 1:
+            batch_stats, gradients, metrics = compute(state.batch_stats, batch)
+        else:
+            carry = (state.batch_stats, optax.tree.zeros_like(trained))
+            parts = microbatches(batch, spec.accumulate, devices.shards)
+            (batch_stats, gradients), metrics = jax.lax.scan(add, carry, parts)
+            metrics = jax.tree.map(lambda x: x.sum(axis=0), metrics)
+        gradients = devices.total(gradients)
+        updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        metrics = {**devices.total(metrics), "gradient_norm": optax.tree.norm(gradients)}
+        new_state = state.replace(
+            step=state.step + 1,
+            params={**state.params, **trained},
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            average=_averaged(state, trained, spec.ema),
+        )
+        return new_state, metrics
+
+    return step
+
+
+def microbatches(batch: PyTree, count: int, shards: int) -> PyTree:
+    """Arrays [B, ...] as [count, B / count, ...]: each microbatch has an equal part of every shard's rows.
+
+    So no row leaves its device.
+    """
+
+    def split(x: jax.Array) -> jax.Array:
+        parts = x.reshape(shards, count, -1, *x.shape[1:])
+        return parts.swapaxes(0, 1).reshape(count, -1, *x.shape[1:])
+
+    return jax.tree.map(split, batch)
+
+
+def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
+    """What each loss of a row adds to the batch's, float32 [B, L]: over the global batch a column sums to 1, or 0.
+
+    In stage `unimodal` a row has a loss per modality, of which only those that it has count; in stage `fusion` one.
+    """
+    weight = batch["weight"][:, None]
+    if spec.name == "unimodal":
+        weight = weight * batch["present"]
+    return weight / jnp.maximum(devices.total(weight.sum(axis=0, keepdims=True)), 1.0)
+
+
+def _gradients(
+    spec: StageSpec, means: PyTree, params: PyTree, batch_stats: PyTree, batch: PyTree, devices: Devices
+) -> tuple[PyTree, PyTree, Metrics]:
+    """New batch statistics, and what these rows add to the gradients and the metrics.
+
+    The rows are a batch or one of its microbatches, with `keys` [B] and `share` [B, L] (see `_shares`).
+    """
+    objective = _unimodal_objective if spec.name == "unimodal" else _fusion_objective
+    present, layout = batch["present"], None
+    if spec.name == "fusion":
+        present, layout = _masked(spec, batch)
+    batch = {**batch, "present": present}
+
+    def run(layout: Layout | Compacted | None) -> tuple[PyTree, PyTree, Metrics]:
+        def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
+            return objective(spec, means, {**params, **trained}, batch_stats, batch, layout)
+
+        trained = {group: params[group] for group in spec.trained}
+        (_, (statistics, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+        return statistics, gradients, metrics
+
+    if layout is not None:
+        return run(layout)
+    # The gradient is taken inside: that of a switch would keep what the backward passes of ALL its branches need.
+    return run_compacted(run, spec.capacities, present, devices)
+
+
+def _masked(spec: StageSpec, batch: PyTree) -> tuple[jax.Array, Layout | None]:
+    """The presence mask of stage `fusion`, and the layout whose rows are all that it keeps, if there is one."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(spec.model.towers))
+    if spec.layout is None:
+        return draw(spec.policy, keys, batch["present"]), None
+    present, _ = spec.layout.draw(keys, batch["present"])
+    # Rows that lack what their position keeps are not among the layout's.
+    return present, None if spec.incomplete_data else spec.layout
+
+
+def _unimodal_objective(spec, means, params, batch_stats, batch, layout):  # noqa: ANN001, ANN202
+    """Sum over modalities of the mean loss of the rows that have it."""
+    (_, logits), updates = spec.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["inputs"],
+        batch["present"],
+        train=True,
+        keys=batch["keys"],
+        layout=layout,
+        mutable=["batch_stats"],
+        method="encode",
+    )
+    metrics = {}
+    for index, tower in enumerate(spec.model.towers):
+        rows = per_row_loss(logits[tower.name], batch["label"], spec.label_smoothing)
+        metrics[f"loss/{tower.name}"] = (batch["share"][:, index] * rows).sum()
+    loss = sum(metrics.values())
+    return loss, (_statistics(batch_stats, updates), {"loss": loss, **metrics})
+
+
+def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa: ANN001, ANN202
+    """Mean loss of the fused logits under the drawn presence mask."""
+    outputs, updates = spec.model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["inputs"],
+        batch["present"],
+        train=True,
+        keys=batch["keys"],
+        layout=layout,
+        means=means,
+        mutable=["batch_stats"],
+    )
+    rows = per_row_loss(outputs["logits"], batch["label"], spec.label_smoothing)
+    loss = (batch["share"][:, 0] * rows).sum()
+    return loss, (_statistics(batch_stats, updates), {"loss": loss})
+
+
+def per_row_loss(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """Loss of each row, float32 [B].
+
+    Args:
+      logits: [B, K].
+      label: int [B]: softmax cross-entropy; float [B, K] of zeros and ones: mean of K binary cross-entropies.
+      label_smoothing: single-label only.
+    """
+    logits = logits.astype(jnp.float32)
+    if label.ndim == 2:
+        return optax.sigmoid_binary_cross_entropy(logits, label).mean(axis=-1)
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
+    return optax.softmax_cross_entropy(logits, target)
+
+
+def _statistics(old: PyTree, updates: PyTree) -> PyTree:
+    return {**old, **updates.get("batch_stats", {})}
+
+
+# Best epoch per modality, stage `unimodal`.
+
+
+def _parts(tree: Mapping[str, PyTree], modality: str) -> PyTree:
+    groups = (f"encoders_{modality}", f"heads_{modality}")
+    return {group: tree[group] for group in groups if group in tree}
+
+
+def _no_best(model: LateFusion, params: PyTree, batch_stats: PyTree) -> PyTree:
+    names = [tower.name for tower in model.towers]
+    # Copies: the state is donated, and one buffer cannot be donated twice.
+    return {
+        m: {
+            "params": jax.tree.map(jnp.copy, _parts(params, m)),
+            "batch_stats": jax.tree.map(jnp.copy, _parts(batch_stats, m)),
+            "score": jnp.float32(-1.0),
+            "epoch": jnp.int32(0),
+        }
+        for m in names
+    }
+
+
+def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
+    """State whose `best` holds, per modality, the variables of the best epoch so far; of equals the later one."""
+    variables = variables_to_evaluate(state)
+
+    def better(old: PyTree, modality: str) -> PyTree:
+        new = {
+            "params": _parts(variables["params"], modality),
+            "batch_stats": _parts(variables["batch_stats"], modality),
+            "score": jnp.float32(scores[modality]),
+            "epoch": jnp.int32(epoch),
+        }
+        return jax.tree.map(lambda a, b: jnp.where(new["score"] >= old["score"], a, b), new, old)
+
+    return state.replace(best={m: better(old, m) for m, old in state.best.items()})
+
+
+def best_variables(state: TrainState) -> PyTree:
+    """Variables in which every modality stands at its best epoch."""
+    params, batch_stats = dict(state.params), dict(state.batch_stats)
+    for best in state.best.values():
+        params |= best["params"]
+        batch_stats |= best["batch_stats"]
+    return {"params": params, "batch_stats": batch_stats}

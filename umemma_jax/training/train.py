@@ -1,0 +1,424 @@
+"""The stages of training and their loop: resumable at any step, bit for bit."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from umemma_jax import config as config_lib
+from umemma_jax import missing
+from umemma_jax.data.pipeline import steps_per_epoch, train_batches
+from umemma_jax.devices import distributed, sharding
+from umemma_jax.devices.sharding import CompiledStep
+from umemma_jax.errors import UserError
+from umemma_jax.evaluation import metrics
+from umemma_jax.evaluation.evaluate import Evaluator
+from umemma_jax.experiment import Experiment
+from umemma_jax.model import start_from_heads
+from umemma_jax.training import steps
+from umemma_jax.training.checkpoint import Checkpoints
+from umemma_jax.training.features import on_features
+from umemma_jax.training.profile import Profile
+from umemma_jax.training.progress import Progress
+from umemma_jax.training.steps import StageSpec, TrainState
+
+PyTree = Any
+STAGES = ("unimodal", "fusion")
+
+_norm = jax.jit(optax.tree.norm)
+
+
+class Preempted(Exception):
+    """The process was asked to end, and its state is saved.
+
+    Attributes:
+      signal: what asked it to: SIGTERM, or SIGINT (Ctrl-C).
+    """
+
+    def __init__(self, message: str, number: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What the stages of a run have made.
+
+    Attributes:
+      unimodal: variables with each modality at its best epoch, on the host; None where the config has no such stage.
+      ensemble: the uni-modal models' ensemble, from which the fusion stage starts, likewise.
+      fusion: variables of the model to evaluate; the ensemble where the config has no fusion stage.
+      compilations: how often each stage's step was compiled by this process.
+      compile_seconds: what that took.
+    """
+
+    unimodal: PyTree | None
+    ensemble: PyTree | None
+    fusion: PyTree
+    compilations: dict[str, int]
+    compile_seconds: dict[str, float]
+
+
+def train(experiment: Experiment, workdir: Path) -> Trained:
+    """Runs the stages that the config asks for, each from where the workdir's checkpoints stand.
+
+    Raises:
+      UserError: among others, a loss that is not finite, or a workdir of another config.
+      Preempted: after SIGTERM or Ctrl-C, once the state is saved.
+    """
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
+    with _signals() as stop:
+        trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
+    signal.signal(signal.SIGTERM, _all_is_saved)
+    return trained
+
+
+def load(experiment: Experiment, workdir: Path) -> Trained:
+    """What `train` returned, from the workdir's checkpoints alone.
+
+    Raises:
+      UserError: the workdir is of another config, or a stage in it is not finished.
+    """
+    if not (workdir / "config.json").exists():
+        raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
+    claim_workdir(experiment.config, experiment.fingerprints, workdir)
+    return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
+
+
+def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
+    """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
+    variables, taken = initial_variables(experiment), {}
+    unimodal = ensemble = None
+    if experiment.config.unimodal.epochs:
+        state, taken["unimodal"] = run(experiment, "unimodal", variables)
+        unimodal = sharding.fetch(steps.best_variables(state))
+        del state  # so that the devices hold no more than the next stage's
+        params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
+        ensemble = {**unimodal, "params": jax.device_get(params)}
+        variables = sharding.place(ensemble, experiment.mesh)
+    if experiment.config.fusion.epochs:
+        state, taken["fusion"] = run(experiment, "fusion", variables)
+        variables = steps.variables_to_evaluate(state)
+    compilations = {name: step.compilations if step else 0 for name, step in taken.items()}
+    compile_seconds = {name: step.compile_seconds if step else 0.0 for name, step in taken.items()}
+    return Trained(unimodal, ensemble, variables, compilations, compile_seconds)
+
+
+def initial_variables(experiment: Experiment) -> PyTree:
+    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
+    rows = next(experiment.batches(experiment.config.data.test_split))
+    variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
+    for x in experiment.inputs:
+        variables = x.start(variables)
+    return sharding.place(variables, experiment.mesh)
+
+
+def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
+    """The stage's static description and its number of steps."""
+    config, model = experiment.config, experiment.model
+    stage = config[name]
+    total = stage.epochs * steps_per_epoch(len(experiment.train_rows), config.data.batch_size)
+    trained = steps.trained_groups(name, model)
+    scales = dict.fromkeys(trained, 1.0)
+    for m in experiment.modalities:
+        if f"encoders_{m}" in scales:
+            scales[f"encoders_{m}"] = config.inputs[m].learning_rate_scale[name]
+    policy = layout = None
+    if name == "fusion":
+        policy = missing.policy_from_config(config.missing, experiment.modalities)
+        if config.missing.layout == "stratified":
+            layout = stratified_layout(experiment, policy)
+    spec = StageSpec(
+        name=name,
+        model=model,
+        optimizer=steps.make_optimizer(stage, total, scales),
+        trained=trained,
+        seed=config.seed,
+        label_smoothing=stage.label_smoothing,
+        policy=policy,
+        layout=layout,
+        incomplete_data=_incomplete(experiment),
+        capacities=_capacities(experiment, name, policy),
+        accumulate=stage.accumulate,
+        ema=stage.ema,
+    )
+    return spec, total
+
+
+def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
+    """The layout of the rows that are computed at once: of all devices under jit, of one under pmap."""
+    config, shards = experiment.config, experiment.mesh.size
+    rows = config.data.batch_size // config.fusion.accumulate
+    if config.parallel == "pmap":
+        return missing.stratified_layout(policy, rows // shards)
+    return missing.stratified_layout(policy, rows, shards)
+
+
+def _batch_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
+    """The stratified layout of a global batch: on every device that of a microbatch, one after another."""
+    config, shards = experiment.config, experiment.mesh.size
+    return missing.stratified_layout(policy, config.data.batch_size, shards * config.fusion.accumulate)
+
+
+def _capacities(experiment: Experiment, name: str, policy: missing.Policy | None) -> missing.Capacities:
+    """Static numbers of rows for a stage's encoders, by what sample batches need; none where positions say it all."""
+    config, shards = experiment.config, experiment.mesh.size
+    layout = None
+    if name == "fusion" and config.missing.layout == "stratified":
+        layout = _batch_layout(experiment, policy)
+    at_random = policy is not None and policy.drops and layout is None
+    on_features = name == "fusion" and config.fusion.only  # where encoders do nothing
+    if on_features or not (at_random or _incomplete(experiment)):
+        return ()
+    available = np.ones((1, len(experiment.modalities)), bool)
+    if _incomplete(experiment):
+        source = experiment.dataset.source(config.data.train_split)
+        available = source.present(experiment.modalities)[experiment.train_rows]
+    masks = missing.sample_masks(available, policy, layout, config.data.batch_size, config.seed)
+    samples, modalities, parts = len(masks), len(experiment.modalities), config[name].accumulate
+    masks = masks.reshape(samples, shards, parts, -1, modalities).swapaxes(1, 2)
+    return missing.choose_capacities(masks.reshape(samples * parts, shards, -1, modalities), config.missing.capacities)
+
+
+def training_batches(experiment: Experiment, name: str) -> Any:
+    """The stage's endless iterator of training batches."""
+    config = experiment.config
+    arrange = needed = None
+    if name == "fusion" and config.missing.layout == "stratified":
+        policy = missing.policy_from_config(config.missing, experiment.modalities)
+        layout = _batch_layout(experiment, policy)
+        needed = layout.computed()
+        if _incomplete(experiment):
+            arrange = functools.partial(missing.arrange, layout=layout)
+    return train_batches(
+        experiment.dataset,
+        config.data.train_split,
+        experiment.modalities,
+        config.data.batch_size,
+        seed=2 * config.seed + STAGES.index(name),
+        rows=experiment.train_rows,
+        lengths=experiment.lengths,
+        tokenizers=experiment.tokenizers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        arrange=arrange,
+        needed=needed,
+        window=config.data.window,
+        threads=config.data.threads or None,
+        cache_bytes=config.data.cache_megabytes << 20,
+    )
+
+
+def _incomplete(experiment: Experiment) -> bool:
+    split = experiment.dataset.info.splits[experiment.config.data.train_split]
+    return any(split.present[m] < split.examples for m in experiment.modalities)
+
+
+def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState:
+    """The state before the stage's first step, each device holding its part from the start; donates the variables."""
+
+    def init(variables: PyTree) -> TrainState:
+        return sharding.constrain(steps.init_state(spec, variables), mesh)
+
+    return jax.jit(init, donate_argnums=0)(variables)
+
+
+def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
+    """The final state of a finished stage."""
+    spec, total = stage_spec(experiment, name)
+    with Checkpoints(workdir, name) as checkpoints:
+        if checkpoints.latest() != total:
+            raise UserError(
+                f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
+                "run the same command with --mode=train to finish it"
+            )
+        return checkpoints.restore(total, _initial_state(spec, variables, experiment.mesh)), None
+
+
+# The loop.
+
+
+def _run_stage(
+    experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], signal.Signals | None]
+) -> tuple[TrainState, CompiledStep]:
+    """Trains one stage to its end, from its newest checkpoint or from `variables`."""
+    config = experiment.config
+    if name == "fusion" and config.fusion.only:
+        experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
+    spec, total = stage_spec(experiment, name)
+    epoch_steps = total // config[name].epochs
+    state = _initial_state(spec, variables, experiment.mesh)
+    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+    validate = _validation(experiment) if name == "unimodal" else None
+    batches = training_batches(experiment, name)
+    with Checkpoints(workdir, name, config.keep_checkpoints) as checkpoints:
+        first, compilations = checkpoints.latest() or 0, 0
+        if first:
+            state = checkpoints.restore(first, state, batches)
+        if first == total:
+            return state, train_step
+        with (
+            Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
+            Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
+        ):
+            for step in range(first + 1, total + 1):
+                batch = sharding.put_batch(next(batches), experiment.mesh)
+                with profile.step(step - first), jax.transfer_guard("disallow"):  # nothing here waits for the device
+                    state, values = train_step(state, batch)
+                profile.taken(step - first, values)
+                if train_step.compilations > compilations:
+                    compilations = train_step.compilations
+                    progress.event("compiled", step, {"seconds": train_step.compile_seconds})
+                progress.update(step)
+                if step % config.log_every == 0 or step == total:
+                    progress.log(step, _finite(values, name, step, workdir))
+                if validate and step % epoch_steps == 0:
+                    state = sharding.place(state, experiment.mesh)  # pmap leaves it on a mesh of its own
+                    state = validate(state, step, step // epoch_steps, progress)
+                stopping = stop()
+                if step % config.checkpoint_every == 0 or step == total or stopping:
+                    norm = _norm((state.params, state.batch_stats))
+                    _finite({**values, "norm of the parameters": norm}, name, step, workdir)
+                    checkpoints.save(step, state, batches)
+                if stopping:
+                    checkpoints.wait()
+                    raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
+        checkpoints.wait()
+    return sharding.place(state, experiment.mesh), train_step
+
+
+def _profile_folder(workdir: Path, name: str) -> Path:
+    return workdir / "profile" / name / (f"process{jax.process_index()}" if distributed.several() else "")
+
+
+def _end_before(name: str, stop: Callable[[], signal.Signals | None]) -> None:
+    """Raises Preempted, outside of the stage's steps, if the process was asked to end."""
+    if number := stop():
+        raise Preempted(f"stage {name}: stopped before its next step", number)
+
+
+def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -> dict[str, float]:
+    """Metrics as floats; raises UserError where one is not finite, before anything of it is saved."""
+    numbers = {key: float(value) for key, value in jax.device_get(values).items()}
+    for key, number in numbers.items():
+        if not math.isfinite(number):
+            raise UserError(
+                f"stage {name}, step {step}: {key} is {number}. The last good checkpoint, if any, is kept in "
+                f"{workdir}/checkpoints/{name}; lower config.{name}.learning_rate or config.{name}.clip and "
+                "start in a new workdir"
+            )
+    return numbers
+
+
+def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progress], TrainState]:
+    """A function that scores the epoch per modality and keeps the best ones; without validation rows, the last."""
+    split, rows = experiment.validation
+    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+    metric = metrics.primary(experiment.dataset.info.multi_label)
+    capacities = experiment.capacities(split, rows) if len(rows) else ()
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def keep_best(state: TrainState, scores: dict[str, jax.Array], epoch: jax.Array) -> TrainState:
+        return sharding.constrain(steps.keep_best(state, scores, epoch), experiment.mesh)
+
+    def validate(state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
+        if len(rows):
+            encoded = evaluator.encode(steps.variables_to_evaluate(state), experiment.batches(split, rows), capacities)
+            scores = evaluator.unimodal(encoded)
+            values = {m: score[metric] for m, score in scores.items()}
+        else:
+            values = dict.fromkeys(experiment.modalities, 0.0)
+        state = keep_best(state, values, epoch)
+        if len(rows):
+            progress.event("validation", step, {f"{metric}/{m}": value for m, value in values.items()})
+        return state
+
+    return validate
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
+    """Takes note of SIGTERM and Ctrl-C, and says which has come; a second Ctrl-C does not wait for the step to end.
+
+    A KeyboardInterrupt can go unheeded: raised inside a callback of the garbage collector, it is only reported. Of
+    several processes, JAX takes note of SIGTERM, so that all end after the same step; Ctrl-C ends one at once.
+    """
+    if distributed.several():
+        yield lambda: signal.SIGTERM if distributed.asked_to_end() else None
+        return
+    received = []
+
+    def note(number: int, frame: object) -> None:
+        received.append(signal.Signals(number))
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    noted = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background jobs
+        noted.append(signal.SIGINT)
+    previous = {number: signal.signal(number, note) for number in noted}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _all_is_saved(number: int, frame: object) -> None:
+    raise Preempted("all stages are finished and saved", signal.Signals(number))
+
+
+# The workdir.
+
+
+def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
+    """Writes `config.json` on the first run; on a later one makes sure that config and fingerprints are the same.
+
+    Of several processes the first writes, and all make sure.
+
+    Raises:
+      UserError: the workdir cannot be written, or belongs to a run with another config.
+    """
+    distributed.first_then_others(lambda: _claim(config, fingerprints, workdir))
+
+
+def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
+    record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
+    path, temporary = workdir / "config.json", workdir / ".config.json.partial"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+            os.replace(temporary, path)
+            return
+        known = json.loads(path.read_text())
+        changed = config_lib.differences(known["config"], record["config"])
+        changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UserError(
+            f"--workdir={workdir} cannot be written ({error.strerror}): make room or choose another --workdir"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it if this is the config that was trained there, "
+            "or use another --workdir"
+        ) from error
+    if changed:
+        shown = "; ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
+        raise UserError(
+            f"--workdir={workdir} holds a run of another config ({shown}): use another --workdir, or the same config"
+        )
