@@ -10,10 +10,10 @@ from data_prep import ave, rendered_clips, table
 from tests import small_run
 from umemma_jax import config as config_lib
 from umemma_jax import experiment
-from umemma_jax.config import METHODS
 from umemma_jax.data.dataset import open_dataset
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
+from umemma_jax.methods import METHODS
 from umemma_jax.training import train
 
 CLIP_ENCODERS = ("resnets", "resnet_audionet", "vit_ast", "small")

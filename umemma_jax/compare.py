@@ -1,7 +1,7 @@
 """Every method on the same data, over several seeds: what the README's table and figure are made by.
 
-The methods are one code with other switches (`config.METHODS`). The ensemble `ume` is what `ume_mma` starts its fusion
-stage from, so it needs no training of its own.
+The methods are one code with other switches (`umemma_jax.methods`). The ensemble `ume` is what `ume_mma` starts its
+fusion stage from, so it needs no training of its own.
 """
 
 import functools
@@ -13,10 +13,11 @@ import jax
 from ml_collections import ConfigDict
 
 from umemma_jax import experiment
-from umemma_jax.config import METHODS, apply_method, method_name
+from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
+from umemma_jax.methods import METHODS
 from umemma_jax.reporting import report
 from umemma_jax.training import train
 
@@ -48,8 +49,7 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
                     print(f"{method}, seed {seed}")
                 for name, results in _run(config, workdir, method, seed).items():
                     rows[name].append(results)
-    order = ("late_fusion", "augmentation", "ume", "ume_mma")
-    results = [result for method in order for result in rows[method]]
+    results = [result for method in METHODS for result in rows[method]]
     distributed.by_first(lambda: report.write_comparison(results, workdir / "report"))
     return results
 

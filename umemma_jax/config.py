@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import fusion
 from umemma_jax.errors import UserError
+from umemma_jax.methods import METHODS
 from umemma_jax.missing import MIXED
 
 # What a run may change when it is started again on the same workdir: it does not touch the parameters.
@@ -38,14 +39,6 @@ FREE_TO_CHANGE = (
 
 # Fields whose keys are the user's own.
 OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess")
-
-METHODS = {
-    # method: (uni-modal stage, fusion stage, missing augmentation)
-    "ume_mma": (True, True, True),
-    "ume": (True, False, False),
-    "augmentation": (False, True, True),
-    "late_fusion": (False, True, False),
-}
 
 
 def load(recipe: str) -> ConfigDict:
@@ -230,22 +223,22 @@ def apply_method(config: ConfigDict, method: str) -> None:
     """
     if method not in METHODS:
         raise UserError(f"config argument '{method}': unknown method, use one of {', '.join(METHODS)}")
-    unimodal, fused, augment = METHODS[method]
-    config.missing.augment = augment
-    if not unimodal:
+    switches = METHODS[method].SWITCHES
+    config.missing.augment = switches["augment"]
+    if not switches["unimodal"]:
         epochs = config.unimodal.epochs + config.fusion.epochs
         config.fusion.update({**config.unimodal, "epochs": epochs})
         for tower in config.inputs.values():
             tower.learning_rate_scale.fusion = tower.learning_rate_scale.unimodal
         config.unimodal.epochs = 0
-    if not fused:
+    if not switches["fusion"]:
         config.fusion.epochs = 0
 
 
 def method_name(config: ConfigDict) -> str:
     """The method that the switches amount to."""
     switches = (config.unimodal.epochs > 0, config.fusion.epochs > 0, config.missing.augment)
-    names = {value: name for name, value in METHODS.items()}
+    names = {tuple(method.SWITCHES.values()): name for name, method in METHODS.items()}
     if not switches[1]:
         return "ume"
     return names.get(switches, "ume_then_fusion_without_augmentation")

@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,3 +122,8 @@ def test_comparison_folder(tmp_path):
     ]
     assert list(json.loads(files["comparison.json"].read_text())["methods"]) == ["late_fusion", "ume_mma"]
     assert files["comparison.png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_reports_are_written_without_jax():
+    code = "import sys; from umemma_jax.reporting import report; assert not {'jax', 'flax'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,14 +10,9 @@ from collections.abc import Callable, Sequence
 
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation.names import TUNED
+from umemma_jax.methods import METHODS
 
 MINUS = "\u2212"
-METHOD_LABELS = {
-    "late_fusion": "late fusion",
-    "ume": "UME average",
-    "augmentation": "augmentation alone",
-    "ume_mma": "UME-MMA",
-}
 METRIC_LABELS = {
     "macro_f1": "macro-F1",
     "micro_f1": "micro-F1",
@@ -63,7 +58,7 @@ def definitions(results: dict) -> dict[str, str]:
 
 def method_label(method: str) -> str:
     """The method as people write it."""
-    return METHOD_LABELS.get(method, method.replace("_", " "))
+    return METHODS[method].LABEL if method in METHODS else method.replace("_", " ")
 
 
 def metric_label(metric: str) -> str:

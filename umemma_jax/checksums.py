@@ -1,0 +1,85 @@
+"""Checksums of what is written here and read back: CRC-32C, which finds any burst of up to 32 flipped bits.
+
+A JSON file states its own in the field `crc32c`; a folder states those of its files in `checksums.json`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from umemma_jax.errors import UserError
+
+FIELD = "crc32c"
+FILE_NAME = "checksums.json"
+_CHUNK = 1 << 22  # bytes read at a time
+
+
+def of_bytes(data: bytes) -> str:
+    """Eight hexadecimal digits."""
+    return f"{google_crc32c.value(data):08x}"
+
+
+def of_file(path: Path) -> str:
+    """As `of_bytes`, of the file's contents. Raises OSError."""
+    crc = 0
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            crc = google_crc32c.extend(crc, chunk)
+    return f"{crc:08x}"
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-able content with its own checksum as the last field."""
+    content = {key: value for key, value in content.items() if key != FIELD}
+    return {**content, FIELD: of_bytes(_canonical(content))}
+
+
+def check_sealed(content: Mapping[str, Any], where: str) -> None:
+    """Raises UserError, naming `where`, unless the content is as `seal` wrote it. Content without a checksum passes."""
+    if FIELD in content and seal(content)[FIELD] != content[FIELD]:
+        raise UserError(
+            f"{where}: does not match its checksum, so it was damaged or edited: make it again, "
+            f"or remove the field '{FIELD}' if the change is yours"
+        )
+
+
+def write_folder(folder: Path) -> None:
+    """States lengths and checksums of all files of the folder, at any depth, in `checksums.json`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE_NAME)
+    found = {path.relative_to(folder).as_posix(): [path.stat().st_size, of_file(path)] for path in files}
+    partial = folder / f".{FILE_NAME}.partial"
+    partial.write_text(json.dumps(seal({"files": found}), indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / FILE_NAME)
+
+
+def damaged(folder: Path) -> str | None:
+    """The first file that is not as `write_folder` found it, and how, or None. A folder without checksums is whole."""
+    try:
+        text = (folder / FILE_NAME).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return f"{FILE_NAME}: cannot be read"
+    try:
+        content = json.loads(text)
+        check_sealed(content, FILE_NAME)
+        files = {folder / name: (size, crc) for name, (size, crc) in content["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
+        return f"{FILE_NAME}: is damaged"
+    for path, (size, crc) in files.items():
+        name = path.relative_to(folder)
+        try:
+            if path.stat().st_size != size:
+                return f"{name}: has {path.stat().st_size} bytes in place of {size}"
+            if of_file(path) != crc:
+                return f"{name}: does not match its checksum"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return None
+
+
+def _canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
