@@ -1,0 +1,1 @@
+"""What happens to files and inputs that are damaged: counts of outcomes, see `python -m benchmarks.faults`."""
