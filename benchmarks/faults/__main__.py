@@ -2,9 +2,9 @@
 
 python -m benchmarks.faults [TRIAL ...] [--share=0.1] [--seed=0]
 
-Each trial is a file of this folder with `COUNT`, how many inputs it damages, and `run(rng, count, folder)`, which yields
-an outcome for each: (kind, outcome, what was said). Nothing may be silent, and nothing may end in a traceback; the first
-examples of either are printed.
+Each trial is a file of this folder with `COUNT`, how many inputs it damages, and `run(rng, count, folder)`, which
+yields an outcome for each: (kind, outcome, what was said). Nothing may be silent, and nothing may end in a traceback;
+the first examples of either are printed.
 """
 
 import argparse
