@@ -56,3 +56,13 @@ def test_what_changed_in_a_folder_is_named(tmp_path):
     assert checksums.damaged(tmp_path) == "deep/a: No such file or directory"
     (tmp_path / checksums.FILE_NAME).write_text("[" * 100_000)
     assert checksums.damaged(tmp_path) == "checksums.json: is damaged"
+
+
+def test_a_folder_says_what_it_is_and_leaves_out_what_is_still_to_change(tmp_path):
+    assert checksums.about(tmp_path) is None
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    checksums.write_folder(tmp_path, {"step": 3}, without=["b"])
+    (tmp_path / "b").write_text("changed")
+    assert checksums.damaged(tmp_path) is None
+    assert checksums.about(tmp_path) == {"step": 3}

@@ -4,7 +4,7 @@ A JSON file states its own in the field `crc32c`; a folder states those of its f
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,31 +46,37 @@ def check_sealed(content: Mapping[str, Any], where: str) -> None:
         )
 
 
-def write_folder(folder: Path) -> None:
-    """States lengths and checksums of all files of the folder, at any depth, in `checksums.json`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE_NAME)
+def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: Collection[str] = ()) -> None:
+    """States lengths and checksums of all files of the folder, at any depth, in `checksums.json`.
+
+    Args:
+      folder: whose files are complete.
+      about: what else is stated there, for `about` to read.
+      without: paths within the folder that are left out, as they are still to be changed.
+    """
+    left_out = {folder / FILE_NAME, *(folder / name for name in without)}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
     found = {path.relative_to(folder).as_posix(): [path.stat().st_size, of_file(path)] for path in files}
     partial = folder / f".{FILE_NAME}.partial"
-    partial.write_text(json.dumps(seal({"files": found}), indent=1) + "\n", encoding="utf-8")
+    content = seal({"about": dict(about or {}), "files": found})
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(folder / FILE_NAME)
+
+
+def about(folder: Path) -> dict[str, Any] | None:
+    """What `write_folder` was told of the folder; None where there are no checksums. Raises UserError if damaged."""
+    content = _stated(folder)
+    return None if content is None else content["about"]
 
 
 def damaged(folder: Path) -> str | None:
     """The first file that is not as `write_folder` found it, and how, or None. A folder without checksums is whole."""
     try:
-        text = (folder / FILE_NAME).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return f"{FILE_NAME}: cannot be read"
-    try:
-        content = json.loads(text)
-        check_sealed(content, FILE_NAME)
-        files = {folder / name: (size, crc) for name, (size, crc) in content["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError):
-        return f"{FILE_NAME}: is damaged"
-    for path, (size, crc) in files.items():
-        name = path.relative_to(folder)
+        content = _stated(folder)
+    except UserError as error:
+        return str(error)
+    for name, (size, crc) in (content or {"files": {}})["files"].items():
+        path = folder / name
         try:
             if path.stat().st_size != size:
                 return f"{name}: has {path.stat().st_size} bytes in place of {size}"
@@ -79,6 +85,19 @@ def damaged(folder: Path) -> str | None:
         except OSError as error:
             return f"{name}: {error.strerror}"
     return None
+
+
+def _stated(folder: Path) -> dict[str, Any] | None:
+    """The content of the folder's checksums.json, None if there is none. Raises UserError if it is damaged."""
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        check_sealed(content, FILE_NAME)
+        files = {name: (size, crc) for name, (size, crc) in content["files"].items()}
+        return {"about": dict(content.get("about", {})), "files": files}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise UserError(f"{FILE_NAME}: is damaged") from error
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
