@@ -37,9 +37,14 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, FIELD: of_bytes(_canonical(content))}
 
 
+def intact(content: Mapping[str, Any]) -> bool:
+    """Whether the content is as `seal` wrote it. Content without a checksum is."""
+    return FIELD not in content or seal(content)[FIELD] == content[FIELD]
+
+
 def check_sealed(content: Mapping[str, Any], where: str) -> None:
-    """Raises UserError, naming `where`, unless the content is as `seal` wrote it. Content without a checksum passes."""
-    if FIELD in content and seal(content)[FIELD] != content[FIELD]:
+    """Raises UserError, naming `where`, unless the content is intact."""
+    if not intact(content):
         raise UserError(
             f"{where}: does not match its checksum, so it was damaged or edited: make it again, "
             f"or remove the field '{FIELD}' if the change is yours"

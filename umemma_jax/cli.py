@@ -171,10 +171,12 @@ def parse(argv: Sequence[str]) -> Command | None:
     config_lib.check(config)
     file, _, argument = recipe.value.partition(":")
     name = "_".join(filter(None, (Path(file).stem, argument)))
-    workdir = Path(workdir.value or f"runs/{name}")
+    folder = workdir.value or f"runs/{name}"
+    if "://" in folder:
+        raise UserError(f"--workdir={folder}: is an address, name a folder (one that is mounted will do)")
     return Command(
         config,
-        workdir,
+        Path(folder),
         mode.value,
         seeds.value,
         data.value,
@@ -232,6 +234,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         from umemma_jax.evaluation import evaluate
         from umemma_jax.reporting import markdown, report
         from umemma_jax.training import train
+        from umemma_jax.training.workdir import write_into
 
     config, workdir = command.config, command.workdir
     distributed.first_then_others(lambda: _prepare(config.data))
@@ -252,14 +255,14 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             split = command.split or config.data.test_split
             predictions = predict.predict(built, trained.fusion, dataset, split)
             name = predict.file_name(dataset, split)
-            distributed.by_first(lambda: predict.write(predictions, workdir / "predictions", name))
+            write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
         results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = shlex.join(["python", *argv])
-        distributed.by_first(lambda: report.write_report(results, workdir / "report", tables))
+        write_into(workdir, lambda: report.write_report(results, workdir / "report", tables))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0

@@ -20,6 +20,7 @@ from umemma_jax.evaluation import evaluate
 from umemma_jax.methods import METHODS
 from umemma_jax.reporting import report
 from umemma_jax.training import train
+from umemma_jax.training.workdir import claim_workdir, write_into
 
 
 def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any]]:
@@ -50,7 +51,7 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
                 for name, results in _run(config, workdir, method, seed).items():
                     rows[name].append(results)
     results = [result for method in METHODS for result in rows[method]]
-    distributed.by_first(lambda: report.write_comparison(results, workdir / "report"))
+    write_into(workdir, lambda: report.write_comparison(results, workdir / "report"))
     return results
 
 
@@ -62,7 +63,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
     folders = {name: workdir / name / f"seed{seed}" for name in names}
     built = experiment.build(own)
-    train.claim_workdir(own, built.fingerprints, folders[method])
+    claim_workdir(own, built.fingerprints, folders[method])
     if all((folder / "report" / "report.json").exists() for folder in folders.values()):
         return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
     trained = train.train(built, folders[method])
@@ -71,7 +72,6 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         results, tables = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**results, "method": name}
-        written = functools.partial(report.write_report, found[name], folder / "report", tables)
-        distributed.by_first(written)
+        write_into(folder, functools.partial(report.write_report, found[name], folder / "report", tables))
     jax.clear_caches()  # the next run compiles its own functions
     return found

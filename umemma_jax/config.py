@@ -368,15 +368,25 @@ def check_accumulation(config: ConfigDict, shards: int) -> None:
             )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def fixed(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The config without the fields in FREE_TO_CHANGE."""
+    fields = {key: value for key, value in config.items() if f"{prefix}{key}" not in FREE_TO_CHANGE}
+    return {
+        key: fixed(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value for key, value in fields.items()
+    }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Fields in which two configs differ, as `data.batch_size: 64 -> 32`, less those in FREE_TO_CHANGE."""
+    return _differences(fixed(old), fixed(new))
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for key in sorted(old.keys() | new.keys()):
         field, a, b = f"{prefix}{key}", old.get(key), new.get(key)
-        if field in FREE_TO_CHANGE:
-            continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{field}.")
+            found += _differences(a, b, f"{field}.")
         elif a != b:
             found.append(f"{field}: {a} -> {b}")
     return found

@@ -73,6 +73,14 @@ class Experiment:
             "tokenizer": {name: tokenizer.fingerprint for name, tokenizer in self.tokenizers.items()},
         }
 
+    def check_dataset(self) -> None:
+        """Raises UserError if another dataset lies where this one was opened: splits are read anew at every use."""
+        if open_dataset(self.dataset.path).fingerprint != self.dataset.fingerprint:
+            raise UserError(
+                f"{self.dataset.path}: was replaced by another dataset since this command has begun: put the old one "
+                "back and the same command continues, or use another --workdir"
+            )
+
     def batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[PyTree]:
         """A split once, in order, in padded evaluation batches."""
         return eval_batches(

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.faults.trial import flipped
 from tests import small_run, test_multi_label
 from tests.devices import test_distributed
 from tests.training.test_train import start, wait_for
@@ -161,16 +162,26 @@ def test_damaged_features_are_named(dataset, tmp_path):
     built = experiment.build(recipe(dataset))
     variables = train.initial_variables(built)
     features.on_features(built, variables, tmp_path, nothing)
-    (path,) = (tmp_path / "features").iterdir()
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"\.npz: is damaged .*: remove it"):
+    (folder,) = (tmp_path / "features").iterdir()
+    file, rng = folder / "features.npz", np.random.default_rng(0)
+    for _ in range(20):
+        with (
+            flipped(file, rng),
+            pytest.raises(
+                UserError, match=rf"{folder}: features\.npz: does not match its checksum: remove this folder"
+            ),
+        ):
+            features.on_features(built, variables, tmp_path, nothing)
+    (folder / "checksums.json").unlink()
+    file.unlink()
+    with pytest.raises(UserError, match=r": is damaged \(.*No such file.*\): remove this folder"):
         features.on_features(built, variables, tmp_path, nothing)
 
 
 def test_features_that_cannot_be_written_are_named(dataset, tmp_path):
     (tmp_path / "features").write_text("mine")
     built = experiment.build(recipe(dataset))
-    with pytest.raises(UserError, match=r"\.npz: cannot be written \(.*\): make room, or name another"):
+    with pytest.raises(UserError, match=r"/features/\w+: cannot be written \(.*\): make room, or name another"):
         features.on_features(built, train.initial_variables(built), tmp_path, nothing)
     assert (tmp_path / "features").read_text() == "mine"
 

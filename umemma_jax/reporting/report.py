@@ -97,7 +97,7 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    folder = folder.resolve()
+    folder = Path(os.path.realpath(folder))  # Path.resolve raises RuntimeError of links in a circle
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:

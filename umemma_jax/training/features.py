@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from umemma_jax import checksums
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
@@ -31,13 +31,15 @@ from umemma_jax.weights.files import appearing
 PyTree = Any
 Arrays = dict[str, np.ndarray]
 
+FILE_NAME = "features.npz"
+
 
 def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interrupt: Callable[[], None]) -> Experiment:
     """The experiment on the features of the training rows, for the fusion stage alone.
 
     The stage learns what it would learn with frozen encoders, no augmentation and `data.window` 1: features have no
-    lengths to bring together. They lie in `<workdir>/features`, under a digest of all that they depend on; where they
-    are there already, no encoder runs; of several processes, where all of them find it.
+    lengths to bring together. They lie in a folder of `<workdir>/features`, named by a digest of all that they depend
+    on; where they are there already, no encoder runs; of several processes, where all of them find it.
 
     Args:
       experiment: whose encoders are frozen.
@@ -46,14 +48,14 @@ def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interr
       interrupt: called before each batch of the pass; may raise.
 
     Raises:
-      UserError: the features cannot be written, or the file is damaged.
+      UserError: the features cannot be written, or are damaged.
     """
-    path = workdir / "features" / f"{_digest(experiment, variables)}.npz"
-    if distributed.on_all(path.exists()):
-        arrays = _load(path)
+    folder = workdir / "features" / _digest(experiment, variables)
+    if distributed.on_all(folder.exists()):
+        arrays = _load(folder)
     else:
         arrays = compute(experiment, variables, workdir, interrupt)
-        distributed.by_first(lambda: _save(path, arrays))
+        distributed.by_first(lambda: _save(folder, arrays))
     towers = tuple(Tower(m, unchanged, Unchanged, frozen=True) for m in experiment.modalities)
     return dataclasses.replace(
         experiment,
@@ -172,7 +174,7 @@ class _FeatureSource(RecordSource):
         return table[:, [self._modalities.index(name) for name in modalities]]
 
 
-# The file.
+# The files.
 
 
 def _digest(experiment: Experiment, variables: PyTree) -> str:
@@ -198,15 +200,20 @@ def _digest(experiment: Experiment, variables: PyTree) -> str:
     return digest.hexdigest()
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes the file, which appears by rename."""
-    with appearing(path) as partial, partial.open("wb") as file:  # by name, NumPy would add an ending
-        np.savez(file, **arrays)
+def _save(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the folder, which appears by rename."""
+    with appearing(folder) as partial:
+        partial.mkdir()
+        np.savez(partial / FILE_NAME, **arrays)
+        checksums.write_folder(partial)
 
 
-def _load(path: Path) -> Arrays:
+def _load(folder: Path) -> Arrays:
+    remedy = "remove this folder, and the same command makes it anew"
+    if found := checksums.damaged(folder):
+        raise UserError(f"{folder}: {found}: {remedy}")
     try:
-        with np.load(path) as file:
+        with np.load(folder / FILE_NAME) as file:
             return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: is damaged ({error}): remove it, and the same command makes it anew") from error
+    except (OSError, ValueError) as error:  # without checksums, so that half of it is gone
+        raise UserError(f"{folder}: is damaged ({error}): {remedy}") from error

@@ -3,11 +3,9 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import math
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from umemma_jax import config as config_lib
 from umemma_jax import missing
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.devices import distributed, sharding
@@ -33,6 +29,7 @@ from umemma_jax.training.features import on_features
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import StageSpec, TrainState
+from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, run_digest
 
 PyTree = Any
 STAGES = ("unimodal", "fusion")
@@ -75,11 +72,11 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     """Runs the stages that the config asks for, each from where the workdir's checkpoints stand.
 
     Raises:
-      UserError: among others, a loss that is not finite, or a workdir of another config.
+      UserError: among others, a loss that is not finite, or a workdir of another config or in use by another process.
       Preempted: after SIGTERM or Ctrl-C, once the state is saved.
     """
-    claim_workdir(experiment.config, experiment.fingerprints, workdir)
-    with _signals() as stop:
+    with hold_workdir(workdir), _signals() as stop:
+        claim_workdir(experiment.config, experiment.fingerprints, workdir)
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
     signal.signal(signal.SIGTERM, _all_is_saved)
     return trained
@@ -91,7 +88,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     Raises:
       UserError: the workdir is of another config, or a stage in it is not finished.
     """
-    if not (workdir / "config.json").exists():
+    if not (workdir / RECORD).exists():
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
@@ -100,17 +97,20 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
     """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
     variables, taken = initial_variables(experiment), {}
+    experiment.check_dataset()
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
         state, taken["unimodal"] = run(experiment, "unimodal", variables)
         unimodal = sharding.fetch(steps.best_variables(state))
         del state  # so that the devices hold no more than the next stage's
+        experiment.check_dataset()
         params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
         ensemble = {**unimodal, "params": jax.device_get(params)}
         variables = sharding.place(ensemble, experiment.mesh)
     if experiment.config.fusion.epochs:
         state, taken["fusion"] = run(experiment, "fusion", variables)
         variables = steps.variables_to_evaluate(state)
+        experiment.check_dataset()
     compilations = {name: step.compilations if step else 0 for name, step in taken.items()}
     compile_seconds = {name: step.compile_seconds if step else 0.0 for name, step in taken.items()}
     return Trained(unimodal, ensemble, variables, compilations, compile_seconds)
@@ -238,7 +238,7 @@ def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState
 def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
     """The final state of a finished stage."""
     spec, total = stage_spec(experiment, name)
-    with Checkpoints(workdir, name) as checkpoints:
+    with Checkpoints(workdir, name, run=run_digest(experiment.config, experiment.fingerprints)) as checkpoints:
         if checkpoints.latest() != total:
             raise UserError(
                 f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
@@ -254,7 +254,7 @@ def _run_stage(
     experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], signal.Signals | None]
 ) -> tuple[TrainState, CompiledStep]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
-    config = experiment.config
+    config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
@@ -263,7 +263,7 @@ def _run_stage(
     train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
     validate = _validation(experiment) if name == "unimodal" else None
     batches = training_batches(experiment, name)
-    with Checkpoints(workdir, name, config.keep_checkpoints) as checkpoints:
+    with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
@@ -378,47 +378,3 @@ def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
 
 def _all_is_saved(number: int, frame: object) -> None:
     raise Preempted("all stages are finished and saved", signal.Signals(number))
-
-
-# The workdir.
-
-
-def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
-    """Writes `config.json` on the first run; on a later one makes sure that config and fingerprints are the same.
-
-    Of several processes the first writes, and all make sure.
-
-    Raises:
-      UserError: the workdir cannot be written, or belongs to a run with another config.
-    """
-    distributed.first_then_others(lambda: _claim(config, fingerprints, workdir))
-
-
-def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
-    record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
-    path, temporary = workdir / "config.json", workdir / ".config.json.partial"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
-            os.replace(temporary, path)
-            return
-        known = json.loads(path.read_text())
-        changed = config_lib.differences(known["config"], record["config"])
-        changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"--workdir={workdir} cannot be written ({error.strerror}): make room or choose another --workdir"
-        ) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): remove it if this is the config that was trained there, "
-            "or use another --workdir"
-        ) from error
-    if changed:
-        shown = "; ".join(changed[:4]) + (f" and {len(changed) - 4} more" if len(changed) > 4 else "")
-        raise UserError(
-            f"--workdir={workdir} holds a run of another config ({shown}): use another --workdir, or the same config"
-        )
