@@ -27,7 +27,7 @@ import numpy as np
 from umemma_jax.data import example, kinds, tfrecord
 from umemma_jax.data.info import FORMAT_VERSION, Info, Shard, Split, from_json, to_json
 from umemma_jax.data.kinds import Modality
-from umemma_jax.data.remote import Location, RemotePath, is_url, locate
+from umemma_jax.data.remote import Location, RemotePath, is_url, locate, redacted
 from umemma_jax.data.shards import check_remote
 from umemma_jax.data.source import ID, ID_END, LABEL, Columns, RecordSource
 from umemma_jax.data.statistics import Statistics
@@ -128,7 +128,7 @@ def open_dataset(path: str | os.PathLike | RemotePath, prep: str | None = None) 
         missing; of a URL, also that it cannot be reached.
     """
     path = locate(path)
-    remedy = f"`{prep}`" if prep else "the dataset's command, python -m data_prep.<dataset> --out=DIR"
+    remedy = f"`{redacted(prep)}`" if prep else "the dataset's command, python -m data_prep.<dataset> --out=DIR"
     file = path / _DATASET
     if isinstance(path, Path):
         _check_folder(path, remedy)
@@ -201,7 +201,9 @@ class DatasetWriter:
           ValueError: the description of the dataset contradicts itself.
         """
         if is_url(path):
-            raise UserError(f"{path}: datasets are written to local folders: choose one, and copy it there afterwards")
+            raise UserError(
+                f"{redacted(path)}: datasets are written to local folders: choose one, and copy it there afterwards"
+            )
         self._path = Path(path).resolve()
         _check_description(classes, multi_label, modalities)
         _check_target(self._path, overwrite)

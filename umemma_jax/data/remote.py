@@ -18,6 +18,9 @@ from urllib.request import url2pathname
 from umemma_jax.errors import UserError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two slashes pathlib leaves one
+# What stands before the last @ of a host, also where it holds a slash (as keys of S3 do) but is no port; and a query.
+_USER = re.compile(r'(?<=:/)(/*)(?:[^\s"/?#]+|[^\s"/?#:]+:(?!\d+[/?#])[^\s"?#]+)@')
+_QUERY = re.compile(r'([A-Za-z0-9+.-]:/[^\s"?]*\?)[^\s"]+?(?=[:;,.)\']*(?:[\s"]|$))')
 _PAUSES = (1.0, 4.0)  # s before HTTP is asked again for what failed; other back ends see to that themselves
 _S3_CONNECTIONS = 100  # at most; by default they are 10, and a batch's records stand in line
 _FINAL = (FileNotFoundError, PermissionError)  # which asking again would not mend
@@ -26,7 +29,7 @@ _FINAL = (FileNotFoundError, PermissionError)  # which asking again would not me
 class RemotePath:
     """A file behind a URL, or the folder that it is in; made by `locate`.
 
-    A file is read whole only once: paths made from one another share what they have read.
+    A file is read whole only once: paths made from one another share what they have read. As a string it is `redacted`.
     """
 
     def __init__(self, url: str, store: "_Store") -> None:
@@ -37,10 +40,10 @@ class RemotePath:
         return RemotePath(f"{self._url}/{name}", self._store)
 
     def __str__(self) -> str:
-        return self._url
+        return redacted(self._url)
 
     def __repr__(self) -> str:
-        return f"RemotePath({self._url})"
+        return f"RemotePath({self})"
 
     @property
     def name(self) -> str:
@@ -105,7 +108,19 @@ def locate(place: str | os.PathLike | RemotePath) -> Location:
     text = os.fspath(place)
     if text.startswith("file://"):
         return Path(url2pathname(urlsplit(text).path))
-    return RemotePath(text.rstrip("/"), _Store(text)) if is_url(text) and "://" in text else Path(text)
+    if not (is_url(text) and "://" in text):
+        return Path(text)
+    url, _, query = text.partition("?") if text.startswith("http") else (text, "", "")
+    return RemotePath(url.rstrip("/"), _Store(url, query))
+
+
+def redacted(text: str | os.PathLike) -> str:
+    """A text in which the addresses are without names, passwords and queries, any of which may be secret.
+
+    For all that is shown or stored of them: `https://***@host/data?***`. Any text will do, JSON too; what is redacted
+    stays as it is.
+    """
+    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", os.fspath(text)))
 
 
 def is_url(place: str | os.PathLike) -> bool:
@@ -116,9 +131,13 @@ def is_url(place: str | os.PathLike) -> bool:
 class _Store:
     """A file system of fsspec, and the whole files that were read from it."""
 
-    def __init__(self, url: str) -> None:
-        """Raises UserError if fsspec cannot make it."""
+    def __init__(self, url: str, query: str = "") -> None:
+        """Takes the address of a folder, and what follows that of each of its files, such as a signature.
+
+        Raises UserError if fsspec cannot make it.
+        """
         self._files = _file_system(url)
+        self._query = f"?{query}" if query else ""
         self._pauses = (0.0, *_PAUSES) if url.startswith("http") else (0.0,)
         self._whole: dict[str, bytes] = {}
 
@@ -141,8 +160,8 @@ class _Store:
             size = len(_bytes(url, answer))
             if size > end - start:
                 raise UserError(
-                    f"{url}: the server sends {size} bytes instead of the {end - start} asked for: use one that "
-                    "answers range requests (python -m http.server does not)"
+                    f"{redacted(url)}: the server sends {size} bytes instead of the {end - start} asked for: use one "
+                    "that answers range requests (python -m http.server does not)"
                 )
         return answers
 
@@ -166,7 +185,7 @@ class _Store:
         self, urls: list[str], starts: list[int | None], ends: list[int | None]
     ) -> Sequence[bytes | Exception]:
         try:
-            return self._files.cat_ranges(urls, starts, ends, on_error="return")
+            return self._files.cat_ranges([url + self._query for url in urls], starts, ends, on_error="return")
         except Exception as error:  # of the back end's own kind, such as one of credentials
             return [error] * len(urls)
 
@@ -185,11 +204,11 @@ def _file_system(url: str) -> Any:
         return fsspec.url_to_fs(url, **options)[0]
     except ImportError as error:
         raise UserError(
-            f"{url}: a package that this kind of URL takes is not installed ({error}): "
+            f"{redacted(url)}: a package that this kind of URL takes is not installed ({error}): "
             "pip install 'umemma_jax[cloud]' brings those of gs, s3 and https"
         ) from error
     except Exception as error:  # each back end has its own
-        raise UserError(f"{url}: cannot be opened ({_line(error)}): check the address") from error
+        raise UserError(redacted(f"{url}: cannot be opened ({_line(error)}): check the address")) from error
 
 
 def _bytes(url: str, answer: bytes | Exception) -> bytes:
@@ -197,9 +216,11 @@ def _bytes(url: str, answer: bytes | Exception) -> bytes:
     if not isinstance(answer, Exception):
         return answer
     if isinstance(answer, FileNotFoundError):
-        raise UserError(f"{url}: not found: check the address, and that the whole folder was copied there")
+        raise UserError(f"{redacted(url)}: not found: check the address, and that the whole folder was copied there")
     raise UserError(
-        f"{url}: cannot be read ({_line(answer)}): check the network, and the credentials if the store asks for any"
+        redacted(
+            f"{url}: cannot be read ({_line(answer)}): check the network, and the credentials if the store asks for any"
+        )
     ) from answer
 
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from umemma_jax import config as config_lib
 from umemma_jax import missing
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
+from umemma_jax.data.remote import redacted
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.devices.sharding import CompiledStep
 from umemma_jax.errors import UserError
@@ -395,7 +396,7 @@ def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: 
 
 
 def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
-    record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
+    record = json.loads(redacted(json.dumps({"config": config.to_dict(), **fingerprints})))
     path, temporary = workdir / "config.json", workdir / ".config.json.partial"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -403,7 +404,7 @@ def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -
             temporary.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
             os.replace(temporary, path)
             return
-        known = json.loads(path.read_text())
+        known = json.loads(redacted(path.read_text()))  # of an older version: with what is secret
         changed = config_lib.differences(known["config"], record["config"])
         changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
     except OSError as error:
