@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from umemma_jax.data import example
+from umemma_jax.data import example, npz
 from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
 from umemma_jax.devices import distributed
@@ -135,7 +134,7 @@ class FeatureDataset(Dataset):
         widths = {m: arrays[f"features/{m}"].shape[-1] for m in experiment.modalities}
         modalities = {m: Modality(kind="tabular", encoding="float32", shape=(width,)) for m, width in widths.items()}
         dataset = experiment.dataset
-        super().__init__(dataset.path, dataclasses.replace(dataset.info, modalities=modalities))
+        super().__init__(dataset.path, dataclasses.replace(dataset.info, modalities=modalities), dataset.fingerprint)
         self._arrays = arrays
         self._rows = experiment.train_rows
 
@@ -206,7 +205,7 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _load(path: Path) -> Arrays:
     try:
-        with np.load(path) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            return npz.decode(file)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is damaged ({error}): remove it, and the same command makes it anew") from error
