@@ -280,7 +280,7 @@ def test_dataset_of_another_format_version(write_recipe, dataset, workdir, tmp_p
     file = tmp_path / "data" / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 99}))
     line = refusal(write_recipe(path=file.parent), f"--workdir={workdir}")
-    assert line.startswith(f"{file}: format_version 99 instead of 1: make the dataset again")
+    assert line.startswith(f"{file}: format_version 99 instead of 2: make the dataset again")
     assert not workdir.exists()
 
 

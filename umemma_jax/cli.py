@@ -19,7 +19,7 @@ import absl.logging
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from umemma_jax.data.remote import is_url
+from umemma_jax.data.remote import is_url, redacted
 from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
 
@@ -96,7 +96,7 @@ def run(argv: Sequence[str]) -> int:
         command = parse(argv)
         return 0 if command is None else _join_and_run(command, argv)
     except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {redacted(' '.join(str(error).splitlines()))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command continues")
@@ -261,7 +261,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
-        results["command"] = shlex.join(["python", *argv])
+        results["command"] = redacted(shlex.join(["python", *argv]))
         write_into(workdir, lambda: report.write_report(results, workdir / "report", tables))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")

@@ -181,7 +181,7 @@ def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:
             codec(modalities[name])
         except ValueError as error:
             raise UserError(f"config.inputs.{name}.framing: {error}") from error
-    return Dataset(dataset.path, dataclasses.replace(dataset.info, modalities=modalities))
+    return Dataset(dataset.path, dataclasses.replace(dataset.info, modalities=modalities), dataset.fingerprint)
 
 
 def _make_incomplete(config: ConfigDict, dataset: Dataset) -> IncompleteDataset:

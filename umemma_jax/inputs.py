@@ -189,6 +189,8 @@ def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None
     path = recipe.tokenizer or (converted.folder if converted else dataset.path / TOKENIZER)
     if not recipe.tokenizer and not converted and not path.exists():
         raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")
+    if not recipe.tokenizer and not converted:
+        dataset.check_file(TOKENIZER)
     with _at(f"{field}.tokenizer"):
         return load_tokenizer(path)
 

@@ -1,5 +1,6 @@
 """Small datasets with known content."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from umemma_jax import checksums
+from umemma_jax.data import example, tfrecord
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.tokenizer import Tokenizer, load_tokenizer
 
@@ -53,6 +56,40 @@ def write_dataset(path: Path, *, overwrite: bool = False, **splits: list[dict[st
             for example in examples:
                 writer.write(split, **example)
     return open_dataset(path)
+
+
+def edit(path: Path, **changes) -> None:
+    """Changes fields of dataset.json, checksum and all, as who means harm can; None removes one."""
+    data = json.loads((path / "dataset.json").read_text()) | changes
+    data = {name: value for name, value in data.items() if value is not None}
+    (path / "dataset.json").write_text(json.dumps(checksums.seal(data)))
+
+
+def unsealed(dataset: Dataset) -> Dataset:
+    """What lies in the dataset's folder now, described as in version 1: without checksums."""
+    file, rows = dataset.path / "dataset.json", dataset.path / "rows.npz"
+    data = json.loads(file.read_text()) | {"format_version": 1}
+    for split in data["splits"].values():
+        for shard in split["shards"]:
+            for name in ("crc32c", "last_crc32c", "index_crc32c"):
+                del shard[name]
+            shard["bytes"] = (dataset.path / shard["file"]).stat().st_size
+    del data["crc32c"], data["files"]
+    file.write_text(json.dumps(data))
+    if rows.exists():
+        arrays = dict(np.load(rows))
+        np.savez(rows, **{name: array for name, array in arrays.items() if not name.endswith("/checksums")})
+    return open_dataset(dataset.path)
+
+
+def replace_records(dataset: Dataset, features: dict[str, Any]) -> Dataset:
+    """A dataset of version 1 without rows.npz, whose training shard has two records: a good one, and one of these."""
+    writer = tfrecord.RecordWriter(dataset.path / dataset.info.splits["train"].shards[0].file)
+    writer.write(example.encode({"id": b"good", "label": [1]}))
+    writer.write(example.encode(features))
+    writer.close()
+    (dataset.path / "rows.npz").unlink()
+    return unsealed(dataset)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.data.conftest import make_examples, write_dataset
+from tests.data.conftest import make_examples, unsealed, write_dataset
 from umemma_jax.data import example
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.pipeline import eval_batches, train_batches
@@ -20,6 +20,7 @@ def datasets(request, tmp_path_factory):
     whole = write_dataset(path, train=make_examples(40, missing=True), test=make_examples(11))
     if request.param == "records alone":  # as in older datasets
         (path / "rows.npz").unlink()
+        whole = unsealed(whole)
     available = whole.source("train").present(NAMES)
     kept = available & (np.random.default_rng(0).random(available.shape) < 0.6)
     return whole, IncompleteDataset(whole, {"train": kept}, NAMES), kept

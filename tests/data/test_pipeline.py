@@ -12,8 +12,7 @@ import orbax.checkpoint as ocp
 import pytest
 from scipy import stats
 
-from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
-from tests.data.test_source import replace_records
+from tests.data.conftest import CLASSES, MODALITIES, make_examples, replace_records, write_dataset
 from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import (
@@ -238,9 +237,8 @@ def test_what_is_not_needed_is_not_decoded_unless_nothing_would_be_left(dataset:
 def test_what_is_not_needed_is_not_looked_at(tmp_path: Path):
     """A damaged photo stops only who needs it."""
     dataset = write_photos(tmp_path / "photos", noise_files(2))
-    path = dataset.path / dataset.info.splits["train"].shards[0].file
     table = np.zeros(5, np.float32).tobytes()
-    replace_records(path, {"label": [0], "image": noise_files(1)[0][:-200], "table": table})
+    dataset = replace_records(dataset, {"label": [0], "image": noise_files(1)[0][:-200], "table": table})
 
     def epoch(needed):
         arguments = {"lengths": {"image": 32}, "needed": np.array(needed)}
@@ -359,7 +357,7 @@ def test_damaged_record_stops_the_iterator_in_one_line(tmp_path: Path, flip_byte
 def test_foreign_record_that_is_not_as_described(tmp_path: Path, features: dict, message: str):
     dataset = write_dataset(tmp_path / "small", train=make_examples(2))
     path = dataset.path / dataset.info.splits["train"].shards[0].file
-    replace_records(path, features)
+    dataset = replace_records(dataset, features)
     with pytest.raises(UserError, match=rf"{path}: {message}"):
         list(eval_batches(dataset, "train", NAMES, 2))
 
@@ -523,7 +521,7 @@ def test_text_without_what_it_needs(titled: Dataset, tokenizer: Tokenizer):
 def test_stored_text_that_is_no_utf8(tmp_path: Path, tokenizer: Tokenizer):
     titled = write_titles(tmp_path / "titled", ["red", "blue"])
     path = titled.path / titled.info.splits["train"].shards[0].file
-    replace_records(path, {"label": [0], "title": b"red \xff"})
+    titled = replace_records(titled, {"label": [0], "title": b"red \xff"})
     with pytest.raises(UserError, match=rf"{path}: record 1: title: 'utf-8' codec can't decode byte 0xff") as caught:
         list(eval_batches(titled, "train", ("title",), 2, lengths={"title": 5}, tokenizers={"title": tokenizer}))
     assert "\n" not in str(caught.value)
@@ -568,7 +566,7 @@ def test_photos_without_a_side(tmp_path: Path):
 def test_stored_photo_that_is_damaged(tmp_path: Path):
     dataset = write_photos(tmp_path / "photos", noise_files(2))
     path = dataset.path / dataset.info.splits["train"].shards[0].file
-    replace_records(path, {"label": [0], "image": noise_files(1)[0][:-200]})
+    dataset = replace_records(dataset, {"label": [0], "image": noise_files(1)[0][:-200]})
     with pytest.raises(UserError, match=rf"{path}: record 1: image: Premature end of JPEG file") as caught:
         list(eval_batches(dataset, "train", ("image",), 2, lengths={"image": 32}))
     assert "\n" not in str(caught.value)
@@ -633,7 +631,7 @@ def test_video_of_two_lengths(tmp_path: Path):
 def test_stored_frame_that_is_damaged(tmp_path: Path):
     dataset = write_clips(tmp_path / "clips", [noise_files(2)] * 2)
     path = dataset.path / dataset.info.splits["train"].shards[0].file
-    replace_records(path, {"label": [0], "frames": [noise_files(1)[0], noise_files(1)[0][:-200]]})
+    dataset = replace_records(dataset, {"label": [0], "frames": [noise_files(1)[0], noise_files(1)[0][:-200]]})
     with pytest.raises(UserError, match=rf"{path}: record 1: frames: Premature end of JPEG file"):
         list(eval_batches(dataset, "train", ("frames",), 2, lengths={"frames": 32}))
 

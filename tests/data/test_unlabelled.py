@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from tests.data.conftest import CLASSES, MODALITIES, make_examples, write_dataset
+from tests.data.conftest import CLASSES, MODALITIES, edit, make_examples, unsealed, write_dataset
 from umemma_jax.data.dataset import Dataset, DatasetWriter, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
-from umemma_jax.data.info import from_json, to_json
+from umemma_jax.data.info import from_json
 from umemma_jax.data.pipeline import eval_batches, train_batches
 from umemma_jax.errors import UserError
 
@@ -28,14 +28,16 @@ def writer(path: Path, **changes) -> DatasetWriter:
 def pair(request, tmp_path_factory) -> tuple[Dataset, Dataset]:
     """The same examples without labels and with them."""
     folder, examples = tmp_path_factory.mktemp("data"), make_examples(N, missing=True)
-    labelled = write_dataset(folder / "labelled", train=examples)
+    write_dataset(folder / "labelled", train=examples)
     with writer(folder / "unlabelled") as output:
         for example in examples:
             output.write("train", **{name: value for name, value in example.items() if name != "label"})
     if request.param == "records alone":
         for dataset in ("labelled", "unlabelled"):
+            opened = open_dataset(folder / dataset)
             (folder / dataset / "rows.npz").unlink()
-    return open_dataset(folder / "unlabelled"), labelled
+            unsealed(opened)
+    return open_dataset(folder / "unlabelled"), open_dataset(folder / "labelled")
 
 
 def test_there_are_no_classes_and_the_counts_are_the_same(pair):
@@ -44,7 +46,7 @@ def test_there_are_no_classes_and_the_counts_are_the_same(pair):
     found, expected = (dataset.info.splits["train"] for dataset in pair)
     assert (found.examples, found.present, found.classes) == (N, expected.present, ())
     assert unlabelled.info.modalities == labelled.info.modalities
-    assert from_json(json.loads(json.dumps(to_json(unlabelled.info)))) == unlabelled.info
+    assert from_json(json.loads((unlabelled.path / "dataset.json").read_text())) == unlabelled.info
 
 
 def test_records_have_everything_but_the_label(pair):
@@ -110,14 +112,14 @@ def small(tmp_path: Path) -> Dataset:
 
 
 def test_multi_label_in_dataset_json(small: Dataset):
-    file = small.path / "dataset.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"multi_label": True}))
+    edit(small.path, multi_label=True)
     with pytest.raises(UserError, match=r"dataset\.json: multi_label, but there are no classes: make"):
         open_dataset(small.path)
 
 
 def test_rows_of_a_labelled_dataset(tmp_path: Path, small: Dataset):
     labelled = write_dataset(tmp_path / "labelled", test=make_examples(5))
+    small = unsealed(small)
     (labelled.path / "rows.npz").rename(small.path / "rows.npz")
     with pytest.raises(UserError, match=r"rows\.npz: not of these records"):
         small.source("test")
@@ -125,6 +127,7 @@ def test_rows_of_a_labelled_dataset(tmp_path: Path, small: Dataset):
 
 def test_records_of_a_labelled_dataset(tmp_path: Path, small: Dataset):
     labelled = write_dataset(tmp_path / "labelled", test=make_examples(5)).path
+    unsealed(open_dataset(labelled))
     content = json.loads((labelled / "dataset.json").read_text())
     content["classes"], content["splits"]["test"]["classes"] = [], []
     (labelled / "dataset.json").write_text(json.dumps(content))

@@ -25,7 +25,7 @@ class IncompleteDataset(Dataset):
         for name, table in kept.items():
             left = dict(zip(modalities, table.sum(axis=0).tolist(), strict=True))
             splits[name] = dataclasses.replace(splits[name], present=splits[name].present | left)
-        super().__init__(dataset.path, dataclasses.replace(dataset.info, splits=splits))
+        super().__init__(dataset.path, dataclasses.replace(dataset.info, splits=splits), dataset.fingerprint)
         self.kept = dict(kept)
         self._whole = dataset
         self._modalities = tuple(modalities)

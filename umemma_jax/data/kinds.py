@@ -5,6 +5,8 @@ how the bytes of B examples become the arrays of a batch (`decode`), and what st
 codecs of kinds whose values are numbers also know what statistics need of a value.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -69,7 +71,13 @@ class Codec(Protocol):
 
 @runtime_checkable
 class NumericCodec(Codec, Protocol):
-    """The codec of a kind that has statistics."""
+    """The codec of a kind that has statistics.
+
+    Attributes:
+      channels: how many values the mean and the deviation of a modality have.
+    """
+
+    channels: int
 
     def to_positions(self, value: Any) -> np.ndarray:
         """One value as [positions, channels], for statistics; a video as so many frames, [T, positions, channels]."""
@@ -87,7 +95,11 @@ class _FixedShape:
     def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
         self._dtype = np.dtype(dtype)
         self._shape = shape
-        self._absent = bytes(self._dtype.itemsize * int(np.prod(shape)))
+        self.channels = shape[-1]
+
+    @functools.cached_property  # not before a batch is made: it is as large as `dataset.json` says
+    def _absent(self) -> bytes:
+        return bytes(self._dtype.itemsize * math.prod(self._shape))
 
     def encode(self, value: np.ndarray) -> bytes:
         _check_dtype(value, self._dtype)
@@ -132,6 +144,7 @@ class _JpegImage:
     """
 
     _MEASURED = 64
+    channels = 3
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         _check_not_taken(modality, shape=modality.shape, tokenizer=tokenizer)
@@ -175,6 +188,8 @@ class _JpegVideo:
     F is the number of frames of the stored video that has most, S the batch's `length`; `count` is T, and frames from
     there on are zero. Frames and their statistics are those of JPEG images.
     """
+
+    channels = _JpegImage.channels
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         if not modality.frame_rate or modality.frame_rate < 0:
@@ -244,6 +259,7 @@ class _PcmAudio:
     """
 
     _dtype = np.dtype("<i2")
+    channels = 1
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         _check_not_taken(modality, framing=modality.framing, tokenizer=tokenizer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umemma_jax.data import example
+from umemma_jax.data import bounds, example
 from umemma_jax.data.info import Info, Split
 from umemma_jax.data.remote import Location
 from umemma_jax.data.shards import LocalShards, Place, RemoteShards
@@ -26,11 +26,13 @@ class Columns:
       labels: int32 [N], or float32 [N, K] zeros and ones with multi_label; int32 [N] zeros where there are no classes.
       present: bool [N, modalities of the dataset, in its order].
       ids: uint8, the N ids in UTF-8, each with `ID_END` behind it; None of older datasets.
+      checksums: uint32 [N], of the records, masked as `tfrecord.masked_crc32c`; None of older datasets.
     """
 
     labels: np.ndarray
     present: np.ndarray
     ids: np.ndarray | None = None
+    checksums: np.ndarray | None = None
 
 
 class RecordSource:
@@ -46,7 +48,7 @@ class RecordSource:
           columns: of the split's rows; without, `labels`, `present` and `ids` read every record.
 
         Raises:
-          UserError: a shard is absent, truncated, or holds another number of records than `dataset.json` says.
+          UserError: a shard is absent, or has another length or number of records than `dataset.json` says.
         """
         self._folder = folder
         self._shards = (LocalShards if isinstance(folder, Path) else RemoteShards)(folder, split.shards)
@@ -62,7 +64,14 @@ class RecordSource:
                 )
         self._starts = np.concatenate([index[:-1] for index in offsets])
         self._ends = np.concatenate([index[1:] for index in offsets])
+        self._check_sizes()
         self._first_rows = np.cumsum([0] + [shard.examples for shard in split.shards[:-1]])
+
+    def _check_sizes(self) -> None:
+        try:
+            bounds.check("bytes of its longest record", int((self._ends - self._starts).max()), bounds.FILE_BYTES)
+        except ValueError as error:
+            raise UserError(f"{self._folder}: {error}") from error
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -105,11 +114,18 @@ class RecordSource:
     def ids(self) -> list[str]:
         """Ids of all N rows, in order. Raises as `examples`, and UserError where a record has no id."""
         if self._columns is not None and self._columns.ids is not None:
-            return [id.decode() for id in self._columns.ids.tobytes().split(ID_END)[:-1]]
-        ids = [example.bytes_value(features, ID) for features in self._all()]
-        if None in ids:
-            raise UserError(f"{self.where(ids.index(None))}: no id: prepare the dataset again")
-        return [id.decode() for id in ids]
+            ids = self._columns.ids.tobytes().split(ID_END)[:-1]
+        else:
+            ids = [example.bytes_value(features, ID) for features in self._all()]
+        return [self._id(row, id) for row, id in enumerate(ids)]
+
+    def _id(self, row: int, id: bytes | None) -> str:
+        if id is None:
+            raise UserError(f"{self.where(row)}: no id: prepare the dataset again")
+        try:
+            return id.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.where(row)}: its id {id[:40]} is not UTF-8: prepare the dataset again") from error
 
     def labels(self) -> np.ndarray:
         """Labels of all rows, as in `Columns`."""
@@ -123,8 +139,15 @@ class RecordSource:
         Where there are no classes, and so no labels, it is int32 [B] zeros.
 
         Raises:
-          UserError: a class is unknown, or a row has not exactly one though it should.
+          UserError: a class is unknown, a row has not exactly one though it should, or others than `columns` says.
         """
+        found = self._label_array(rows, labels)
+        if self._columns is not None and not np.array_equal(found, self._columns.labels[np.asarray(rows, np.int64)]):
+            row = next(row for row, own in zip(rows, found, strict=True) if np.any(own != self._columns.labels[row]))
+            raise UserError(f"{self.where(row)}: another label than rows.npz says: prepare the dataset again")
+        return found
+
+    def _label_array(self, rows: Iterable[int], labels: Sequence[list[int]]) -> np.ndarray:
         num_classes = len(self._info.classes)
         exactly_one = num_classes > 0 and not self._info.multi_label
         for row, label in zip(rows, labels, strict=True):
@@ -160,7 +183,9 @@ class RecordSource:
             raise IndexError(f"rows from {rows.min()} to {rows.max()} of {len(self)}")
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
         columns = (shards, rows - self._first_rows[shards], self._starts[rows], self._ends[rows])
-        return list(map(Place, *(column.tolist() for column in columns)))
+        known = self._columns is not None and self._columns.checksums is not None
+        checksums = self._columns.checksums[rows].tolist() if known else [None] * len(rows)
+        return list(map(Place, *(column.tolist() for column in columns), checksums))
 
 
 def label_values(features: example.Features) -> list[int]:

@@ -32,7 +32,8 @@ class UnseenDataset(Dataset):
             name: dataclasses.replace(split, present={m: split.present.get(m, 0) for m in trained})
             for name, split in dataset.info.splits.items()
         }
-        super().__init__(dataset.path, dataclasses.replace(dataset.info, modalities=dict(trained), splits=splits))
+        info = dataclasses.replace(dataset.info, modalities=dict(trained), splits=splits)
+        super().__init__(dataset.path, info, dataset.fingerprint)
         self._whole = dataset
 
     def columns(self, split: str) -> Columns | None:

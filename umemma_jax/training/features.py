@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from umemma_jax import checksums
-from umemma_jax.data import example
+from umemma_jax.data import example, npz
 from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
 from umemma_jax.devices import distributed
@@ -137,7 +137,7 @@ class FeatureDataset(Dataset):
         widths = {m: arrays[f"features/{m}"].shape[-1] for m in experiment.modalities}
         modalities = {m: Modality(kind="tabular", encoding="float32", shape=(width,)) for m, width in widths.items()}
         dataset = experiment.dataset
-        super().__init__(dataset.path, dataclasses.replace(dataset.info, modalities=modalities))
+        super().__init__(dataset.path, dataclasses.replace(dataset.info, modalities=modalities), dataset.fingerprint)
         self._arrays = arrays
         self._rows = experiment.train_rows
 
@@ -213,7 +213,7 @@ def _load(folder: Path) -> Arrays:
     if found := checksums.damaged(folder):
         raise UserError(f"{folder}: {found}: {remedy}")
     try:
-        with np.load(folder / FILE_NAME) as file:
-            return dict(file)
+        with (folder / FILE_NAME).open("rb") as file:
+            return npz.decode(file)
     except (OSError, ValueError) as error:  # without checksums, so that half of it is gone
         raise UserError(f"{folder}: is damaged ({error}): {remedy}") from error

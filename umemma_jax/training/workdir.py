@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import checksums
 from umemma_jax import config as config_lib
+from umemma_jax.data.remote import redacted
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.training.lock import locked, not_written
@@ -72,7 +73,7 @@ def run_digest(config: ConfigDict, fingerprints: Mapping[str, Any]) -> str:
 
 
 def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
-    record = json.loads(json.dumps({"config": config.to_dict(), **fingerprints}))
+    record = json.loads(redacted(json.dumps({"config": config.to_dict(), **fingerprints})))
     path, temporary = workdir / RECORD, workdir / f".{RECORD}.partial"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -83,6 +84,7 @@ def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -
         known = json.loads(path.read_text())
         if not checksums.intact(known):
             raise ValueError("it does not match its checksum")
+        known = json.loads(redacted(json.dumps(known)))  # of an older version: with what is secret
         changed = config_lib.differences(known["config"], record["config"])
         changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
     except OSError as error:
