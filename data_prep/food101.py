@@ -13,7 +13,6 @@ Workshops 2015; not ETHZ Food-101). Real copies are damaged here and there. What
 Each is counted and listed in `prep_report.json` beside the data.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 from data_prep.build import console
 from data_prep.build.assemble import RawExample, check_classes_trained, stratified, write_dataset
+from data_prep.build.delimited import not_decodable, read_records
 from data_prep.build.layout import check_layout
 from data_prep.build.parallel import FileTask
 from data_prep.build.prep_report import Report
@@ -142,20 +142,12 @@ def read_titles(path: Path) -> Iterator[Row]:
       UserError: it cannot be read, or a record has not three fields, or no image name or class.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            line = 1  # on which the record starts: a quoted field can go on over lines
-            for fields in reader:
-                where = f"{path}, line {line}"
-                line = reader.line_num + 1
-                if fields:
-                    yield _row(fields, where)
+        records = read_records(path, ",", header=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 after line {line - 1} ({error.reason}): convert it") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: {error}: is a quotation mark never closed?") from error
+        raise not_decodable(path, error) from error
+    return (_row(record.fields, record.where) for record in records)
 
 
 def _row(fields: list[str], where: str) -> Row:
