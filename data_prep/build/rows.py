@@ -12,6 +12,8 @@ from typing import Any
 from data_prep.build.delimited import not_decodable, open_text, read_records
 from umemma_jax.errors import UserError
 
+# What stands for a missing label or number in a file that has them only as text, in upper or lower case.
+MISSING_MARKS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "None", "NULL", "?")
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}  # sign -> its name, in messages
 
 
@@ -50,6 +52,12 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise not_decodable(path, error) from error
+
+
+def is_missing(value: Any, marks: Sequence[str]) -> bool:
+    """Whether a value of a row, or of a list in it, is none: empty, null, NaN, or one of the marks."""
+    value = _stripped(value)
+    return value is None or (isinstance(value, str) and value.casefold() in map(str.casefold, marks))
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:

@@ -85,7 +85,8 @@ def from_json(data: Any) -> Info:
         raise ValueError("not a JSON object")
     if data.get("format_version") != FORMAT_VERSION:
         raise OtherVersionError(f"format_version {data.get('format_version')} instead of {FORMAT_VERSION}")
-    modalities = _records(data, "modalities", _modality)
+    source = _get(data, "source", dict)
+    modalities = _named(_records(data, "modalities", _modality), source)
     classes = _get(data, "classes", list, str)
     multi_label = _get(data, "multi_label", bool)
     if multi_label and not classes:
@@ -101,7 +102,7 @@ def from_json(data: Any) -> Info:
         multi_label=multi_label,
         modalities=modalities,
         splits=splits,
-        source=_get(data, "source", dict),
+        source=source,
     )
 
 
@@ -117,12 +118,29 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("mean", (list, (int, float))),
             ("std", (list, (int, float))),
             ("framing", (str,)),
+            ("columns", (list, str)),
+            ("missing", (list, int)),
         )
         if name in record
     }
     modality = Modality(_get(record, "kind", str), _get(record, "encoding", str), **optional)
     kinds.codec(modality)  # raises ValueError where the kind is unknown or lacks something
     return modality
+
+
+def _named(modalities: dict[str, Modality], source: dict[str, Any]) -> dict[str, Modality]:
+    """The modalities with the names of their columns, which older datasets have only in the command that made them."""
+    given = source.get("modalities")
+    columns = {}
+    for record in given if isinstance(given, list) else ():
+        if isinstance(record, dict) and isinstance(record.get("columns"), list):
+            columns[record.get("name")] = tuple(record["columns"])
+    named = {}
+    for name, modality in modalities.items():
+        lacks = modality.kind == "tabular" and modality.columns is None
+        fit = lacks and modality.shape == (len(columns.get(name, ())),)
+        named[name] = dataclasses.replace(modality, columns=columns[name]) if fit else modality
+    return named
 
 
 def _split(record: dict[str, Any]) -> Split:
