@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.assemble import RawExample, check_classes_trained, stratified, write_dataset
+from data_prep.build.assemble import RawExample, stratified, trained_classes, write_dataset
 from data_prep.build.delimited import not_decodable, read_records
 from data_prep.build.layout import check_layout
 from data_prep.build.parallel import FileTask
@@ -81,6 +81,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset: splits train, val and test.
 
@@ -95,6 +96,7 @@ def prepare(
       size: images keep at most so many pixels on their shorter side.
       processes: how many read images.
       max_unreadable: share of the images that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the raw data are not as described above in a way that cannot be mended, or `out` is in use.
@@ -112,7 +114,7 @@ def prepare(
     places = {pair.name: pair.where for of_split in by_split.values() for pair in of_split}
     to_jpeg = ToJpeg(size)
     examples = [_example(name, pair, classes, to_jpeg) for name in SPLITS for pair in by_split.get(name, ())]
-    check_classes_trained(examples, classes, lambda example: places[example.id])
+    examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
         out,
         name="food101",
@@ -238,6 +240,7 @@ def main() -> None:
         "--validation-share", type=console.share, default=0.1, metavar="SHARE", help="of train (default: 0.1)"
     )
     console.add_image_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

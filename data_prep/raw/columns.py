@@ -3,6 +3,7 @@
 import argparse
 import functools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row, is_missing
 from data_prep.raw.clips import ToFrames, ToSound
+from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
 from data_prep.raw.sounds import ToPcm
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
 RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: arguments of DatasetWriter.write
+SHOWN = 3  # paths, where none exists
 NO_FILE = "file does not exist (left out)"
 _ARGUMENT = re.compile(r"(?:(?P<name>[A-Za-z0-9_]+)=)?(?P<columns>.+)", re.DOTALL)
 
@@ -84,9 +87,11 @@ class _Files:
     def take(self, row: Row, report: Report) -> FileTask | None:
         if self._column not in row.values:
             return None
-        path = self._folder / text_of(row, self._column)
-        if not path.is_file():
-            report.add(NO_FILE, f"{path} ({row.where})")
+        given = text_of(row, self._column)
+        path = self._folder / given
+        if not os.path.isfile(path):  # unlike Path.is_file, it takes a text that is too long for a path
+            meant = near(self._folder, given)
+            report.add(NO_FILE, f"{path} ({row.where})" + (f": there is {meant}" if meant else ""))
             return None
         return FileTask(self._conversion, path)
 
@@ -181,6 +186,24 @@ KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "
 def sources(columns: Sequence[Column], rows: Sequence[Row], settings: Settings) -> dict[str, Source]:
     """The modalities of a table, by name."""
     return {column.name: KINDS[column.kind](column, rows, settings) for column in columns}
+
+
+def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
+    """Raises UserError if a column names files, and not one of them is there; says what is like the first ones."""
+    for column in columns:
+        if not issubclass(KINDS[column.kind], _Files):
+            continue
+        given = [text_of(row, column.columns[0]) for row in rows if column.columns[0] in row.values]
+        if given and not any(os.path.isfile(folder / path) for path in given):
+            first = (f"{folder / path}{_alike(folder, path)}" for path in given[:SHOWN])
+            raise UserError(
+                f"--{column.kind}={column.columns[0]}: none of the {len(given)} files exists: {', '.join(first)}"
+            )
+
+
+def _alike(folder: Path, given: str) -> str:
+    found = near(folder, given) or below(folder, given)
+    return f" (there is {found})" if found else ""
 
 
 def text_of(row: Row, column: str) -> str:

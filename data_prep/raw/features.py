@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.build.parallel import Unreadable
+from data_prep.build.rows import MISSING_MARKS, is_missing
 from data_prep.raw.photos import ToJpeg
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
@@ -249,4 +250,5 @@ class ClassNames:
     def _class(self, value: Any) -> str | None:
         if self.known is not None:
             return self.known[value] if value >= 0 else None  # -1 where there is no label
-        return _decoded(value).strip() or None
+        name = _decoded(value).strip()
+        return None if is_missing(name, MISSING_MARKS) else name

@@ -245,7 +245,10 @@ def nothing_in_it(raw):
         (append("pizza_99.jpg,Pizza, ham,pizza\n"), "texts/test_titles.csv, line 13: 4 fields instead of 3"),
         (append('pizza_99.jpg,"Two\nlines"\n'), "texts/test_titles.csv, line 13: 2 fields instead of 3"),
         (append('x.jpg,"Two\nlines",pizza\nnothing\n'), "texts/test_titles.csv, line 15: 1 fields instead of 3"),
-        (append('pizza_99.jpg,"Never closed,pizza\n'), "texts/test_titles.csv, line 13: a quotation mark is not closed"),
+        (
+            append('pizza_99.jpg,"Never closed,pizza\n'),
+            "titles.csv, line 13: a quotation mark is not closed",
+        ),
         (append(f'pizza_99.jpg,"Never {"x" * 200_000}'), "line 13: a quotation mark is not closed"),
         (append("pizza_99.jpg,Pizza,\n"), "line 13: image name 'pizza_99.jpg', class '': neither may be empty"),
         (append("../pizza_99.jpg,Pizza,pizza\n"), "nor a path"),

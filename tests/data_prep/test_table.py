@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from data_prep import table
-from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE
+from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE, UNSEEN
+from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import FILE_NAME
 from data_prep.raw import columns
 from data_prep.raw.columns import Column
@@ -123,7 +124,7 @@ def test_anything_can_be_empty(tmp_path, rows):
     }
     assert sorted(set(range(24)) - present.keys()) == [4, 5, 6]
     assert report(out) == {
-        table.NO_LABEL: [f"{path}, line 6"],
+        NO_LABEL: [f"{path}, line 6"],
         table.NO_SPLIT: [f"{path}, line 7"],
         "missing number in column 'weight' (kept as missing)": [f"{path}, line 4"],
         columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)", f"{tmp_path}/data ({path}, line 10)"],
@@ -215,6 +216,32 @@ def test_a_missing_number_in_a_list(tmp_path, rows):
     assert open_dataset(out).info.modalities["v"].columns is None
     kinds = {"missing number in column 'embedding[1]' (kept as missing)", NOTHING_LEFT}
     assert report(out).keys() == kinds
+
+
+def test_a_class_that_training_never_sees_can_be_dropped(tmp_path, rows):
+    rows[29]["kind"] = "d"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, modalities=ALL[2:3], split="part", drop_unseen=True)
+    info = open_dataset(out).info
+    assert (info.classes, info.splits["test"].classes) == (("a", "b", "c"), (1, 1, 0))
+    assert report(out) == {UNSEEN: [f"{path}, line 31: 'd'"]}
+
+
+def test_wrong_paths_are_shown_with_what_is_like_them(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["photo"] = (f"{number}.jpg", f"data\\{number}.jpg", f"Data/{number}.JPEG")[number % 3]
+    path = write_csv(tmp_path / "mine.csv", rows)
+    with pytest.raises(UserError) as error:
+        prepare(path)
+    shown = [f"{tmp_path}/{row['photo']} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])]
+    assert str(error.value) == f"--image=photo: none of the 30 files exists: {', '.join(shown)}"
+
+
+def test_a_path_that_is_wrong_by_its_case_alone(tmp_path, rows):
+    rows[3]["photo"] = "data/3.JPG"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    entry = f"{tmp_path}/data/3.JPG ({path}, line 5): there is {tmp_path}/data/3.jpg"
+    assert report(prepare(path, modalities=ALL[:1])) == {columns.NO_FILE: [entry], NOTHING_LEFT: ["0000003"]}
 
 
 # --- without labels ---------------------------------------------------------------------------------------------------
