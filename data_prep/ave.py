@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.build import console
-from data_prep.build.assemble import check_classes_trained, sorted_classes
+from data_prep.build.assemble import trained_classes
 from data_prep.build.clip_dataset import (
     ABSENT,
     add_clip_arguments,
@@ -40,6 +40,7 @@ from data_prep.build.clip_dataset import (
     read_lines,
     write_clips,
 )
+from data_prep.build.labels import sorted_classes
 from data_prep.build.layout import check_layout
 from data_prep.build.prep_report import Report
 from data_prep.raw.clips import ToClip
@@ -96,6 +97,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset: splits train, val and test.
 
@@ -110,6 +112,7 @@ def prepare(
       size: frames keep at most so many pixels on their shorter side.
       processes: how many read videos.
       max_unreadable: share of the videos that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the raw data are not as described above in a way that cannot be mended, or `out` is in use.
@@ -137,7 +140,8 @@ def prepare(
         places[id] = row.where
     if not examples:
         raise UserError(f"{folder / VIDEOS}: none of the listed videos is in it: bring them, as <video>.mp4")
-    check_classes_trained(examples, classes, lambda example: places[example.id])
+    listed_classes = classes
+    examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
     name, what = CLIPS[clip]
     writer = DatasetWriter(
         out,
@@ -148,7 +152,7 @@ def prepare(
         source={"command": "data_prep.ave", "raw": raw, "clip": clip, "fps": fps, "rate": rate, "size": size},
         overwrite=overwrite,
     )
-    counts = {name: listed[label] for label, name in enumerate(classes)}
+    counts = {name: listed[label] for label, name in enumerate(listed_classes) if name in classes}
     write_clips(writer, out, examples, counts, report, processes, max_unreadable)
 
 
@@ -256,6 +260,7 @@ def main() -> None:
         "--clip", choices=CLIPS, default="whole", help="the whole video, its event, or each second (default: whole)"
     )
     add_clip_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

@@ -13,7 +13,6 @@ Workshops 2015; not ETHZ Food-101). Real copies are damaged here and there. What
 Each is counted and listed in `prep_report.json` beside the data.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.assemble import RawExample, check_classes_trained, stratified, write_dataset
+from data_prep.build.assemble import RawExample, stratified, trained_classes, write_dataset
+from data_prep.build.delimited import not_decodable, read_records
 from data_prep.build.layout import check_layout
 from data_prep.build.parallel import FileTask
 from data_prep.build.prep_report import Report
@@ -81,6 +81,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset: splits train, val and test.
 
@@ -95,6 +96,7 @@ def prepare(
       size: images keep at most so many pixels on their shorter side.
       processes: how many read images.
       max_unreadable: share of the images that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the raw data are not as described above in a way that cannot be mended, or `out` is in use.
@@ -112,7 +114,7 @@ def prepare(
     places = {pair.name: pair.where for of_split in by_split.values() for pair in of_split}
     to_jpeg = ToJpeg(size)
     examples = [_example(name, pair, classes, to_jpeg) for name in SPLITS for pair in by_split.get(name, ())]
-    check_classes_trained(examples, classes, lambda example: places[example.id])
+    examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
         out,
         name="food101",
@@ -142,20 +144,12 @@ def read_titles(path: Path) -> Iterator[Row]:
       UserError: it cannot be read, or a record has not three fields, or no image name or class.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            line = 1  # on which the record starts: a quoted field can go on over lines
-            for fields in reader:
-                where = f"{path}, line {line}"
-                line = reader.line_num + 1
-                if fields:
-                    yield _row(fields, where)
+        records = read_records(path, ",", header=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 after line {line - 1} ({error.reason}): convert it") from error
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: {error}: is a quotation mark never closed?") from error
+        raise not_decodable(path, error) from error
+    return (_row(record.fields, record.where) for record in records)
 
 
 def _row(fields: list[str], where: str) -> Row:
@@ -246,6 +240,7 @@ def main() -> None:
         "--validation-share", type=console.share, default=0.1, metavar="SHARE", help="of train (default: 0.1)"
     )
     console.add_image_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

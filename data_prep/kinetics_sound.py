@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.assemble import check_classes_trained, stratified
+from data_prep.build.assemble import stratified, trained_classes
 from data_prep.build.clip_dataset import (
     ABSENT,
     add_clip_arguments,
@@ -108,6 +108,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset: splits train, val and test.
 
@@ -126,6 +127,7 @@ def prepare(
       size: frames keep at most so many pixels on their shorter side.
       processes: how many read videos.
       max_unreadable: share of the videos that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the raw data are not as described above in a way that cannot be mended, or `out` is in use.
@@ -148,7 +150,7 @@ def prepare(
             continue
         to_clip = ToClip(source.start, source.start + row.seconds, fps, size, rate)
         examples.append(raw_clip(row.split, row.name, names.index(row.label), source.path, to_clip))
-    check_classes_trained(examples, names, lambda example: places[example.id])
+    examples, names = trained_classes(examples, names, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
         out,
         name=f"kinetics_sound_{len(names)}",
@@ -336,6 +338,7 @@ def main() -> None:
         help="of train, where there is no val (default: 0.1)",
     )
     add_clip_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build import console
-from data_prep.build.assemble import RawExample, check_classes_trained, write_dataset
+from data_prep.build.assemble import RawExample, trained_classes, write_dataset
 from data_prep.build.layout import check_layout
 from data_prep.build.parallel import FileTask
 from data_prep.build.prep_report import Report
+from data_prep.build.rows import MISSING_MARKS, is_missing
 from data_prep.build.splits import read_split_file
 from data_prep.raw.photos import ToJpeg
 from umemma_jax.data.dataset import DatasetWriter, Modality
@@ -67,6 +68,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset: splits train, val and test.
 
@@ -81,6 +83,7 @@ def prepare(
       size: posters keep at most so many pixels on their shorter side.
       processes: how many read posters.
       max_unreadable: share of the posters that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the raw data are not as described above in a way that cannot be mended, or `out` is in use.
@@ -96,7 +99,7 @@ def prepare(
     to_jpeg = ToJpeg(size)
     made = (_example(movie, classes, text, to_jpeg, report) for movie in movies)
     examples = [example for example in made if example is not None]
-    check_classes_trained(examples, classes, lambda example: places[example.id])
+    examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
         out,
         name="mm_imdb",
@@ -150,7 +153,8 @@ def _read_movie(path: Path, split: str) -> Movie:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}): download it again") from error
-    plots, genres = _strings(path, record, "plot"), _strings(path, record, "genres")
+    plots = _strings(path, record, "plot")
+    genres = tuple(genre for genre in _strings(path, record, "genres") if not is_missing(genre, MISSING_MARKS))
     poster = path.with_suffix(".jpeg")
     return Movie(path.stem, split, plots, genres, poster if poster.is_file() else None, path)
 
@@ -224,6 +228,7 @@ def main() -> None:
     )
     parser.add_argument("--genres", type=_names, metavar="A,B,...", help="genres to keep (default: by --min-count)")
     console.add_image_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

@@ -12,8 +12,13 @@ listed in `prep_report.json` beside the data. Rows without label are dropped, an
 Videos are whatever FFmpeg reads. --audio takes their sound, any other sound that FFmpeg reads, and WAV files. Of all
 but the latter the first --seconds count.
 
-Several labels in one field, separated by `|`, or a list of them in JSON lines or Parquet, make the whole dataset
-multi-label. --split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1.
+A list of labels in JSON lines or Parquet makes the whole dataset multi-label. So do several labels in one field,
+separated by what --label-separator says; without it by `|`, if most of what lies between also comes alone or beside
+other labels. NA, N/A, NaN, None, NULL and ?, in upper or lower case, are no labels and no numbers, or what --na-values
+lists instead. A number that is missing is kept as such: of a row with several the others count.
+
+--split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1. A class that training
+would never see ends the preparation, unless --drop-unseen leaves its examples out.
 
 Without --label the dataset has no labels: a trained model can predict them, but nothing can be trained on it or
 measured. All rows are then of the split `test`, unless --split names a column.
@@ -29,22 +34,23 @@ import numpy as np
 
 from data_prep.build import console
 from data_prep.build.assemble import (
-    check_classes_trained,
     check_ids,
     labelled,
-    sorted_classes,
     stratified,
+    trained_classes,
     unlabelled,
     write_dataset,
 )
+from data_prep.build.labels import SEPARATOR, read_labels, sorted_classes
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import Row, read_rows
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing, read_rows
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
 from data_prep.raw.columns import (
     Column,
     Settings,
     add_column_arguments,
     add_video_arguments,
+    check_files,
     check_names,
     sources,
     text_of,
@@ -54,9 +60,7 @@ from umemma_jax.errors import UserError
 
 SHARES = "0.8,0.1,0.1"
 UNLABELLED_SPLIT = "test"
-SEPARATOR = "|"  # of labels
 
-NO_LABEL = "row without label (dropped)"
 NO_SPLIT = "row without split (dropped)"
 
 
@@ -68,6 +72,8 @@ def prepare(
     table: str,
     modalities: Sequence[Column] | None,
     label: str | None = None,
+    label_separator: str | None = None,
+    na_values: Sequence[str] = MISSING_MARKS,
     split: str | None = None,
     id: str | None = None,
     name: str | None = None,
@@ -77,6 +83,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset.
 
@@ -87,6 +94,8 @@ def prepare(
       table: .csv, .tsv, .jsonl or .parquet file.
       modalities: what to take from it, in the order that the dataset shall have.
       label: column of the label or labels; None prepares a dataset without labels.
+      label_separator: between several labels of a field; "" if each field is one label, None to go by the fields.
+      na_values: what stands for a missing label or number, beside an empty field.
       split: column of the split, or the shares of train, val and test, which take labels. None draws `SHARES`; without
         labels it puts all rows into `test`.
       id: column of the examples' ids; None numbers the rows.
@@ -97,6 +106,7 @@ def prepare(
       size: images and frames keep at most so many pixels on their shorter side.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the table cannot be understood, or `out` is in use.
@@ -115,28 +125,30 @@ def prepare(
     rows = read_rows(path, [*columns, *(column for column in others if column is not None)])
 
     ids = {row.where: text_of(row, id) if id else f"{number:07d}" for number, row in enumerate(rows)}
-    labels = {row.where: [] for row in rows} if label is None else _labels(rows, label, report)
+    labels, multi_label = {row.where: [] for row in rows}, False
+    if label is not None:
+        labels, multi_label = read_labels(rows, label, label_separator, na_values, report)
     if shares:
         splits = _draw_splits(labels, shares, np.random.default_rng(seed))
     elif split is not None:
-        splits = _read_splits([row for row in rows if row.where in labels], split, report)
+        splits = _read_splits([row for row in rows if row.where in labels], split, na_values, report)
     else:
         splits = dict.fromkeys(labels, UNLABELLED_SPLIT)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
-    by_name = sources(modalities, used, Settings(path.parent, size, rate, fps, seconds))
+    check_files(modalities, used, path.parent)
+    by_name = sources(modalities, used, Settings(path.parent, size, rate, fps, seconds, tuple(na_values)))
     examples = []
     for row in used:
         values = {name: source.take(row, report) for name, source in by_name.items()}
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
     check_ids(examples, str(path))
-    classes, multi_label = [], False
+    classes = []
     if label is not None:
         classes = sorted_classes({name for row in used for name in labels[row.where]})
-        multi_label = any(isinstance(row.values[label], list) or len(labels[row.where]) > 1 for row in used)
         examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
         places = {ids[row.where]: row.where for row in used}
-        check_classes_trained(examples, classes, lambda example: places[example.id])
+        examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
 
     writer = DatasetWriter(
         out,
@@ -150,6 +162,8 @@ def prepare(
             "table": table,
             "modalities": [asdict(modality) for modality in modalities],
             "label": label,
+            "label_separator": label_separator,
+            "na_values": list(na_values),
             "split": split,
             "seed": seed,
             "rate": rate,
@@ -162,28 +176,14 @@ def prepare(
     write_dataset(writer, out, examples, report, processes, max_unreadable)
 
 
-# --- labels and splits ------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------------------------------
 
 
-def _labels(rows: Sequence[Row], column: str, report: Report) -> dict[str, list[str]]:
-    """Class names of each row, by `Row.where`; a row without label is left out, but not one with an empty list."""
-    labels = {}
-    for row in rows:
-        value = row.values.get(column, "")
-        names = value if isinstance(value, list) else str(value).split(SEPARATOR)
-        names = list(dict.fromkeys(stripped for name in names if (stripped := str(name).strip())))
-        if names or isinstance(value, list):
-            labels[row.where] = names
-        else:
-            report.add(NO_LABEL, row.where)
-    return labels
-
-
-def _read_splits(rows: Sequence[Row], column: str, report: Report) -> dict[str, str]:
+def _read_splits(rows: Sequence[Row], column: str, missing: Sequence[str], report: Report) -> dict[str, str]:
     """The split of each row, by `Row.where`; a row without one is left out."""
     splits = {}
     for row in rows:
-        if column not in row.values:
+        if is_missing(row.values.get(column), missing):
             report.add(NO_SPLIT, row.where)
             continue
         name = text_of(row, column)
@@ -218,6 +218,10 @@ def _draw_splits(labels: dict[str, list[str]], shares: Sequence[float], rng: np.
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+def _marks(text: str) -> tuple[str, ...]:
+    return tuple(mark for mark in text.split(",") if mark)
+
+
 def main() -> None:
     """Runs the command line."""
     parser = console.Parser("data_prep.table", "Your own data, from a table.")
@@ -227,7 +231,19 @@ def main() -> None:
     parser.add_argument(
         "--label",
         metavar="COLUMN",
-        help=f"label, or several with {SEPARATOR} between (default: the dataset has no labels, and is for predictions)",
+        help="label, or list of labels (default: the dataset has no labels, and is for predictions)",
+    )
+    parser.add_argument(
+        "--label-separator",
+        metavar="SIGN",
+        help=f"between several labels of a field; '' if each is one (default: {SEPARATOR}, if the fields say so)",
+    )
+    parser.add_argument(
+        "--na-values",
+        type=_marks,
+        default=MISSING_MARKS,
+        metavar="A,B,...",
+        help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",
     )
     parser.add_argument(
         "--split",
@@ -237,6 +253,7 @@ def main() -> None:
     parser.add_argument("--id", metavar="COLUMN", help="ids of the examples (default: numbers of the rows)")
     parser.add_argument("--name", help="of the dataset (default: the table's)")
     console.add_image_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data_prep.build import console
-from data_prep.build.assemble import check_classes_trained, labelled, sorted_classes, unlabelled, write_dataset
+from data_prep.build.assemble import labelled, trained_classes, unlabelled, write_dataset
+from data_prep.build.labels import sorted_classes
 from data_prep.build.prep_report import Report
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
 from data_prep.raw.columns import Column, add_column_arguments, check_names
@@ -45,6 +46,7 @@ def prepare(
     size: int = 256,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    drop_unseen: bool = False,
 ) -> None:
     """Prepares the dataset.
 
@@ -63,6 +65,7 @@ def prepare(
       size: images keep at most so many pixels on their shorter side.
       processes: how many read images and sound.
       max_unreadable: share of the images and sounds that may be unreadable.
+      drop_unseen: whether examples of classes that training never sees are dropped.
 
     Raises:
       UserError: the dataset cannot be read without TensorFlow, features or splits are not there, or `out` is in use.
@@ -89,7 +92,9 @@ def prepare(
             labels.append(names)
     classes = class_names.known or sorted_classes({name for names in labels for name in names})
     examples = labelled(examples, labels, classes, class_names.multi_label)
-    check_classes_trained(examples, classes, lambda example: f"{builder.name}, record {example.id}")
+    examples, classes = trained_classes(
+        examples, classes, lambda example: f"{builder.name}, record {example.id}", report, drop_unseen
+    )
 
     writer = DatasetWriter(
         out,
@@ -172,6 +177,7 @@ def main() -> None:
     for split in SPLITS:
         parser.add_argument(f"--{split}", metavar="SPLIT", help=f"what to take as {split}, e.g. train[:80%%]")
     console.add_image_arguments(parser)
+    console.add_drop_unseen_argument(parser)
     console.run(parser, prepare)
 
 

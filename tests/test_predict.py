@@ -147,5 +147,74 @@ def test_files_hold_the_same_for_people_and_programs(finished, tmp_path):
 
 
 def test_files_are_named_after_the_dataset_whatever_its_name(tmp_path):
-    dataset = write_images(tmp_path / "new", [np.zeros((8, 8, 1), np.uint8)], name="food/été 1.0")
-    assert predict.file_name(dataset, "test") == "food_été_1.0_test"
+    """Another one than that of the training has its fingerprint in the name, so that none replaces another's file."""
+    image, black = np.full((8, 8, 1), 9, np.uint8), np.zeros((8, 8, 1), np.uint8)
+    dataset = write_images(tmp_path / "new", [black], name="food/été 1.0")
+    assert predict.file_name(dataset, "test", dataset) == "food_été_1.0_test"
+    others = [write_images(tmp_path / str(n), n * [image], name="food/été 1.0") for n in (2, 3)]
+    names = [predict.file_name(other, "test", dataset) for other in others]
+    assert names == [f"food_été_1.0_test_{other.fingerprint[:8]}" for other in others]
+    assert len({*names, predict.file_name(dataset, "test", dataset)}) == 3
+    long = write_images(tmp_path / "long", [image], name="x" * 300)
+    assert len(predict.file_name(long, "test", dataset)) < 130
+
+
+def test_no_text_is_a_formula_or_a_command():
+    ids = [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "@SUM(A1)",
+        "-2+3",
+        " =1",
+        "\uff1d1",
+        "\x1b[31mred",
+        "\ttab",
+        "two\nlines",
+        "-12",
+        "ok",
+    ]
+    found = predict.Predictions(
+        ids,
+        ("image",),
+        np.ones((len(ids), 1), bool),
+        ("=A1", "b"),
+        False,
+        np.tile(np.float32([0.75, 0.25]), (len(ids), 1)),
+    )
+    rows = list(csv.DictReader(predict.to_csv(found).splitlines()))
+    assert [row["id"] for row in rows] == [
+        *("'=1+1", "'+cmd|' /C calc'!A0", "'@SUM(A1)", "'-2+3", "' =1", "'\uff1d1"),
+        *(r"\x1b[31mred", r"\ttab", r"two\nlines", "-12", "ok"),
+    ]
+    assert {row["prediction"] for row in rows} == {"'=A1"}
+
+
+def test_columns_in_another_order_give_the_same_predictions(tmp_path):
+    """Rows with holes, of a model that was trained on such; what is not as in training is told."""
+    names, draw = ("a", "b", "c"), np.random.default_rng(0)
+    values = draw.normal(size=(60, 3)).astype(np.float32)
+    values[draw.random(values.shape) < 0.2] = np.nan
+    values[np.isnan(values).all(axis=1)] = 0
+
+    def write(path, columns, split, classes):
+        table = Modality(kind="tabular", encoding="float32", shape=(len(columns),), columns=columns)
+        modalities = {"table": table, "note": Modality(kind="tabular", encoding="float32", shape=(1,))}
+        with DatasetWriter(path, name="t", description="", classes=classes, modalities=modalities) as writer:
+            for number, row in enumerate(values):
+                chosen = np.array([row[names.index(name)] if name in names else 7 for name in columns], np.float32)
+                label = int(number % 2) if classes else None
+                writer.write(split or "test", id=str(number), label=label, table=chosen, note=np.ones(1, np.float32))
+                if split:
+                    writer.write("test", id=str(number), label=label, table=chosen, note=np.ones(1, np.float32))
+        return open_dataset(path)
+
+    write(tmp_path / "trained", names, "train", ["x", "y"])
+    built = experiment.build(config.load(f"configs/own_data.py:{tmp_path / 'trained'}"))
+    variables = jax.tree.map(lambda x: x + 0.1 * draw.normal(size=x.shape), train.initial_variables(built))
+    expected = predict.predict(built, variables, built.dataset, "test")
+    other = write(tmp_path / "other", ("c", "d", "a", "b"), None, [])
+    found = predict.predict(built, variables, other, "test")
+    np.testing.assert_array_equal(found.probabilities, expected.probabilities)
+    assert np.isfinite(found.probabilities).all() and np.ptp(found.probabilities[:, 0]) > 0.01
+    assert expected.notes == ()
+    assert found.notes == (f"{tmp_path}/other: modality 'table': d ignored, the model was not trained on them",)

@@ -254,7 +254,9 @@ def _run(command: Command, argv: Sequence[str]) -> int:
             dataset = open_dataset(command.data) if command.data else built.dataset
             split = command.split or config.data.test_split
             predictions = predict.predict(built, trained.fusion, dataset, split)
-            name = predict.file_name(dataset, split)
+            for note in predictions.notes:
+                tell(note)
+            name = predict.file_name(dataset, split, built.dataset)
             write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ PyTree = Any
 
 AHEAD = 2  # batches that the devices compute while the host fetches another's results
 SEPARATOR = "|"  # of the labels of one example
+LONGEST_NAME = 100  # characters of a dataset's name in that of a file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Predictions:
       classes: K names.
       multi_label: whether the classes are independent.
       probabilities: float32 [N, K]; NaN for an example that has no modality.
+      notes: what of the dataset is not as in the training, a line each.
     """
 
     ids: list[str]
@@ -45,6 +48,7 @@ class Predictions:
     classes: tuple[str, ...]
     multi_label: bool
     probabilities: np.ndarray
+    notes: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> np.ndarray:
@@ -67,15 +71,17 @@ def predict(experiment: Experiment, variables: PyTree, dataset: Dataset, split: 
     Raises:
       UserError: there is no such split, or the dataset does not have the model's modalities as they were trained.
     """
-    info = experiment.dataset.info
+    info, notes = experiment.dataset.info, ()
     if dataset is not experiment.dataset:
-        trained = {m: info.modalities[m] for m in experiment.modalities}
-        experiment = dataclasses.replace(experiment, dataset=UnseenDataset(dataset, trained))
+        unseen = UnseenDataset(dataset, {m: info.modalities[m] for m in experiment.modalities})
+        experiment, notes = dataclasses.replace(experiment, dataset=unseen), tuple(unseen.notes)
     source = experiment.dataset.source(split)
     parts = list(_probabilities(experiment, variables, split, info.multi_label))
     present, probabilities = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
     probabilities[~present.any(axis=1)] = np.nan
-    return Predictions(source.ids(), experiment.modalities, present, info.classes, info.multi_label, probabilities)
+    return Predictions(
+        source.ids(), experiment.modalities, present, info.classes, info.multi_label, probabilities, notes
+    )
 
 
 def _probabilities(
@@ -108,9 +114,13 @@ def _of_batch(
     return present, activate(logits.astype(jnp.float32))
 
 
-def file_name(dataset: Dataset, split: str) -> str:
-    """`<dataset>_<split>`, in characters that belong into one; a dataset may have any name."""
-    return re.sub(r"[^\w.-]", "_", f"{dataset.info.name}_{split}")
+def file_name(dataset: Dataset, split: str, trained: Dataset) -> str:
+    """`<dataset>_<split>`, in characters that belong into one; a dataset may have any name.
+
+    Another dataset than that of the training may have the name of a third one: its fingerprint is added.
+    """
+    name = re.sub(r"[^\w.-]", "_", f"{dataset.info.name[:LONGEST_NAME]}_{split}")
+    return name if dataset.fingerprint == trained.fingerprint else f"{name}_{dataset.fingerprint[:8]}"
 
 
 def write(predictions: Predictions, folder: Path, name: str) -> None:
@@ -123,7 +133,11 @@ def write(predictions: Predictions, folder: Path, name: str) -> None:
 
 
 def to_csv(predictions: Predictions) -> str:
-    """A row for each example: its id, what it has, and the classes that it is said to have, with probabilities."""
+    """A row for each example: its id, what it has, and the classes that it is said to have, with probabilities.
+
+    Control characters of ids and classes are escaped, and what would be a formula starts with '; NAME.npz has them as
+    they are.
+    """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("id", "present", "prediction", "probability"))
@@ -132,8 +146,16 @@ def to_csv(predictions: Predictions) -> str:
         chosen = np.flatnonzero(predicted)
         names = SEPARATOR.join(predictions.classes[k] for k in chosen)
         values = SEPARATOR.join(f"{probabilities[k]:.4f}" for k in chosen)
-        table.writerow((id, pattern_name(present, predictions.modalities), names, values))
+        table.writerow((_cell(id), pattern_name(present, predictions.modalities), _cell(names), values))
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A text that no terminal takes for a command, and no spreadsheet for a formula: that gets ' before it."""
+    shown = "".join(ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Zl", "Zp") else sign for sign in text)
+    first = unicodedata.normalize("NFKC", shown.lstrip()[:1])
+    is_formula = first in ("=", "+", "-", "@") and not re.fullmatch(r"[+-]?\d+(\.\d+)?", shown)
+    return f"'{shown}" if is_formula else shown
 
 
 def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ from umemma_jax.errors import UserError
 
 UNREADABLE = "unreadable file (left out)"
 DAMAGED = "damaged file (what is readable is kept)"
+UNSEEN = "example of a class that is never seen in training (dropped)"
 NOTHING_LEFT = "example without anything left (dropped)"
 
 
@@ -166,11 +167,6 @@ def _write(
         report.add(NOTHING_LEFT, example.id)
 
 
-def sorted_classes(names: Collection[str]) -> list[str]:
-    """By number if all are numbers, else by name."""
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
-
-
 def check_ids(examples: Sequence[RawExample], where: str) -> None:
     """Raises UserError if an id comes twice."""
     for id, times in Counter(example.id for example in examples).items():
@@ -178,23 +174,50 @@ def check_ids(examples: Sequence[RawExample], where: str) -> None:
             raise UserError(f"{where}: id {id!r} comes {times} times: give every example an id of its own")
 
 
-def check_classes_trained(
-    examples: Sequence[RawExample], classes: Sequence[str], where: Callable[[RawExample], str]
-) -> None:
-    """Raises UserError if a class is never seen in the train split, naming an example that `where` describes.
+def trained_classes(
+    examples: Sequence[RawExample],
+    classes: Sequence[str],
+    where: Callable[[RawExample], str],
+    report: Report,
+    drop_unseen: bool,
+) -> tuple[list[RawExample], list[str]]:
+    """The examples and classes without those classes that are never seen in the train split.
 
-    Likewise if there is no example at all, or none of any class.
+    Args:
+      examples: with labels.
+      classes: of the dataset.
+      where: says where an example comes from.
+      report: gets the examples that are dropped.
+      drop_unseen: whether examples of such a class are dropped; if not, there may be none.
+
+    Raises:
+      UserError: there are, or there is no example at all, or none of any class.
     """
     if not examples or not classes:
         raise UserError("the raw data give not a single example with a label: check what was given")
-    trained = {label for example in examples if example.split == "train" for label in _labels(example)}
-    for example in examples:
-        for label in _labels(example):
-            if label not in trained:
-                raise UserError(
-                    f"{where(example)}: class {classes[label]!r} is never seen in the train split: "
-                    "correct it, or add training examples"
-                )
+    trained = {label for example in examples if example.split == TRAIN for label in _labels(example)}
+    if not trained:
+        raise UserError(f"{where(examples[0])}: no example with a class is in the train split: add some")
+    unseen = {label for example in examples for label in _labels(example)} - trained
+    dropped = [example for example in examples if not unseen.isdisjoint(_labels(example))]
+    if dropped and not drop_unseen:
+        name = next(classes[label] for label in _labels(dropped[0]) if label in unseen)
+        raise UserError(
+            f"{where(dropped[0])}: class {name!r} is never seen in the train split: correct it, add training examples, "
+            f"or drop the {len(dropped)} examples of such classes with --drop-unseen"
+        )
+    for example in dropped:
+        names = ", ".join(repr(classes[label]) for label in _labels(example) if label in unseen)
+        report.add(UNSEEN, f"{where(example)}: {names}")
+    kept = [label for label in range(len(classes)) if label not in unseen]
+    index = {label: position for position, label in enumerate(kept)}
+    left = (example for example in examples if unseen.isdisjoint(_labels(example)))
+    return [_relabelled(example, index) for example in left], [classes[label] for label in kept]
+
+
+def _relabelled(example: RawExample, index: Mapping[int, int]) -> RawExample:
+    label = example.label
+    return replace(example, label=index[label] if isinstance(label, int) else tuple(index[x] for x in label))
 
 
 def _labels(example: RawExample) -> tuple[int, ...]:

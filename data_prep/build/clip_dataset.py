@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data_prep.build import console
 from data_prep.build.assemble import DAMAGED, UNREADABLE, RawExample, reading_files
-from data_prep.raw.clips import Clip, ToClip
 from data_prep.build.parallel import Failure, FileTask
 from data_prep.build.prep_report import Report
+from data_prep.raw.clips import Clip, ToClip
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 

@@ -66,6 +66,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_drop_unseen_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --drop-unseen."""
+    parser.add_argument(
+        "--drop-unseen", action="store_true", help="leave out the examples of classes that training never sees"
+    )
+
+
 def add_frame_rate_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --fps."""
     parser.add_argument(

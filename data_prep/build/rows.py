@@ -1,14 +1,20 @@
 """Tables as rows: CSV, TSV, JSON lines and Parquet, by the ending of the file's name."""
 
-import csv
+import difflib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.build.delimited import not_decodable, open_text, read_records
 from umemma_jax.errors import UserError
+
+# What stands for a missing label or number in a file that has them only as text, in upper or lower case.
+MISSING_MARKS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "None", "NULL", "?")
+SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}  # sign -> its name, in messages
 
 
 @dataclass(frozen=True)
@@ -28,21 +34,30 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """Reads some columns of a table.
 
     Args:
-      path: .csv (comma) or .tsv (tab), UTF-8 with a header; .jsonl, an object on each line; or .parquet.
+      path: .csv (comma) or .tsv (tab) with a header; .jsonl, an object on each line; or .parquet. Text is UTF-8, or
+        UTF-16 with a byte order mark.
       columns: those wanted.
 
     Raises:
-      UserError: the file cannot be read, is of another kind or damaged, a row has the wrong number of fields, or a
-        column is not there.
+      UserError: the file cannot be read, is of another kind or damaged, a row has the wrong number of fields or lost a
+        quotation mark, or a column is not there or there twice.
     """
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: not known by its ending: give one of {', '.join(READERS)}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file: give a table")
     try:
         return list(READERS[path.suffix.lower()](path, tuple(dict.fromkeys(columns))))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): convert it") from error
+        raise not_decodable(path, error) from error
+
+
+def is_missing(value: Any, marks: Sequence[str]) -> bool:
+    """Whether a value of a row, or of a list in it, is none: empty, null, NaN, or one of the marks."""
+    value = _stripped(value)
+    return value is None or (isinstance(value, str) and value.casefold() in map(str.casefold, marks))
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -54,49 +69,46 @@ def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _read_delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
-    header: list[str] | None = None
-    line = 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            for fields in reader:
-                where, line = f"{path}, line {line}", reader.line_num + 1
-                if not fields:
-                    continue
-                if header is None:
-                    header = [field.strip() for field in fields]
-                    _check_columns(path, columns, header)
-                    if len(set(header)) < len(header):
-                        raise UserError(f"{where}: two columns have the same name: rename one")
-                    continue
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{where}: {len(fields)} fields instead of {len(header)}: "
-                        "put quotation marks around a field with separators in it"
-                    )
-                yield Row(_not_empty(dict(zip(header, fields, strict=True)), columns), where)
-    except csv.Error as error:
-        raise UserError(f"{path}, line {line}: {error}: is a quotation mark never closed?") from error
-    if header is None:
+    records = read_records(path, delimiter, header=True)
+    if not records:
         raise UserError(f"{path}: empty: give a table with a header")
+    header = [field.strip() for field in records[0].fields]
+    _check_columns(path, columns, header)
+    for record in records[1:]:
+        if len(record.fields) != len(header):
+            raise UserError(
+                f"{record.where}: {len(record.fields)} fields instead of {len(header)}: "
+                "put quotation marks around a field with separators in it"
+            )
+        yield Row(_not_empty(dict(zip(header, record.fields, strict=True)), columns), record.where)
 
 
 def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     found: dict[str, None] = {}
-    with path.open(encoding="utf-8-sig") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                values = json.loads(line)
-            except ValueError as error:
+                values = json.loads(line, object_pairs_hook=_object)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{where}: not JSON ({error}): write one object on each line") from error
             if not isinstance(values, dict):
                 raise UserError(f"{where}: not a JSON object: write one object on each line")
             found |= dict.fromkeys(values)
             yield Row(_not_empty(values, columns), where)
+    if not found:
+        raise UserError(f"{path}: empty: write one object on each line")
     _check_columns(path, columns, list(found))
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError if a key comes twice."""
+    for key, times in Counter(key for key, _ in pairs).items():
+        if times > 1:
+            raise ValueError(f"{key!r} comes {times} times")
+    return dict(pairs)
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -105,15 +117,18 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(f"{path}: Parquet files need pyarrow: pip install pyarrow, or convert it to CSV") from error
+    with path.open("rb"):  # raises here where it cannot be read at all
+        pass
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             _check_columns(path, columns, file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches(columns=list(columns)):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(_not_empty(values, columns), f"{path}, row {number}")
-    except pyarrow.ArrowException as error:
+    # OSError is of a damaged page, the two last ones of a time that Python cannot hold.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
@@ -126,9 +141,22 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
 
 
 def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> None:
+    for name, times in Counter(filter(None, found)).items():
+        if times > 1:
+            raise UserError(f"{path}: {times} columns have the same name, {name!r}: rename all but one")
     for column in wanted:
         if column not in found:
-            raise UserError(f"{path}: no column {column!r}; it has: {', '.join(found)}")
+            raise UserError(f"{path}: no column {column!r}; it has: {', '.join(found)}{_hint(column, found)}")
+
+
+def _hint(wanted: str, found: Sequence[str]) -> str:
+    """What may be meant instead, or wrong with the header."""
+    for sign, name in SEPARATORS.items():
+        if len(found) == 1 and sign in found[0]:
+            return f" (separated by {name}? Save it as .csv with commas, or as .tsv with tabs)"
+    folded = {name.casefold(): name for name in found}
+    near = difflib.get_close_matches(wanted.casefold(), folded, n=1)
+    return f" (is {folded[near[0]]!r} meant?)" if near else " (is its first line the header?)"
 
 
 def _not_empty(values: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
@@ -138,6 +166,8 @@ def _not_empty(values: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]
 
 def _stripped(value: Any) -> Any:
     """A string without white space around it; None for what counts as empty."""
+    if isinstance(value, bytes):  # of a binary column of Parquet
+        value = value.decode(errors="replace")
     if isinstance(value, str):
         return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
     if isinstance(value, float) and math.isnan(value):

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,14 +16,16 @@ import numpy as np
 from data_prep.build import console
 from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import Row
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing
 from data_prep.raw.clips import ToFrames, ToSound
+from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
 from data_prep.raw.sounds import ToPcm
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
 RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: arguments of DatasetWriter.write
+SHOWN = 3  # paths, where none exists
 NO_FILE = "file does not exist (left out)"
 _ARGUMENT = re.compile(r"(?:(?P<name>[A-Za-z0-9_]+)=)?(?P<columns>.+)", re.DOTALL)
 
@@ -52,6 +55,7 @@ class Settings:
       rate: sample rate of sound, Hz.
       fps: frames of a second of a video.
       seconds: longest part of a video, from its beginning.
+      missing: what stands for a missing number, beside nothing at all.
     """
 
     folder: Path
@@ -59,6 +63,7 @@ class Settings:
     rate: int
     fps: float
     seconds: float
+    missing: tuple[str, ...] = MISSING_MARKS
 
 
 class Source(Protocol):
@@ -82,9 +87,11 @@ class _Files:
     def take(self, row: Row, report: Report) -> FileTask | None:
         if self._column not in row.values:
             return None
-        path = self._folder / text_of(row, self._column)
-        if not path.is_file():
-            report.add(NO_FILE, f"{path} ({row.where})")
+        given = text_of(row, self._column)
+        path = self._folder / given
+        if not os.path.isfile(path):  # unlike Path.is_file, it takes a text that is too long for a path
+            meant = near(self._folder, given)
+            report.add(NO_FILE, f"{path} ({row.where})" + (f": there is {meant}" if meant else ""))
             return None
         return FileTask(self._conversion, path)
 
@@ -123,40 +130,53 @@ class _Texts:
 
 
 class _Vectors:
-    """Numbers, each in its column, or lists of numbers in one column. Missing if any number of a row is."""
+    """Numbers, each in its column, or lists of numbers in one column. A number that is missing is NaN.
+
+    A row lacks the modality where all its numbers are missing.
+    """
 
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
         self._columns = column.columns
+        self._marks = settings.missing
         first = next((numbers for row in rows if (numbers := self._numbers(row)) is not None), None)
         if first is None:
-            raise UserError(f"--tabular: no row has a number in each of {', '.join(column.columns)}: leave it out")
+            raise UserError(f"--tabular: no row has a number in {', '.join(column.columns)}: leave it out")
         self._size = len(first)
-        self.modality = Modality(kind="tabular", encoding="float32", shape=(self._size,))
+        self._in_lists = any(isinstance(row.values.get(name), list) for name in self._columns for row in rows)
+        names = None if self._in_lists else self._columns
+        self.modality = Modality(kind="tabular", encoding="float32", shape=(self._size,), columns=names)
 
     def take(self, row: Row, report: Report) -> np.ndarray | None:
         numbers = self._numbers(row)
-        if numbers is not None and len(numbers) != self._size:
+        if numbers is None:
+            return None
+        if len(numbers) != self._size:
             raise UserError(
                 f"{row.where}: {len(numbers)} numbers instead of {self._size}: correct it or leave it empty"
             )
+        for position in np.flatnonzero(np.isnan(numbers)):
+            name = f"{self._columns[0]}[{position}]" if self._in_lists else self._columns[position]
+            report.add(f"missing number in column {name!r} (kept as missing)", row.where)
         return numbers
 
     def _numbers(self, row: Row) -> np.ndarray | None:
-        fields = [row.values.get(column) for column in self._columns]
-        if any(field is None for field in fields):
-            return None
-        if len(fields) == 1 and isinstance(fields[0], list):
-            (fields,) = fields
-        return np.array([self._number(row, field) for field in fields], np.float32)
+        fields = [(column, row.values.get(column)) for column in self._columns]
+        if len(fields) == 1 and isinstance(fields[0][1], list):
+            fields = [(f"{fields[0][0]}[{position}]", item) for position, item in enumerate(fields[0][1])]
+        numbers = np.array([self._number(row, column, field) for column, field in fields], np.float32)
+        return None if np.all(np.isnan(numbers)) else numbers
 
-    def _number(self, row: Row, field: Any) -> float:
+    def _number(self, row: Row, column: str, field: Any) -> float:
+        if is_missing(field, self._marks):
+            return math.nan
         try:
             number = float(field)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not abs(number) <= float(np.finfo(np.float32).max):
-            columns = ", ".join(self._columns)
-            raise UserError(f"{row.where}: {field!r} in {columns} is no finite number: correct it or leave it empty")
+            raise UserError(
+                f"{row.where}: {field!r} in column {column!r} is no finite number: correct it or leave it empty"
+            )
         return number
 
 
@@ -166,6 +186,24 @@ KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "
 def sources(columns: Sequence[Column], rows: Sequence[Row], settings: Settings) -> dict[str, Source]:
     """The modalities of a table, by name."""
     return {column.name: KINDS[column.kind](column, rows, settings) for column in columns}
+
+
+def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
+    """Raises UserError if a column names files, and not one of them is there; says what is like the first ones."""
+    for column in columns:
+        if not issubclass(KINDS[column.kind], _Files):
+            continue
+        given = [text_of(row, column.columns[0]) for row in rows if column.columns[0] in row.values]
+        if given and not any(os.path.isfile(folder / path) for path in given):
+            first = (f"{folder / path}{_alike(folder, path)}" for path in given[:SHOWN])
+            raise UserError(
+                f"--{column.kind}={column.columns[0]}: none of the {len(given)} files exists: {', '.join(first)}"
+            )
+
+
+def _alike(folder: Path, given: str) -> str:
+    found = near(folder, given) or below(folder, given)
+    return f" (there is {found})" if found else ""
 
 
 def text_of(row: Row, column: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep.build.parallel import Unreadable
+from data_prep.build.rows import MISSING_MARKS, is_missing
 from data_prep.raw.photos import ToJpeg
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
@@ -184,11 +185,17 @@ class _Vectors:
         shapes = [feature_at(features, column).shape for column in columns]
         if any(side is None for shape in shapes for side in shape):
             raise UserError(f"--tabular: {', '.join(columns)}: not of a fixed size: choose other features")
-        self.modality = Modality(kind="tabular", encoding="float32", shape=(sum(map(math.prod, shapes)),))
+        size = sum(map(math.prod, shapes))
+        names = None if any(shapes) else tuple(columns)
+        self.modality = Modality(kind="tabular", encoding="float32", shape=(size,), columns=names)
 
     def take(self, record: Record) -> np.ndarray | None:
-        vector = np.concatenate([np.ravel(record[feature]) for feature in self._features]).astype(np.float32)
-        return vector if np.all(np.isfinite(vector)) else None
+        vectors = {name: np.ravel(record[name]).astype(np.float32) for name in self._features}
+        for name, vector in vectors.items():
+            if np.any(np.isinf(vector)):
+                raise UserError(f"record {record.row} of {record.split}: feature {name!r} is infinite: leave it out")
+        vector = np.concatenate(list(vectors.values()))
+        return None if np.all(np.isnan(vector)) else vector
 
 
 KINDS = {"image": _Images, "audio": _Sounds, "text": _Texts, "tabular": _Vectors}
@@ -243,4 +250,5 @@ class ClassNames:
     def _class(self, value: Any) -> str | None:
         if self.known is not None:
             return self.known[value] if value >= 0 else None  # -1 where there is no label
-        return _decoded(value).strip() or None
+        name = _decoded(value).strip()
+        return None if is_missing(name, MISSING_MARKS) else name

@@ -28,6 +28,12 @@ def test_image():
     np.testing.assert_array_equal(batch, images)
 
 
+def test_a_missing_number_is_nan():
+    value = np.array([0, np.nan, 2, 3], np.float32)
+    found = codec(TABLE).decode([codec(TABLE).encode(value), None])
+    np.testing.assert_array_equal(found, [value, np.zeros(4)])
+
+
 def test_tabular():
     rows = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     batch = codec(TABLE).decode([codec(TABLE).encode(row) for row in rows])
@@ -219,7 +225,8 @@ def test_views_are_stored_as_they_look(view):
         (AUDIO, np.zeros(0, np.int16), r"shape \(0,\)"),
         (AUDIO, np.zeros(5, ">i2"), "instead of a NumPy array of int16"),
         (TABLE, np.zeros(4), "float64 instead of a NumPy array of float32"),
-        (TABLE, np.array([0, 1, np.nan, 3], np.float32), "not finite"),
+        (TABLE, np.array([0, 1, np.inf, 3], np.float32), "infinite"),
+        (TABLE, np.full(4, np.nan, np.float32), "all numbers are missing: leave it out"),
         (JPEG, np.zeros((8, 8, 3), np.uint8), "ndarray instead of the bytes of a JPEG file"),
         (JPEG, b"GIF89a", "not a JPEG file"),
         (VIDEO, [], "an empty one instead of a list of JPEG files"),
@@ -301,6 +308,12 @@ def test_video_needs_its_largest_number_of_frames_to_decode():
         (Modality("image", "raw"), None, "needs a shape of 3 sizes, not None"),
         (Modality("image", "raw", shape=(2, 0, 1)), None, "needs a shape of 3 sizes"),
         (Modality("tabular", "float32", shape=(2, 3)), None, "needs a shape of 1 sizes"),
+        (Modality("tabular", "float32", shape=(2,), columns=("a",)), None, "columns name not each of the 2 numbers"),
+        (
+            Modality("tabular", "float32", shape=(2,), columns=("a", "a")),
+            None,
+            "columns name not each of the 2 numbers",
+        ),
         (Modality("audio", "pcm_s16le"), None, "needs a sample_rate"),
         (IMAGE, 5, "takes no length"),
         (AUDIO, -1, "length must be positive"),

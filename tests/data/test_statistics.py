@@ -46,3 +46,27 @@ def test_several_values_at_once_are_those_one_by_one():
         apart.update(value)
     np.testing.assert_allclose(together.mean_value, values.mean(axis=0))
     assert (together.mean, together.std) == (apart.mean, apart.std)
+
+
+def test_missing_numbers_count_in_nothing():
+    """Against NumPy's functions for them; the last channel is never known."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(5, 3, (50, 1, 4))
+    values[rng.random(values.shape) < 0.3] = np.nan
+    values[..., 2] = 7
+    values[..., 3] = np.nan
+    statistics = Statistics()
+    for value in values:
+        statistics.update(value)
+    known = values[:, 0, :3]
+    np.testing.assert_allclose(statistics.mean, [*np.nanmean(known, axis=0), 0], rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, [*np.nanstd(known, axis=0), 0], rtol=1e-12)
+    np.testing.assert_allclose(statistics.mean_value, [[*np.nanmean(known, axis=0), 0]], rtol=1e-12)
+    assert statistics.missing == tuple(np.isnan(values[:, 0]).sum(axis=0))
+
+
+def test_nothing_is_missing_of_whole_numbers_and_full_tables():
+    for dtype in (np.uint8, np.float32):
+        statistics = Statistics()
+        statistics.update(np.ones((3, 2), dtype))
+        assert statistics.missing is None

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from data_prep import table
-from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE
+from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE, UNSEEN
+from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import FILE_NAME
 from data_prep.raw import columns
 from data_prep.raw.columns import Column
@@ -104,7 +105,7 @@ def test_anything_can_be_empty(tmp_path, rows):
     rows[3]["title"] = " "
     rows[4]["kind"] = ""
     rows[5]["part"] = ""
-    rows[6] |= {"photo": "", "clip": "", "title": "", "height": ""}
+    rows[6] |= {"photo": "", "clip": "", "title": "", "height": "", "weight": "NaN"}
     rows[7]["photo"] = "data/absent.jpg"
     rows[8]["photo"] = "data"
     (tmp_path / "data" / "9.wav").write_bytes(b"RIFF")
@@ -116,7 +117,6 @@ def test_anything_can_be_empty(tmp_path, rows):
     assert missing == {
         0: {"image"},
         1: {"audio"},
-        2: {"tabular"},
         3: {"text"},
         7: {"image"},
         8: {"image"},
@@ -124,8 +124,9 @@ def test_anything_can_be_empty(tmp_path, rows):
     }
     assert sorted(set(range(24)) - present.keys()) == [4, 5, 6]
     assert report(out) == {
-        table.NO_LABEL: [f"{path}, line 6"],
+        NO_LABEL: [f"{path}, line 6"],
         table.NO_SPLIT: [f"{path}, line 7"],
+        "missing number in column 'weight' (kept as missing)": [f"{path}, line 4"],
         columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)", f"{tmp_path}/data ({path}, line 10)"],
         UNREADABLE: [
             f"{tmp_path}/data/9.wav: not a RIFF WAVE file: download it again, or remove it if it is something else"
@@ -177,6 +178,70 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
         row = rows[int(example["id"])]
         assert (example["first"], example["second"]) == (row["title"], row["kind"])
         assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
+
+
+def test_missing_numbers_are_kept_as_such(tmp_path, rows):
+    """A tenth of ten columns, and a column that is always empty: no row is lost, and the report counts the holes."""
+    draw = np.random.default_rng(0)
+    names = [f"x{number}" for number in range(10)]
+    values = draw.normal(size=(30, 10)).astype(np.float32)
+    values[draw.random(values.shape) < 0.1] = np.nan
+    marks = ["", "NA", "n/a", "NaN", "null", "None", " "]
+    for row, numbers in zip(rows, values, strict=True):
+        row["empty"] = ""
+        for name, number in zip(names, numbers, strict=True):
+            row[name] = marks[draw.integers(len(marks))] if np.isnan(number) else repr(float(number))
+    path = write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, modalities=(Column("tabular", "x", (*names, "empty")),), split="part")
+    examples = [example for split in ("train", "val", "test") for example in read_features(out, split)]
+    found = np.stack([np.frombuffer(example["x"], "<f4") for example in examples])
+    np.testing.assert_array_equal(found, np.pad(values, ((0, 0), (0, 1)), constant_values=np.nan))
+    modality = open_dataset(out).info.modalities["x"]
+    assert modality.columns == (*names, "empty")
+    np.testing.assert_allclose(modality.mean[:-1], np.nanmean(values[:24], axis=0), rtol=1e-5)
+    assert modality.missing == (*np.isnan(values[:24]).sum(axis=0), 24)
+    assert (modality.mean[-1], modality.std[-1]) == (0, 0)
+    counts = zip(names, np.isnan(values).sum(axis=0), strict=True)
+    holes = {f"missing number in column {name!r} (kept as missing)": count for name, count in counts}
+    holes["missing number in column 'empty' (kept as missing)"] = 30
+    assert {kind: len(entries) for kind, entries in report(out).items()} == {k: n for k, n in holes.items() if n}
+
+
+def test_a_missing_number_in_a_list(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["embedding"] = [None, None] if number == 4 else [number, None if number == 7 else 1.5]
+    out = prepare(write_jsonl(tmp_path / "a.jsonl", rows), modalities=(Column("tabular", "v", ("embedding",)),))
+    found = {e["id"]: np.frombuffer(e["v"], "<f4").tolist() for e in read_features(out, "train")}
+    assert all(np.isnan(vector[1]) == (id == "0000007") for id, vector in found.items())
+    assert open_dataset(out).info.modalities["v"].columns is None
+    kinds = {"missing number in column 'embedding[1]' (kept as missing)", NOTHING_LEFT}
+    assert report(out).keys() == kinds
+
+
+def test_a_class_that_training_never_sees_can_be_dropped(tmp_path, rows):
+    rows[29]["kind"] = "d"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    out = prepare(path, modalities=ALL[2:3], split="part", drop_unseen=True)
+    info = open_dataset(out).info
+    assert (info.classes, info.splits["test"].classes) == (("a", "b", "c"), (1, 1, 0))
+    assert report(out) == {UNSEEN: [f"{path}, line 31: 'd'"]}
+
+
+def test_wrong_paths_are_shown_with_what_is_like_them(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["photo"] = (f"{number}.jpg", f"data\\{number}.jpg", f"Data/{number}.JPEG")[number % 3]
+    path = write_csv(tmp_path / "mine.csv", rows)
+    with pytest.raises(UserError) as error:
+        prepare(path)
+    shown = [f"{tmp_path}/{row['photo']} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])]
+    assert str(error.value) == f"--image=photo: none of the 30 files exists: {', '.join(shown)}"
+
+
+def test_a_path_that_is_wrong_by_its_case_alone(tmp_path, rows):
+    rows[3]["photo"] = "data/3.JPG"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    entry = f"{tmp_path}/data/3.JPG ({path}, line 5): there is {tmp_path}/data/3.jpg"
+    assert report(prepare(path, modalities=ALL[:1])) == {columns.NO_FILE: [entry], NOTHING_LEFT: ["0000003"]}
 
 
 # --- without labels ---------------------------------------------------------------------------------------------------
@@ -274,8 +339,12 @@ def test_rare_classes_are_trained(tmp_path, rows):
         (29, {"kind": "d"}, "mine.jsonl, line 30: class 'd' is never seen in the train split"),
         (3, {"title": "Number 2"}, "mine.jsonl: id 'Number 2' comes 2 times"),
         (3, {"title": None}, "mine.jsonl, line 4: column 'title' is empty: give one value"),
-        (3, {"height": "tall"}, "mine.jsonl, line 4: 'tall' in height, weight is no finite number"),
-        (3, {"height": 1e300}, "1e+300 in height, weight is no finite number"),
+        (3, {"height": "tall"}, "mine.jsonl, line 4: 'tall' in column 'height' is no finite number: correct it or"),
+        (3, {"height": 1e300}, "mine.jsonl, line 4: 1e+300 in column 'height' is no finite number"),
+        (3, {"weight": float("inf")}, "mine.jsonl, line 4: inf in column 'weight' is no finite number"),
+        (3, {"weight": "-Infinity"}, "mine.jsonl, line 4: '-Infinity' in column 'weight' is no finite number"),
+        (3, {"weight": 10**400}, "in column 'weight' is no finite number"),
+        (3, {"weight": {"kg": 3}}, "mine.jsonl, line 4: {'kg': 3} in column 'weight' is no finite number"),
         (3, {"photo": ["data/3.jpg"]}, "mine.jsonl, line 4: column 'photo' is a list: give one value"),
     ],
 )

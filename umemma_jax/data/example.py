@@ -120,6 +120,12 @@ def bytes_values(features: Features, name: str) -> list[bytes] | None:
     return None if bytes_value(features, name) is None else list(features[name].bytes_list.value)
 
 
+def replaced(features: Features, name: str, value: bytes | None) -> Features:
+    """The features with another value of one bytes feature; None: without it."""
+    others = {key: features[key] for key in features if key != name}
+    return others if value is None else {**others, name: decode(encode({name: value}))[name]}
+
+
 def int64_values(features: Features, name: str) -> list[int] | None:
     """All values of an int64 feature, or None where the example has no such feature."""
     feature = features.get(name)

@@ -128,7 +128,8 @@ def from_json(data: Any) -> Info:
     if sealed and checksums.seal(data)[checksums.FIELD] != data.get(checksums.FIELD):
         raise ValueError("does not match its checksum, so it was damaged or edited")
     _check_fields(data, {"format_version", checksums.FIELD}, Info, without=() if sealed else ("files", checksums.FIELD))
-    modalities = _records(data, "modalities", _modality)
+    source = _get(data, "source", dict)
+    modalities = _named(_records(data, "modalities", _modality), source)
     classes = _get(data, "classes", list, str)
     bounds.check("number of classes", len(classes), bounds.CLASSES)
     multi_label = _get(data, "multi_label", bool)
@@ -153,7 +154,7 @@ def from_json(data: Any) -> Info:
         multi_label=multi_label,
         modalities=modalities,
         splits=splits,
-        source=_get(data, "source", dict),
+        source=source,
         files=_files(_get(data, "files", dict)) if sealed else None,
     )
 
@@ -191,6 +192,8 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("mean", (list, (int, float))),
             ("std", (list, (int, float))),
             ("framing", (str,)),
+            ("columns", (list, str)),
+            ("missing", (list, int)),
         )
         if name in record
     }
@@ -208,6 +211,21 @@ def _modality(record: dict[str, Any]) -> Modality:
         if name in optional and len(optional[name]) != getattr(codec, "channels", 0):
             raise ValueError(f"field {name!r} has {len(optional[name])} values, of another number of channels")
     return modality
+
+
+def _named(modalities: dict[str, Modality], source: dict[str, Any]) -> dict[str, Modality]:
+    """The modalities with the names of their columns, which older datasets have only in the command that made them."""
+    given = source.get("modalities")
+    columns = {}
+    for record in given if isinstance(given, list) else ():
+        if isinstance(record, dict) and isinstance(record.get("columns"), list):
+            columns[record.get("name")] = tuple(record["columns"])
+    named = {}
+    for name, modality in modalities.items():
+        lacks = modality.kind == "tabular" and modality.columns is None
+        fit = lacks and modality.shape == (len(columns.get(name, ())),)
+        named[name] = dataclasses.replace(modality, columns=columns[name]) if fit else modality
+    return named
 
 
 def _split(record: dict[str, Any], sealed: bool) -> Split:

@@ -33,6 +33,10 @@ class Modality:
       std: likewise. Both are in units of the stored values: 0..255 for uint8, -32768..32767 for int16.
       framing: of JPEG images and videos: "centre", the largest square in the middle (None is that, too), or "whole",
         which squeezes all of the image into the square.
+      columns: names of the D numbers of tabular data, by which another dataset's are matched; None where they have
+        none.
+      missing: of tabular data, how many vectors of the train split lack each number; None where none is lacking; set by
+        the writer.
     """
 
     kind: str
@@ -45,6 +49,8 @@ class Modality:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     framing: str | None = None
+    columns: tuple[str, ...] | None = None
+    missing: tuple[int, ...] | None = None
 
 
 Stored = bytes | list[bytes]  # of one value: a list where `stores_list`
@@ -235,16 +241,21 @@ class _JpegVideo:
 
 
 class _Tabular(_FixedShape):
-    """float32 vector [D] <-> float32 [B, D]."""
+    """float32 vector [D] <-> float32 [B, D]. A number that is missing is NaN; of a vector not all are."""
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("<f4", _check_shape(modality, 1))
         _check_not_taken(modality, framing=modality.framing, length=length, tokenizer=tokenizer)
+        columns = modality.columns
+        if columns is not None and (len(columns), len(set(columns))) != (modality.shape[0], modality.shape[0]):
+            raise ValueError(f"columns name not each of the {modality.shape[0]} numbers once")
 
     def encode(self, value: np.ndarray) -> bytes:
         data = super().encode(value)
-        if not np.all(np.isfinite(value)):
-            raise ValueError("not finite")
+        if np.any(np.isinf(value)):
+            raise ValueError("infinite")
+        if np.all(np.isnan(value)):
+            raise ValueError("all numbers are missing: leave it out")
         return data
 
     def to_positions(self, value: np.ndarray) -> np.ndarray:

@@ -224,7 +224,7 @@ class DatasetWriter:
             return modality
         statistics, fields = self._statistics[name], dict(self._measured[name])
         if not statistics.empty:
-            fields |= {"mean": statistics.mean, "std": statistics.std}
+            fields |= {"mean": statistics.mean, "std": statistics.std, "missing": statistics.missing}
         return dataclasses.replace(modality, **fields)
 
     def _mean_values(self, modalities: Mapping[str, Modality]) -> dict[str, np.ndarray]:

@@ -54,6 +54,7 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
     stated = {key: getattr(modality, key) for key in preprocess.STATED}
     stated = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in stated.items()}
     fields = {field.name: field.type for field in dataclasses.fields(preprocess)}
+    needed = [field.name for field in dataclasses.fields(preprocess) if field.default is dataclasses.MISSING]
     given = {}
     for key, value in config.items():
         if key not in fields:
@@ -61,9 +62,9 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
         given[key] = _typed(f"{where}.{key}", value, fields[key])
         if isinstance(stated.get(key), tuple) and len(given[key]) != len(stated[key]):
             raise UserError(f"{where}.{key}: {len(given[key])} values, the dataset has {len(stated[key])} channels")
-    values = {**stated, **given}
-    for key in stated:
-        if values[key] is None:
+    values = {key: value for key, value in {**stated, **given}.items() if value is not None}
+    for key in needed:
+        if key not in values:
             raise UserError(f"{where}.{key}: the dataset does not state it, give it here")
     try:
         return preprocess(**values)

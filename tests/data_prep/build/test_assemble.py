@@ -6,17 +6,18 @@ import pytest
 
 from data_prep.build.assemble import (
     DAMAGED,
+    UNSEEN,
     RawExample,
     check_ids,
     labelled,
-    sorted_classes,
     stratified,
+    trained_classes,
     unlabelled,
     write_dataset,
 )
 from data_prep.build.parallel import FileTask
-from data_prep.raw.photos import ToJpeg
 from data_prep.build.prep_report import FILE_NAME, Report
+from data_prep.raw.photos import ToJpeg
 from tests.data_prep.conversions import FirstLine
 from tests.data_prep.prepared import read_features
 from umemma_jax.data.dataset import DatasetWriter, Modality
@@ -46,9 +47,24 @@ def test_almost_everything_in_other_parts():
     assert len(parts) == 5
 
 
-def test_class_order():
-    assert sorted_classes({"10", "9", "2"}) == ["2", "9", "10"]
-    assert sorted_classes({"10", "9", "b"}) == ["10", "9", "b"]
+def test_classes_that_training_never_sees():
+    """Their examples are dropped where that is asked for, and the others' labels name the classes that are left."""
+    examples = [
+        RawExample("train", "1", 1),
+        RawExample("test", "2", 2),
+        RawExample("test", "3", (1, 3)),
+        RawExample("train", "4", (3,)),
+        RawExample("test", "5", ()),
+    ]
+    report = Report()
+    left, classes = trained_classes(examples, "abcd", lambda example: f"line {example.id}", report, drop_unseen=True)
+    assert classes == ["a", "b", "d"]  # the first has no example at all, as where classes are listed
+    assert [(example.id, example.label) for example in left] == [("1", 1), ("3", (1, 2)), ("4", (2,)), ("5", ())]
+    assert json.loads(report.encoded()) == {UNSEEN: {"count": 1, "entries": ["line 2: 'c'"]}}
+    with pytest.raises(UserError, match=r"line 2: class 'c' is never seen .*, or drop the 1 examples .*--drop-unseen"):
+        trained_classes(examples, "abcd", lambda example: f"line {example.id}", report, drop_unseen=False)
+    with pytest.raises(UserError, match="line 2: no example with a class is in the train split"):
+        trained_classes(examples[1:3], "abcd", lambda example: f"line {example.id}", report, drop_unseen=True)
 
 
 def test_ids_are_unique():

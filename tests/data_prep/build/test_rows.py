@@ -1,3 +1,4 @@
+import decimal
 import json
 import sys
 
@@ -75,10 +76,19 @@ def test_numbers_lists_and_nan(tmp_path):
         ("t.csv", b"a,b\n1,2\n1,2,3\n", "t.csv, line 3: 3 fields instead of 2"),
         ("t.csv", b'a,b\n"1\n\n",2\n1\n', "t.csv, line 5: 1 fields instead of 2"),
         ("t.csv", b"", "t.csv: empty"),
-        ("t.csv", b"a,a\n1,2\n", "line 1: two columns have the same name"),
-        ("t.csv", b"a\n\xff\n", "t.csv: not UTF-8"),
-        ("t.csv", b'a\n"' + b"x" * 200_000, "line 2: field larger than field limit"),
+        ("t.csv", b"a,a\n1,2\n", "t.csv: 2 columns have the same name, 'a'"),
+        ("t.csv", b"a\n\xff\n", "t.csv, line 2: not UTF-8"),
+        ("t.csv", b'a\n"' + b"x" * 200_000, "line 2: a quotation mark is not closed"),
         ("t.jsonl", b'{"a": 1}\n{"a": \n', "t.jsonl, line 2: not JSON"),
+        ("t.csv", b"a\n" + b"x" * ((1 << 24) + 1), "line 2: field larger than field limit"),
+        ("t.csv", b"a;b\n1;2\n", "no column 'a'; it has: a;b (separated by semicolons?"),
+        ("t.csv", b"A ,b\n1,2\n", "no column 'a'; it has: A, b (is 'A' meant?)"),
+        ("t.csv", b"1,2\n3,4\n", "no column 'a'; it has: 1, 2 (is its first line the header?)"),
+        ("t.jsonl", b'{"a": 1, "b": 2, "a": 3}\n', "t.jsonl, line 1: not JSON ('a' comes 2 times)"),
+        ("t.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "t.jsonl, line 1: not JSON"),
+        ("t.jsonl", b'{"a": 1' + b"0" * 5000 + b"}\n", "t.jsonl, line 1: not JSON"),
+        ("t.jsonl", b"\n", "t.jsonl: empty"),
+        ("t.jsonl", b'{"a": 1}\n{"a": "\xff"}', "t.jsonl, line 2: not UTF-8"),
         ("t.jsonl", b"[1]\n", "t.jsonl, line 1: not a JSON object"),
         ("t.parquet", b"no parquet", "t.parquet: not a readable Parquet file"),
         ("t.xlsx", b"", "t.xlsx: not known by its ending: give one of .csv, .tsv, .jsonl, .parquet"),
@@ -92,6 +102,36 @@ def test_one_line(tmp_path, name, content, complaint):
         read_rows(tmp_path / name, ["a"])
     assert complaint in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_parquet_of_every_type(tmp_path):
+    """What Python has no type for is refused, and so are two columns of one name."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = sys.modules["pyarrow"]
+    path = tmp_path / "t.parquet"
+
+    def read(*columns, names="a"):
+        parquet.write_table(arrow.Table.from_arrays(columns, list(names)), path)
+        return [row.values.get("a") for row in read_rows(path, ["a"])]
+
+    assert read(arrow.array(["x", None, ""]).dictionary_encode()) == ["x", None, None]
+    assert read(arrow.array([b" x ", b"\xff"])) == ["x", "\ufffd"]
+    assert read(arrow.array([decimal.Decimal("1.50")])) == [decimal.Decimal("1.50")]
+    assert read(arrow.array([[1, None]])) == [[1, None]]
+    assert read(arrow.array([1.5, float("nan"), None])) == [1.5, None, None]
+    for columns, names, complaint in (
+        ([arrow.array([1 << 50], arrow.timestamp("ms"))], "a", "not a readable Parquet file"),
+        ([arrow.array([1]), arrow.array([2])], "aa", "2 columns have the same name, 'a'"),
+    ):
+        with pytest.raises(UserError) as error:
+            read(*columns, names=names)
+        assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_file(tmp_path):
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(UserError, match=r"t\.csv: is no file: give a table"):
+        read_rows(tmp_path / "t.csv", ["a"])
 
 
 def test_absent_file(tmp_path):

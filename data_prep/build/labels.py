@@ -1,0 +1,135 @@
+"""From the fields of a table's column to the names of classes, by rules that are said where they change anything."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Sequence
+from decimal import Decimal
+from typing import Any
+
+from data_prep.build.prep_report import Report
+from data_prep.build.rows import Row, is_missing
+from umemma_jax.errors import UserError
+
+SEPARATOR = "|"  # between several labels of a field, if the fields say so themselves
+MOST_CLASSES = 20  # that numbers may have, and labels that hardly ever come twice
+
+NO_LABEL = "row without label (dropped)"
+NO_ENTRY = "missing entry in a list of labels (left out)"
+SEVERAL = "field of several labels"
+WHOLE_NUMBER = "label with .0 at its end (taken as the whole number)"
+ALIKE = "labels that differ only in case, white space, form of characters or leading zeros (kept apart)"
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def read_labels(
+    rows: Sequence[Row], column: str, separator: str | None, missing: Sequence[str], report: Report
+) -> tuple[dict[str, list[str]], bool]:
+    """Class names of each row, by `Row.where`, and whether rows may have several.
+
+    A row without label is left out, but not one with an empty list.
+
+    Args:
+      rows: of the table.
+      column: of the labels.
+      separator: between the labels of a field; "" where each field is one label, None to go by the fields.
+      missing: what stands for no label, beside nothing at all.
+      report: gets what is dropped or changed.
+
+    Raises:
+      UserError: a field is no label, or the column is not one of classes.
+    """
+    fields = {}
+    for row in rows:
+        value = row.values.get(column)
+        entries = value if isinstance(value, list) else [value]
+        known = [_name(row, column, entry) for entry in entries if not is_missing(entry, missing)]
+        if entries and not known:
+            report.add(NO_LABEL, row.where if value is None else f"{row.where}: {value!r}")
+            continue
+        if len(known) < len(entries):
+            report.add(NO_ENTRY, f"{row.where}: {value!r}")
+        fields[row.where] = (isinstance(value, list), known)
+    lists = any(is_list for is_list, _ in fields.values())
+    single = {where: names[0] for where, (is_list, names) in fields.items() if not is_list}
+    sign = separator or SEPARATOR
+    parts = {text: _parts(text, sign, missing) for text in single.values()}
+    several = [where for where, text in single.items() if sign in text]
+    labels = {where: names for where, (_, names) in fields.items()}
+    if several and separator is None and not _shared(parts, sign):
+        raise UserError(
+            f"{several[0]}: label {single[several[0]]!r}: say --label-separator='{SEPARATOR}' if it is several labels, "
+            "--label-separator='' if it is one"
+        )
+    if several and separator != "":
+        labels |= {where: parts[text] for where, text in single.items()}
+        for where in several:
+            report.add(SEVERAL, f"{where}: {single[where]}")
+    labels = _whole({where: list(dict.fromkeys(names)) for where, names in labels.items()}, report)
+    _check(labels, column, report)
+    return labels, lists or any(len(names) > 1 for names in labels.values())
+
+
+def sorted_classes(names: Collection[str]) -> list[str]:
+    """By number if all are numbers, else by name."""
+    numbers = all(_NUMBER.fullmatch(name) for name in names)
+    return sorted(names, key=lambda name: (Decimal(name), name)) if numbers else sorted(names)
+
+
+def _name(row: Row, column: str, value: Any) -> str:
+    if isinstance(value, list | dict | tuple):
+        raise UserError(f"{row.where}: {value!r} in column {column!r} is no label: give one value, or a list of them")
+    if isinstance(value, float):
+        whole = value.is_integer()
+    else:
+        whole = isinstance(value, Decimal) and value == value.to_integral_value()
+    return str(int(value)) if whole else str(value).strip()  # 2.0 is what pandas makes of 2 in a column with holes
+
+
+def _parts(text: str, separator: str, missing: Sequence[str]) -> list[str]:
+    parts = [stripped for part in text.split(separator) if not is_missing(stripped := part.strip(), missing)]
+    return parts or [text]
+
+
+def _shared(parts: dict[str, list[str]], separator: str) -> bool:
+    """Whether half or more of what a separator divides is also a label elsewhere, alone or beside another one."""
+    times = Counter(name for names in parts.values() for name in set(names))
+    divided = {name for text, names in parts.items() if separator in text for name in names}
+    return 2 * sum(times[name] > 1 for name in divided) >= len(divided)
+
+
+def _whole(labels: dict[str, list[str]], report: Report) -> dict[str, list[str]]:
+    """The labels, without the .0 behind them if all are whole numbers."""
+    names = {name for of_row in labels.values() for name in of_row}
+    short = {name: re.sub(r"\.0+$", "", name) for name in names}
+    if not all(re.fullmatch(r"[+-]?\d+", name) for name in short.values()):
+        return labels
+    for name in sorted_classes(names):
+        if name != short[name]:
+            report.add(WHOLE_NUMBER, name)
+    return {where: list(dict.fromkeys(short[name] for name in of_row)) for where, of_row in labels.items()}
+
+
+def _check(labels: dict[str, list[str]], column: str, report: Report) -> None:
+    """Raises UserError if this is no column of classes; tells of labels that may be meant as the same."""
+    times = Counter(name for of_row in labels.values() for name in of_row)
+    numbers = all(_NUMBER.fullmatch(name) for name in times)
+    fractions = numbers and any(re.search(r"\.0*[^0]", name) for name in times)
+    if len(times) > MOST_CLASSES and (fractions or sum(times.values()) < 2 * len(times)):
+        what, remedy = "labels", "name another column"
+        if numbers:
+            what, remedy = "numbers", "regression is not there yet, make classes of them, e.g. ranges"
+        raise UserError(f"--label={column}: {len(times)} different {what} in {len(labels)} rows, no classes: {remedy}")
+    alike: dict[str, list[str]] = {}
+    for name in sorted(times):
+        alike.setdefault(_folded(name), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            report.add(ALIKE, ", ".join(f"{name!r} ({times[name]} x)" for name in names))
+
+
+def _folded(name: str) -> str:
+    """A name without what people do not see, or take for the same."""
+    visible = (sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    return re.sub(r"^([+-]?)0+(?=\d)", r"\1", " ".join("".join(visible).casefold().split()))
