@@ -72,6 +72,26 @@ def three_modalities():
     return example_results(patterns, ceilings, ("image", "audio", "text"))
 
 
+def audio_undefined(seed=0):
+    """No test example has audio, so that nothing is known of it alone; no validation example had it either."""
+    results = example_results(seed=seed)
+    nothing = {"accuracy": None, "macro_f1": None}
+    results["patterns"]["audio"] = nothing | {"examples": 0}
+    results["ceilings"]["audio"] = nothing
+    return results | {"not_validated": {"ceilings": ["audio"], "thresholds": ["audio"]}}
+
+
+def all_undefined(seed=0):
+    """No test example has any class, so that no number is known."""
+    results = audio_undefined(seed)
+    for table in (results["patterns"], results["ceilings"]):
+        for name, values in table.items():
+            table[name] = {**values, "accuracy": None, "macro_f1": None}
+    for cell in results["missing_rates"]:
+        cell["mean"] = cell["std"] = {"accuracy": None, "macro_f1": None}
+    return results
+
+
 def multi_label(ceilings=CEILINGS, seed=0):
     """Two modalities: micro-F1 is 2 points above macro-F1 and so on, at the tuned threshold a point more."""
     results = example_results(ceilings=ceilings, seed=seed)

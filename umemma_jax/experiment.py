@@ -95,6 +95,20 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def judged(self, patterns: np.ndarray) -> np.ndarray:
+        """Which patterns, bool [P, M], some labelled validation example has all of; bool [P]."""
+        split, rows = self.validation
+        source = self.dataset.source(split)
+        present = source.present(self.modalities)[rows]
+        if self.dataset.info.multi_label:
+            present = present[source.labels()[rows].any(axis=1)]
+        return np.array([present[:, pattern].all(axis=1).any() for pattern in patterns])
+
+    def unjudged_modalities(self) -> list[str]:
+        """Those that no labelled validation example has, so that no epoch of their encoders is known to be best."""
+        judged = self.judged(np.eye(len(self.modalities), dtype=bool))
+        return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
+
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.
 
@@ -134,9 +148,9 @@ def build(config: ConfigDict) -> Experiment:
     dataset = _framed(config, dataset)
     if config.missing.eta.rate:
         dataset = _make_incomplete(config, dataset)
-    inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     train_rows, validation = _split(config, dataset)
-    _check_train_rows(config, train_rows, mesh)
+    _check_train_rows(config, dataset, train_rows, mesh)
+    inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
     model = LateFusion(
         towers=tuple(x.tower for x in inputs),
@@ -165,8 +179,11 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
                 f"config.data.{field}: '{config.data[field]}' is not a split of {dataset.path} "
                 f"(it has {', '.join(info.splits)})"
             )
-        if used:
-            dataset.source(config.data[field])  # raises where a shard is truncated
+        if used and not len(dataset.source(config.data[field])):  # raises where a shard is truncated
+            raise UserError(
+                f"config.data.{field}: split '{config.data[field]}' of {dataset.path} has no examples, "
+                "name another or prepare the dataset again"
+            )
 
 
 def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:
@@ -204,11 +221,12 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
         return np.arange(len(source)), (data.validation_split, validation)
     if not data.validation_share:
         return np.arange(len(source)), (data.train_split, np.arange(0))
-    train_rows, validation = split_rows(source.labels(), data.validation_share, config.seed)
+    present = source.present(config.modalities)
+    train_rows, validation = split_rows(source.labels(), present, data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
 
 
-def _check_train_rows(config: ConfigDict, rows: np.ndarray, mesh: Mesh) -> None:
+def _check_train_rows(config: ConfigDict, dataset: Dataset, rows: np.ndarray, mesh: Mesh) -> None:
     largest = len(rows) // mesh.size * mesh.size
     if not largest:
         raise UserError(f"config.data.dir: {len(rows)} training examples are too few for {mesh.size} devices")
@@ -217,3 +235,10 @@ def _check_train_rows(config: ConfigDict, rows: np.ndarray, mesh: Mesh) -> None:
             f"config.data.batch_size = {config.data.batch_size}: there are only {len(rows)} training examples "
             f"(without those for validation), use {largest} or less"
         )
+    present = dataset.source(config.data.train_split).present(config.modalities)[rows]
+    for name, known in zip(config.modalities, present.any(axis=0), strict=True):
+        if not known:
+            raise UserError(
+                f"config.modalities: no training example of {dataset.path} has '{name}', leave it out "
+                "or prepare the dataset with examples that have it"
+            )

@@ -373,7 +373,7 @@ def test_negative_seed(dataset: Dataset):
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 1 / 3, 0.5, 0.97])
 def test_split_is_stratified(fraction: float):
     labels = np.random.default_rng(0).choice(5, 1001, p=[0.5, 0.3, 0.1, 0.095, 0.005])
-    train, validation = split_rows(labels, fraction, seed=0)
+    train, validation = split_rows(labels, np.ones((1001, 2), bool), fraction, seed=0)
     np.testing.assert_array_equal(np.sort(np.r_[train, validation]), np.arange(1001))
     assert len(validation) == int(1001 * fraction + 0.5)
     counts, chosen = np.bincount(labels, minlength=5), np.bincount(labels[validation], minlength=5)
@@ -382,21 +382,50 @@ def test_split_is_stratified(fraction: float):
     assert (np.diff(validation) > 0).all()
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_split_has_its_share_of_what_is_rare(seed: int, multi_label: bool):
+    rng = np.random.default_rng(seed)
+    present = rng.random((1000, 3)) < [1.0, 0.5, 0.03]
+    classes = rng.choice(5, 1000)
+    labels = np.eye(5, dtype=np.float32)[classes] if multi_label else classes
+    _, validation = split_rows(labels, present, 0.1, seed)
+    assert len(validation) == 100
+
+    def distance(rows: np.ndarray) -> int:
+        """By how many rows validation misses its share of these."""
+        return abs(rows[validation].sum() - 0.1 * rows.sum())
+
+    for pattern in np.unique(present, axis=0):
+        assert distance((present == pattern).all(axis=1)) < 1 + 1e-9
+    for label in range(5):
+        assert multi_label or distance(classes == label) < 4  # less than one for each pattern
+
+
+def test_split_of_complete_rows_is_by_class_alone():
+    labels = np.arange(300) % 7
+    complete = [split_rows(labels, np.ones((300, m), bool), 0.2, seed=0)[1].tolist() for m in (0, 1, 3)]
+    assert complete[0] == complete[1] == complete[2]
+
+
 def test_split_is_the_seeds():
     labels = np.arange(300) % 3
-    first, again, other = (split_rows(labels, 0.2, seed)[1].tolist() for seed in (0, 0, 1))
+    present = np.ones((300, 2), bool)
+    first, again, other = (split_rows(labels, present, 0.2, seed)[1].tolist() for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
 
 def test_every_row_is_equally_likely_to_be_held_out():
     labels = np.array([0] * 10 + [1] * 20)
-    counts = sum(np.bincount(split_rows(labels, 0.1, s)[1], minlength=30) for s in range(2000))
+    present = np.arange(30)[:, None] % [1, 4] == 0
+    counts = sum(np.bincount(split_rows(labels, present, 0.1, s)[1], minlength=30) for s in range(2000))
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_split_of_multi_label_rows():
-    train, validation = split_rows(np.eye(3, dtype=np.float32)[np.arange(100) % 3], 0.25, seed=0)
+    labels = np.eye(3, dtype=np.float32)[np.arange(100) % 3]
+    train, validation = split_rows(labels, np.ones((100, 2), bool), 0.25, seed=0)
     np.testing.assert_array_equal(np.sort(np.r_[train, validation]), np.arange(100))
     assert len(validation) == 25
 
@@ -404,7 +433,7 @@ def test_split_of_multi_label_rows():
 def test_split_fraction():
     for fraction in (-0.1, 1.0):
         with pytest.raises(ValueError, match=r"not in \[0, 1\)"):
-            split_rows(np.zeros(3, int), fraction, seed=0)
+            split_rows(np.zeros(3, int), np.ones((3, 2), bool), fraction, seed=0)
 
 
 def test_all_modalities_are_in_the_fixture():

@@ -37,6 +37,18 @@ def test_nothing_counted_is_nan_not_zero():
     assert np.isnan(metrics.scores(jax.device_get(sums))["accuracy"])
 
 
+def test_rows_without_any_class_define_no_score():
+    label = np.zeros((4, 3), np.float32)
+    sums = jax.device_get(metrics.class_sums(label > 0, label, np.ones(4, np.float32), 3))
+    assert all(np.isnan(value) for value in metrics.scores(sums).values())
+    assert np.isnan(metrics.mean_average_precision(label, label, np.ones(4, np.float32)))
+
+
+def test_undefined_is_none_at_any_depth():
+    found = metrics.undefined_as_none({"a": [{"b": float("nan"), "c": 0.5}], "d": "nan", "e": 3})
+    assert found == {"a": [{"b": None, "c": 0.5}], "d": "nan", "e": 3}
+
+
 def test_counts_are_exact_where_float32_s_are_not():
     rows = 2**24 + 5
     predicted = np.zeros(rows, np.int32)

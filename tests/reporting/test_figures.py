@@ -8,7 +8,15 @@ import pytest
 from matplotlib.text import Annotation, Text
 from scipy.optimize import isotonic_regression
 
-from tests.example_results import COLLAPSED, ROBUST, example_results, multi_label, three_modalities
+from tests.example_results import (
+    COLLAPSED,
+    ROBUST,
+    all_undefined,
+    audio_undefined,
+    example_results,
+    multi_label,
+    three_modalities,
+)
 from umemma_jax.reporting.figures import axis_range, comparison_figure, robustness_figure, spread
 from umemma_jax.reporting.results import compare
 
@@ -29,6 +37,9 @@ SCENES = {
     "all the same": example_results(dict.fromkeys(ROBUST, 1.0), {"image": 1.0, "audio": 1.0}),
     "large split": example_results(examples=10_000),
     "multi-label": multi_label(),
+    "audio undefined": audio_undefined(),
+    "all undefined": all_undefined(),
+    "nothing right": example_results(dict.fromkeys(ROBUST, 0.0), {"image": 0.0, "audio": 0.0}),
 }
 
 
@@ -74,6 +85,16 @@ def test_curves_and_ceilings_are_the_numbers():
     for curve, kind in zip(curves, ("image", "audio", "mixed"), strict=True):
         cells = [cell for cell in results["missing_rates"] if cell["kind"] == kind]
         np.testing.assert_array_equal(curve, [(cell["rate"], cell["mean"]["accuracy"]) for cell in cells])
+
+
+def test_what_is_not_defined_is_not_drawn():
+    axes = robustness_figure(audio_undefined()).axes[0]
+    assert [line.get_ydata()[0] for line in axes.lines if line.is_dashed()] == [0.951]
+    assert sum(not line.is_dashed() for line in axes.lines) == 3
+    axes = robustness_figure(all_undefined()).axes[0]
+    assert not any(len(line.get_xdata()) for line in axes.lines)
+    assert axes.get_ylim()[0] == 0
+    assert words(axes) == ["accuracy, which no example of the split defines"]
 
 
 def test_a_curve_and_its_ceiling_share_a_colour():

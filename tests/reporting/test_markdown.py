@@ -2,8 +2,9 @@
 
 import json
 
-from tests.example_results import example_results, multi_label, three_modalities
-from umemma_jax.reporting.markdown import report_markdown, summary
+from tests.example_results import all_undefined, audio_undefined, example_results, multi_label, three_modalities
+from umemma_jax.reporting.markdown import comparison_markdown, report_markdown, summary
+from umemma_jax.reporting.results import compare
 
 
 def table_rows(markdown, first_cell):
@@ -17,6 +18,22 @@ def test_pattern_table():
     assert table_rows(markdown, "complete") == [["complete (image + audio)", "99.3", "98.3", "\u2013", "\u2013"]]
     assert table_rows(markdown, "image alone") == [["image alone (audio missing)", "94.9", "93.9", "95.1", "\u22120.2"]]
     assert table_rows(markdown, "audio alone") == [["audio alone (image missing)", "97.0", "96.0", "97.2", "\u22120.2"]]
+
+
+def test_what_no_example_defines_is_a_dash():
+    markdown = report_markdown(audio_undefined())
+    assert table_rows(markdown, "audio alone") == [["audio alone (image missing)", "0", *["\u2013"] * 4]]
+    assert table_rows(markdown, "image alone")[0][-2:] == ["95.1", "\u22120.2"]
+    assert "No validation example can judge audio alone" in markdown
+    assert set(table_rows(report_markdown(all_undefined()), "50 %")[0][1:]) == {"\u2013"}
+
+
+def test_a_comparison_of_what_is_not_defined_is_a_dash():
+    markdown = comparison_markdown(compare([audio_undefined(seed=0), audio_undefined(seed=1)]))
+    accuracy, _, difference = table_rows(markdown, "audio alone")
+    assert accuracy[1:] == ["\u2013", "\u2013"]
+    assert difference[1:] == ["\u2013"]
+    assert table_rows(markdown, "image alone")[0][1:] == ["94.9 ± 0.0", "95.1 ± 0.0"]
 
 
 def test_grid_tables_are_of_the_headline_metric_first():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.example_results import example_results, multi_label, three_modalities
+from tests.example_results import audio_undefined, example_results, multi_label, three_modalities
 from umemma_jax.errors import UserError
 from umemma_jax.reporting import results as r
 
@@ -12,6 +12,12 @@ def test_percent_has_one_decimal_and_two_on_large_splits():
     assert r.percent(0.97222, 450) == "97.2"
     assert r.percent(0.97222, 5000) == "97.2"
     assert r.percent(0.97222, 5001) == "97.22"
+
+
+def test_a_number_that_is_not_defined_is_a_dash():
+    assert r.percent(None, 450) == r.points(None, 450) == "\u2013"
+    assert r.difference(0.5, None) is r.difference(None, 0.5) is None
+    assert r.difference(0.75, 0.5) == 0.25
 
 
 def test_points_carry_their_sign():
@@ -32,6 +38,30 @@ def test_ceiling_is_the_best_uni_modal_model_of_what_is_left():
     assert r.best_left(ceilings, "image+audio", "accuracy") == ("image", 0.815)
     assert r.best_left(ceilings, "audio+text", "accuracy") == ("text", 0.905)
     assert r.best_left(ceilings, "audio", "accuracy") == ("audio", 0.79)
+
+
+def test_ceiling_is_of_those_that_are_defined():
+    ceilings = audio_undefined()["ceilings"]
+    assert r.best_left(ceilings, "image+audio", "accuracy") == ("image", 0.951)
+    assert r.best_left(ceilings, "audio+image", "accuracy") == ("image", 0.951)
+    assert r.best_left(ceilings, "audio", "accuracy") == ("audio", None)
+
+
+def test_a_mean_over_seeds_of_which_one_has_no_number_is_none():
+    nothing = {"mean": None, "std": None}
+    comparison = r.compare([audio_undefined(seed=0), example_results(seed=1)])
+    content = comparison["methods"]["ume_mma"]
+    assert content["patterns"]["audio"]["accuracy"] == content["differences"]["audio"] == nothing
+    assert comparison["ceilings"]["audio"]["macro_f1"] == nothing
+    assert_mean_std(content["patterns"]["image"]["accuracy"], [0.949, 0.949])
+    assert comparison["not_validated"] == {"ceilings": ["audio"], "thresholds": ["audio"]}
+
+
+def test_what_validation_could_not_judge_is_said():
+    assert r.not_validated(example_results()) == []
+    ceilings, thresholds = r.not_validated(audio_undefined())
+    assert ceilings.startswith("No validation example can judge audio alone: what stands as ceiling is of the last")
+    assert thresholds == "No validation example can tune the threshold of audio: it stays 0.50."
 
 
 def test_the_headline_metric_comes_first_and_tuned_ones_last():

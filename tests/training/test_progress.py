@@ -223,10 +223,18 @@ def test_not_a_number_stays_valid_json(tmp_path, capsys):
     with Progress(tmp_path, "fusion", 6) as progress:
         progress.log(1, {"loss": float("nan")})
     assert records(tmp_path)[0]["loss"] is None
-    assert capsys.readouterr().out == "fusion 1/6  loss nan\n"
+    assert capsys.readouterr().out == "fusion 1/6  loss \u2013\n"
     run_steps(tmp_path, 1, 2)
     loss = tensorboard_scalars(tmp_path, "fusion")["loss"]
     assert [step for step, _ in loss] == [1, 2]
+
+
+def test_a_note_is_shown_and_recorded_once(tmp_path, capsys):
+    with Progress(tmp_path, "fusion", 6) as progress:
+        progress.note("it is so")
+    assert capsys.readouterr().out == "fusion 0/6  it is so\n"
+    run_steps(tmp_path, 1, 2)
+    assert [(r["step"], r["text"]) for r in records(tmp_path) if r.get("event") == "note"] == [(0, "it is so")]
 
 
 def test_names_of_the_record_are_refused_as_values(tmp_path):

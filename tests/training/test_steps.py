@@ -72,6 +72,17 @@ def test_the_best_epoch_is_kept_as_it_was_evaluated():
     jax.tree.map(np.testing.assert_array_equal, kept["encoders_a"], state.average["encoders_a"])
 
 
+def test_of_epochs_that_no_score_compares_the_last_is_kept():
+    first, *_, last = states("unimodal")
+    nan = np.float32(np.nan)
+    kept = steps.keep_best(first, {"a": 0.5, "b": nan}, 1)
+    kept = steps.keep_best(last.replace(best=kept.best), {"a": 0.4, "b": nan}, 2)
+    assert {m: int(best["epoch"]) for m, best in kept.best.items()} == {"a": 1, "b": 2}
+    for state, name in ((first, "a"), (last, "b")):
+        encoder = f"encoders_{name}"
+        jax.tree.map(np.testing.assert_array_equal, kept.best[name]["params"][encoder], state.params[encoder])
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):

@@ -166,14 +166,16 @@ def steps_per_epoch(n_rows: int, batch_size: int) -> int:
     return n_rows // batch_size
 
 
-def split_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Takes a validation split out of N rows.
+def split_rows(labels: np.ndarray, present: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Takes a validation split out of N rows, stratified by what they have and, with one label each, by class.
 
-    With one label per row it is stratified: of n rows of a class, n * fraction go to validation, rounded up or down
-    such that the total is N * fraction, rounded.
+    Of n rows that have the modality that fewest have, n * fraction go to validation, rounded up or down, and so of
+    those that lack it; within both of them likewise by the next modality, and at last by class. Where all rows have
+    all, that is by class alone. The total is N * fraction, rounded.
 
     Args:
-      labels: int [N], or float [N, K] (multi-label: not stratified).
+      labels: int [N], or float [N, K] (multi-label: not stratified by class).
+      present: bool [N, M].
       fraction: of the rows that go to validation, in [0, 1).
       seed: of the choice.
 
@@ -183,9 +185,10 @@ def split_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction {fraction} is not in [0, 1)")
     order = _permutation(len(labels), seed, _SPLIT_KEY)
-    if labels.ndim == 1:
-        order = order[np.argsort(labels[order], kind="stable")]
-    # Every (1 / fraction)-th of the rows sorted by class, starting half an interval in.
+    rarest_last = present[:, np.argsort(-present.sum(axis=0), kind="stable")]
+    keys = [*([labels] if labels.ndim == 1 else []), *rarest_last.T]  # the last one sorts first
+    order = order[np.lexsort([key[order] for key in keys])]
+    # Every (1 / fraction)-th of the sorted rows, starting half an interval in.
     ticks = np.floor(np.arange(len(labels) + 1) * fraction + 0.5)
     chosen = np.diff(ticks) > 0
     return np.sort(order[~chosen]), np.sort(order[chosen])

@@ -200,7 +200,7 @@ class Evaluator:
         """Of each of the P predictions the threshold with the highest macro-F1, over the rows that have all of it."""
         cuts = np.repeat(metrics.logit(metrics.THRESHOLDS)[:, None], len(patterns), axis=1)
         sums = fetch(self._count_whole_patterns(predictions, encoded, patterns, cuts))
-        # Where no row counts all are NaN, and the first threshold is taken: 0.5.
+        # Where no row that counts has a class all are NaN, and the first threshold is taken: 0.5.
         return metrics.THRESHOLDS[metrics.scores(sums)["macro_f1"].argmax(axis=-1)]
 
     # What runs on the devices. Counts are of each one's own rows.
@@ -332,7 +332,7 @@ def evaluate(
       fusion: variables of the model to evaluate.
 
     Returns:
-      What `report.write_report` takes, and the grid's tables.
+      What `report.write_report` takes, with None for metrics that no example defines, and the grid's tables.
     """
     config, info = experiment.config, experiment.dataset.info
     split = config.data.test_split
@@ -377,7 +377,7 @@ def evaluate(
 
     examples = info.splits[split].examples
     present = info.splits[split].present
-    return {
+    results = {
         "dataset": info.name,
         "split": split,
         "examples": examples,
@@ -390,6 +390,7 @@ def evaluate(
         "patterns": patterns,
         "ceilings": ceilings,
         **_thresholds(evaluator, thresholds, ceiling_thresholds),
+        **_not_validated(experiment, evaluator.patterns, ceilings, tunes),
         "missing_rates": cells,
         "naturally_missing": {m: examples - present[m] for m in experiment.modalities},
         "versions": {"umemma_jax": __version__, "jax": jax.__version__, "flax": flax.__version__},
@@ -400,7 +401,18 @@ def evaluate(
             "examples_per_second": examples / (encoded_at - start),
             "compilations": {"encode": evaluator.encode_traces.traces},
         },
-    }, tables
+    }
+    return metrics.undefined_as_none(results), tables
+
+
+def _not_validated(experiment: Experiment, patterns: np.ndarray, ceilings: dict, tunes: bool) -> dict[str, Any]:
+    """By name the uni-modal models and the thresholds that no validation example chose; nothing where there is none."""
+    found = {}
+    if ceilings and (unjudged := experiment.unjudged_modalities()):
+        found["ceilings"] = unjudged
+    if tunes and not (judged := experiment.judged(patterns)).all():
+        found["thresholds"] = [missing.pattern_name(pattern, experiment.modalities) for pattern in patterns[~judged]]
+    return {"not_validated": found} if found else {}
 
 
 def _eta(experiment: Experiment) -> dict[str, Any]:

@@ -9,7 +9,9 @@ Counts are int32, which float32 is not exact enough for from 2^24 rows on. Whate
 come in, the metrics are the same to the bit.
 """
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +79,7 @@ def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Returns:
       Single-label: `accuracy`, `macro_f1`; multi-label: `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`. Means are
-      over all K classes. All are NaN where no row counts.
+      over all K classes. All are NaN where no row that counts has a class.
     """
     sums = {name: np.asarray(values, np.float64) for name, values in sums.items()}
     hits, predicted, actual, rows = (sums[name] for name in ("true_positives", "predicted", "actual", "rows"))
@@ -93,7 +95,7 @@ def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         }
     else:
         found = {"accuracy": _ratio(hits.sum(axis=-1), rows), "macro_f1": macro_f1}
-    return {name: np.where(rows > 0, values, np.nan) for name, values in found.items()}
+    return {name: np.where(actual.any(axis=-1), values, np.nan) for name, values in found.items()}
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -101,8 +103,17 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return numerator / np.maximum(denominator, 1e-12)
 
 
+def undefined_as_none(tree: Any) -> Any:
+    """Nested dicts and lists with None in place of NaN: of metrics over no examples, JSON has no other word."""
+    if isinstance(tree, dict):
+        return {name: undefined_as_none(value) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [undefined_as_none(value) for value in tree]
+    return None if isinstance(tree, float) and math.isnan(tree) else tree
+
+
 def mean_average_precision(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean of the average precisions of those classes that any row which counts has, float32 scalar.
+    """Mean of the average precisions of those classes that any row which counts has, float32 scalar; NaN without any.
 
     A class's average precision is the mean, over the rows that have it, of the precision at the threshold that just
     lets the row in: equal logits are let in together, as in scikit-learn's `average_precision_score`.

@@ -1,5 +1,7 @@
 """Figures of the reports: the headline metric against the missing rate, with ceilings.
 
+Numbers that no example defines (None) are left out.
+
 Drawn on `Figure` objects; pyplot's global state is never touched. Colours are Okabe and Ito's,
 which colour-blind readers can tell apart.
 """
@@ -55,22 +57,23 @@ def robustness_figure(results: dict) -> Figure:
         curve = [(c["rate"], c["mean"][metric], c["std"][metric]) for c in cells if c["kind"] == kind]
         heights += _draw_curve(axes, curve, color=colour, linewidth=2, marker="o", markersize=4)
         last = max(curve)[1]
-        text = f"{kind_label(kind)} {percent(last, examples)} %"
-        labels.append(Label(last, text, colour, bold=True))
+        if last is not None:
+            labels.append(Label(last, f"{kind_label(kind)} {percent(last, examples)} %", colour, bold=True))
     low = _frame(axes, heights, cells, rate_ticks=0.2)
     complete = results["patterns"]["+".join(modalities)][metric]
-    axes.annotate(
-        f"complete {percent(complete, examples)} %",
-        (0, complete),
-        xytext=(0, 7),
-        textcoords="offset points",
-        weight="bold",
-        color=INK,
-        fontsize=FONT,
-    )
+    if complete is not None:
+        axes.annotate(
+            f"complete {percent(complete, examples)} %",
+            (0, complete),
+            xytext=(0, 7),
+            textcoords="offset points",
+            weight="bold",
+            color=INK,
+            fontsize=FONT,
+        )
     seeds = cells[0]["seeds"]
     title = f"{results['dataset']}, {results['split']} split: {method_label(results['method'])}"
-    _title(axes, title, _subtitle(metric, seeds, "seeded missing tables", low))
+    _title(axes, title, _subtitle(metric, seeds, "seeded missing tables", heights, low))
     _label_ends(axes, labels)
     return figure
 
@@ -104,7 +107,8 @@ def comparison_figure(comparison: dict) -> Figure:
             heights += _draw_curve(axes, curve, color=colour, linewidth=2.8 if heavy else 1.8)
             last = max(curve)[1]
             name = f"{method_label(method)} " if rightmost else ""
-            labels[axes].append(Label(last, name + percent(last, examples), colour, heavy))
+            if last is not None:
+                labels[axes].append(Label(last, name + percent(last, examples), colour, heavy))
         caption = ""
         if kind in ceilings:
             best, height = ceilings[kind]
@@ -117,7 +121,7 @@ def comparison_figure(comparison: dict) -> Figure:
     seeds = max(len(content["seeds"]) for content in methods.values())
     title = f"{comparison['dataset']}, {comparison['split']} split: "
     figure.suptitle(
-        title + _subtitle(metric, seeds, "training seeds", low),
+        title + _subtitle(metric, seeds, "training seeds", heights, low),
         x=0.01,
         ha="left",
         color=QUIET,
@@ -132,10 +136,10 @@ def comparison_figure(comparison: dict) -> Figure:
 def axis_range(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower end, upper end and tick distance that show the values without exaggeration.
 
-    From 0 where the worst value is under half of the best; otherwise from a round number below the
-    worst, with at least 5 points in view. Above the best there is room for a line of words.
+    From 0 where the worst value is under half of the best, or there is none; otherwise from a round number
+    below the worst, with at least 5 points in view. Above the best there is room for a line of words.
     """
-    low, high = min(values), max(values)
+    low, high = (min(values), max(0.05, *values)) if values else (0.0, 1.0)
     if low < high / 2:
         low, tick = 0.0, 0.2
     else:
@@ -175,11 +179,12 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> np.
 
 
 def _ceilings(ceilings: dict, modalities: Sequence[str], metric: str) -> dict[str, tuple[str, float]]:
-    """For each modality lost: the best modality left and its uni-modal metric."""
+    """For each modality lost: the best modality left and its uni-modal metric, where it has one."""
     if not ceilings:
         return {}
     left = {lost: "+".join(m for m in modalities if m != lost) for lost in modalities}
-    return {lost: best_left(ceilings, pattern, metric) for lost, pattern in left.items()}
+    found = {lost: best_left(ceilings, pattern, metric) for lost, pattern in left.items()}
+    return {lost: (best, height) for lost, (best, height) in found.items() if height is not None}
 
 
 def _colour(number: int) -> str:
@@ -191,8 +196,10 @@ def _ceiling_label(best: str, modalities: Sequence[str]) -> str:
     return f"ceiling: {best} alone" if len(modalities) == 2 else f"best uni-modal: {best}"
 
 
-def _subtitle(metric: str, count: int, of: str, low: float) -> str:
+def _subtitle(metric: str, count: int, of: str, heights: Sequence[float], low: float) -> str:
     text = metric_label(metric)
+    if not heights:
+        return f"{text}, which no example of the split defines"
     if count > 1:
         text += f", mean ± standard deviation over {count} {of}"
     return text + (f"; the axis starts at {100 * low:.0f} %" if low else "")
@@ -200,7 +207,7 @@ def _subtitle(metric: str, count: int, of: str, low: float) -> str:
 
 def _draw_curve(axes: Axes, curve: list[tuple], **style: object) -> list[float]:
     """Draws (rate, mean, std) points; returns the heights that must be in view."""
-    rates, mean, std = np.array(sorted(curve)).T
+    rates, mean, std = np.array(sorted(point for point in curve if None not in point)).reshape(-1, 3).T
     band = (np.maximum(mean - std, 0), np.minimum(mean + std, 1))
     axes.fill_between(rates, *band, color=style["color"], alpha=0.18, linewidth=0)
     axes.plot(rates, mean, clip_on=False, **style)
@@ -242,6 +249,8 @@ def _title(axes: Axes, title: str, subtitle: str) -> None:
 
 def _label_ends(axes: Axes, labels: list[Label]) -> None:
     """Writes each label right of its line's end, moved up or down where two would collide."""
+    if not labels:
+        return
     axes.figure.draw_without_rendering()  # settles the layout, hence the height of the axes
     low, high = axes.get_ylim()
     right = axes.get_xlim()[1]

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
 from umemma_jax.reporting.results import (
+    ABSENT,
     best_left,
+    difference,
     eta_cell,
     eta_label,
     grid_metrics,
@@ -13,18 +15,18 @@ from umemma_jax.reporting.results import (
     method_label,
     metric_label,
     metrics,
+    not_validated,
     pattern_label,
     patterns_by_size,
     percent,
     points,
 )
 
-ABSENT = "\u2013"  # en dash
-
 
 def summary(results: dict) -> str:
     """The table of patterns under one line that says of what, to print on a terminal."""
-    parts = [_heading(results), _pattern_table(results, metrics(results)[:2]), _eta(results)]
+    table = _pattern_table(results, metrics(results)[:2])
+    parts = [_heading(results), table, *not_validated(results), _eta(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -41,6 +43,7 @@ def report_markdown(results: dict) -> str:
         f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
         "## Every pattern",
         _pattern_table(results, _untuned(results)),
+        *not_validated(results),
         *_tuned_part(results),
         *_ceiling_part(results),
         "## Every missing rate",
@@ -80,6 +83,7 @@ def comparison_markdown(comparison: dict) -> str:
         f"# {comparison['dataset']}: {len(methods)} methods with modalities missing",
         f"{comparison['examples']:,} examples of the `{comparison['split']}` split; {numbers}. "
         "Ceiling: the best uni-modal model of what is left.",
+        *not_validated(comparison),
         *_eta_of_all(comparison),
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
@@ -129,14 +133,14 @@ def _pattern_table(results: dict, names: Sequence[str]) -> str:
     return _table(header, rows) + note
 
 
-def _ceiling_cells(results: dict, pattern: str, value: float) -> list[str]:
+def _ceiling_cells(results: dict, pattern: str, value: float | None) -> list[str]:
     if pattern == _complete(results):
         return [ABSENT, ABSENT]
     best, ceiling = best_left(results["ceilings"], pattern, results["metric"])
     shown = percent(ceiling, results["examples"])
-    if "+" in pattern:
+    if "+" in pattern and ceiling is not None:
         shown += f" ({best})"
-    return [shown, points(value - ceiling, results["examples"])]
+    return [shown, points(difference(value, ceiling), results["examples"])]
 
 
 def _untuned(results: dict) -> list[str]:
@@ -285,11 +289,13 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(map(line, [header, rule, *rows]))
 
 
-def _cell(value: dict, examples: int, form: Callable[[float, int], str] = percent) -> str:
+def _cell(value: dict, examples: int, form: Callable[[float | None, int], str] = percent) -> str:
     return _plus_minus(value["mean"], value["std"], examples, form)
 
 
-def _plus_minus(mean: float, std: float | None, examples: int, form: Callable[[float, int], str] = percent) -> str:
+def _plus_minus(
+    mean: float | None, std: float | None, examples: int, form: Callable[[float | None, int], str] = percent
+) -> str:
     return form(mean, examples) + ("" if std is None else f" ± {percent(std, examples)}")
 
 

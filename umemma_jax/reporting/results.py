@@ -1,7 +1,7 @@
 """Evaluation results: what their words mean, their ceilings, and means over seeds.
 
 `results` is the dict that report.json holds (see `umemma_jax.reporting.report.write_report`); all metrics are
-fractions from 0 to 1.
+fractions from 0 to 1, or None where no example defines them.
 """
 
 import json
@@ -13,6 +13,7 @@ from umemma_jax.evaluation.names import TUNED
 from umemma_jax.methods import METHODS
 
 MINUS = "\u2212"
+ABSENT = "\u2013"  # en dash: there is no such number
 METRIC_LABELS = {
     "macro_f1": "macro-F1",
     "micro_f1": "micro-F1",
@@ -41,7 +42,8 @@ MULTI_LABEL_DEFINITIONS = {
 }
 TUNED_DEFINITION = {
     "tuned threshold": "Each pattern, and each uni-modal model, has one threshold for all classes: among 0.01, 0.02, "
-    "..., 0.99 the one with the highest macro-F1 on those validation examples that have all modalities of the pattern. "
+    "..., 0.99 the one with the highest macro-F1 on those validation examples that have all modalities of the pattern, "
+    "and 0.50 where there are none. "
     "At a missing rate each example is decided at the threshold of the pattern that it is left with."
 }
 
@@ -118,24 +120,51 @@ def kinds(cells: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(cell["kind"] for cell in cells))
 
 
-def percent(fraction: float, examples: int) -> str:
-    """97.2; two decimals where more than 5,000 examples carry them."""
+def percent(fraction: float | None, examples: int) -> str:
+    """97.2; two decimals where more than 5,000 examples carry them; a dash for None."""
+    if fraction is None:
+        return ABSENT
     return f"{100 * fraction:.{2 if examples > 5000 else 1}f}"
 
 
-def points(difference: float, examples: int) -> str:
-    """A difference of fractions in percentage points, with its sign: +0.2, −0.2, 0.0."""
+def points(difference: float | None, examples: int) -> str:
+    """A difference of fractions in percentage points, with its sign: +0.2, −0.2, 0.0; a dash for None."""
+    if difference is None:
+        return ABSENT
     text = percent(abs(difference), examples)
     if float(text) == 0:
         return text
     return f"{'+' if difference > 0 else MINUS}{text}"
 
 
-def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float]:
-    """The pattern's ceiling: which uni-modal model of what is left is best, and its metric."""
+def difference(value: float | None, other: float | None) -> float | None:
+    """value - other, None where either is."""
+    return None if value is None or other is None else value - other
+
+
+def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float | None]:
+    """The pattern's ceiling: which uni-modal model of what is left is best, and its metric; (first, None) where none
+    of them has any.
+    """
     left = pattern.split("+")
-    best = max(left, key=lambda modality: ceilings[modality][metric])
+    defined = [modality for modality in left if ceilings[modality][metric] is not None]
+    best = max(defined or left[:1], key=lambda modality: ceilings[modality][metric])
     return best, ceilings[best][metric]
+
+
+def not_validated(results: dict) -> list[str]:
+    """What no validation example has chosen, and what stands in its place: a sentence each."""
+    found, sentences = results.get("not_validated", {}), []
+    if "ceilings" in found:
+        names = " or ".join(found["ceilings"])
+        sentences.append(
+            f"No validation example can judge {names} alone: "
+            "what stands as ceiling is of the last epoch, not of the best."
+        )
+    if "thresholds" in found:
+        patterns = ", ".join(found["thresholds"])
+        sentences.append(f"No validation example can tune the threshold of {patterns}: it stays 0.50.")
+    return sentences
 
 
 def compare(rows: Sequence[dict]) -> dict:
@@ -150,7 +179,8 @@ def compare(rows: Sequence[dict]) -> dict:
          methods: {method: {seeds, patterns: {pattern: {metric: {mean, std}}},
                             differences: {pattern: {mean, std}},   # from the seed's ceiling
                             missing_rates: [{kind, rate, metric: {mean, std}, ...}]}}}
-        std is None for a single seed.
+        std is None for a single seed, and both are where a seed's number is. Where any of the rows has it,
+        `not_validated` is what any of them has not.
 
     Raises:
         UserError: no rows, rows of different evaluations, or a method and seed given twice.
@@ -161,15 +191,19 @@ def compare(rows: Sequence[dict]) -> dict:
     for seed in sorted({row["seed"] for row in rows}):
         of_seed = [row["ceilings"] for row in rows if row["seed"] == seed and row["ceilings"]]
         if of_seed:
-            ceilings[seed] = _reduce(statistics.fmean, of_seed, names)
+            ceilings[seed] = _reduce(_mean, of_seed, names)
     methods = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         methods[method] = _over_seeds([row for row in rows if row["method"] == method], ceilings)
-    return shared | {
-        "metrics": names,
-        "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
-        "methods": methods,
-    }
+    return (
+        shared
+        | _not_validated_anywhere(rows)
+        | {
+            "metrics": names,
+            "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
+            "methods": methods,
+        }
+    )
 
 
 def _shared(rows: Sequence[dict]) -> dict:
@@ -198,6 +232,14 @@ def _shared(rows: Sequence[dict]) -> dict:
     return {key: value for key, value in shared[0].items() if value is not None}
 
 
+def _not_validated_anywhere(rows: Sequence[dict]) -> dict:
+    found = {}
+    for row in rows:
+        for what, names in row.get("not_validated", {}).items():
+            found[what] = list(dict.fromkeys([*found.get(what, []), *names]))
+    return {"not_validated": found} if found else {}
+
+
 def _protocol(row: dict) -> dict | None:
     return {key: row["eta"][key] for key in ("rate", "kind")} if "eta" in row else None
 
@@ -211,7 +253,7 @@ def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
         if bounded and pattern != complete:
             differences[pattern] = _mean_std(
                 [
-                    row["patterns"][pattern][metric] - best_left(ceilings[row["seed"]], pattern, metric)[1]
+                    difference(row["patterns"][pattern][metric], best_left(ceilings[row["seed"]], pattern, metric)[1])
                     for row in bounded
                 ]
             )
@@ -230,6 +272,11 @@ def _reduce(function: Callable, tables: list[dict], names: list[str]) -> dict:
     return {row: {name: function([table[row][name] for table in tables]) for name in names} for row in tables[0]}
 
 
-def _mean_std(values: list[float]) -> dict:
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": std}
+def _mean(values: list[float | None]) -> float | None:
+    """None where any value is: a mean is over as many as it says."""
+    return None if None in values else statistics.fmean(values)
+
+
+def _mean_std(values: list[float | None]) -> dict:
+    std = statistics.stdev(values) if len(values) > 1 and None not in values else None
+    return {"mean": _mean(values), "std": std}

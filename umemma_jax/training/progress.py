@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from umemma_jax.errors import UserError
 
-RECORD_KEYS = ("stage", "step", "time", "event")
+RECORD_KEYS = ("stage", "step", "time", "event", "text")
 TENSORBOARD_FLUSH_SECONDS = 5.0  # each flush is an fsync: too slow for every logging step
 
 
@@ -137,6 +137,13 @@ class Progress:
         self._print(step, [name, *_words(values)])
         if self._start is not None:
             self._previous = (step, time.perf_counter())
+
+    def note(self, text: str) -> None:
+        """Shows and records, before the stage's first step, what is to be known of all of it."""
+        if not self._active:
+            return
+        self._write({"stage": self._stage, "step": 0, "event": "note", "text": text}, {})
+        self._print(0, [text])
 
     def _pace(self, step: int) -> tuple[float | None, float | None]:
         """Examples/s since the previous mark, and seconds left at the mean pace of the whole run.
@@ -264,7 +271,9 @@ def _words(values: Mapping[str, float]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    plain = value == 0 or not math.isfinite(value) or 1e-3 <= abs(value) < 1e5
+    if math.isnan(value):
+        return "\u2013"  # a score that no example defines
+    plain = value == 0 or math.isinf(value) or 1e-3 <= abs(value) < 1e5
     return f"{value:.4f}" if plain else f"{value:.2e}"
 
 

@@ -349,7 +349,10 @@ def _no_best(model: LateFusion, params: PyTree, batch_stats: PyTree) -> PyTree:
 
 
 def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
-    """State whose `best` holds, per modality, the variables of the best epoch so far; of equals the later one."""
+    """State whose `best` holds, per modality, the variables of the best epoch so far.
+
+    Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better.
+    """
     variables = variables_to_evaluate(state)
 
     def better(old: PyTree, modality: str) -> PyTree:
@@ -359,7 +362,8 @@ def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Arr
             "score": jnp.float32(scores[modality]),
             "epoch": jnp.int32(epoch),
         }
-        return jax.tree.map(lambda a, b: jnp.where(new["score"] >= old["score"], a, b), new, old)
+        worse = new["score"] < old["score"]
+        return jax.tree.map(lambda a, b: jnp.where(worse, b, a), new, old)
 
     return state.replace(best={m: better(old, m) for m, old in state.best.items()})
 

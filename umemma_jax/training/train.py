@@ -273,6 +273,10 @@ def _run_stage(
             Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
             Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
         ):
+            if validate and not first and (unjudged := experiment.unjudged_modalities()):
+                progress.note(
+                    f"no validation example can judge {' or '.join(unjudged)}: the last epoch is kept, not the best"
+                )
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
                 with profile.step(step - first), jax.transfer_guard("disallow"):  # nothing here waits for the device
@@ -323,7 +327,7 @@ def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -
 
 
 def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progress], TrainState]:
-    """A function that scores the epoch per modality and keeps the best ones; without validation rows, the last."""
+    """A function that scores the epoch per modality and keeps the best ones; where no row has a modality, the last."""
     split, rows = experiment.validation
     evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
     metric = metrics.primary(experiment.dataset.info.multi_label)
@@ -339,7 +343,7 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
             scores = evaluator.unimodal(encoded)
             values = {m: score[metric] for m, score in scores.items()}
         else:
-            values = dict.fromkeys(experiment.modalities, 0.0)
+            values = dict.fromkeys(experiment.modalities, math.nan)
         state = keep_best(state, values, epoch)
         if len(rows):
             progress.event("validation", step, {f"{metric}/{m}": value for m, value in values.items()})
