@@ -7,7 +7,11 @@ python main.py --config=configs/av_mnist.py --config.data.dir=DIR --workdir=DIR 
 
 import sys
 
-from umemma_jax.cli import main
+from umemma_jax import command
 
 if __name__ == "__main__":
+    command.begin()
+
+    from umemma_jax.cli import main
+
     main(sys.argv)

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks import timing, workload
 from benchmarks.jpeg import synthetic_photo
 from data_prep.raw.clips import ToClip
+from umemma_jax import command
 
 SIZES = ((340, 256), (1280, 720))  # of Kinetics' usual copies, and as YouTube has them
 QUICK_SIZES = ((96, 64),)
@@ -64,9 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=CLIPS, help="of a run, default %(default)s")
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes, to see that it works; the figures mean nothing"
@@ -111,10 +110,10 @@ def extract_all(paths: Sequence[Path], duration: int) -> None:
     """Each file to JPEG and WAV files, by one command."""
     for path in paths:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            subprocess.run(command(path, Path(folder), duration), check=True)
+            subprocess.run(ffmpeg(path, Path(folder), duration), check=True)
 
 
-def command(path: Path, folder: Path, duration: int) -> list[str]:
+def ffmpeg(path: Path, folder: Path, duration: int) -> list[str]:
     """FFmpeg's, for one thread."""
     scale = f"scale='if(gt(iw,ih),-2,min({SIDE},iw))':'if(gt(iw,ih),min({SIDE},ih),-2)':flags=lanczos"
     options = ["-nostdin", "-loglevel", "error", "-threads", "1", "-filter_threads", "1"]

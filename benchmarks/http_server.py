@@ -5,7 +5,6 @@ python -m benchmarks.http_server DIR [--latency=SECONDS]
 It prints its address, and serves until it is ended.
 """
 
-import argparse
 import contextlib
 import re
 import subprocess
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from umemma_jax import command
 
 
 class RangeHandler(SimpleHTTPRequestHandler):
@@ -75,8 +76,8 @@ class RangeServer(ThreadingHTTPServer):
 @contextlib.contextmanager
 def serving(folder: Path, latency: float = 0.0) -> Iterator[str]:
     """Serves a folder from another process, each answer so many seconds late; gives its URL."""
-    command = [sys.executable, "-m", "benchmarks.http_server", str(folder), f"--latency={latency}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, "-m", "benchmarks.http_server", str(folder), f"--latency={latency}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()
         finally:
@@ -85,7 +86,7 @@ def serving(folder: Path, latency: float = 0.0) -> Iterator[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = command.Parser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds until an answer, default %(default)s")
     arguments = parser.parse_args(argv)
@@ -95,4 +96,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

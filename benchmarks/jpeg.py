@@ -31,6 +31,7 @@ import simplejpeg
 from PIL import Image
 
 from benchmarks import timing, workload
+from umemma_jax import command
 from umemma_jax.data import example, jpeg
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import train_batches
@@ -73,9 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="prepared dataset with JPEG images; default: synthetic photos")
     parser.add_argument("--side", type=int, default=224, help="of the squares, pixels, default %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="that read, default %(default)s")

@@ -24,8 +24,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
+from umemma_jax import command, missing, preprocess
 from umemma_jax import config as config_lib
-from umemma_jax import missing, preprocess
 from umemma_jax.data.kinds import Modality
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
@@ -154,9 +154,7 @@ def compare(task: Task, arguments: argparse.Namespace) -> None:
 def parse(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line of a benchmark with this docstring."""
     summary, _, rest = description.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, help="examples; default: 4, on a GPU 64")
     parser.add_argument("--attention", default="xla", choices=("xla", "cudnn"), help="of ours in bf16; cudnn: on a GPU")
     parser.add_argument("--xla", action="append", default=[], metavar="OPTION=VALUE", help="for a row of ours in fp32")

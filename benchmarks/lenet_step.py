@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from benchmarks import timing
+from umemma_jax import command
 from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.encoders import lenet
 
@@ -94,7 +95,7 @@ def training_step(encoder: type[nn.Module], pair: Sequence[tuple[int, int]]) -> 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps only; the figures mean little")
     parser.add_argument("--return-memory", action="store_true", help="give freed memory back to the kernel")
     arguments = parser.parse_args(argv)
@@ -120,4 +121,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

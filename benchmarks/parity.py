@@ -9,7 +9,6 @@ that the tests have written again. The difference is the largest over all featur
 deviation. Linux only; needs `pip install -e '.[torch]'`.
 """
 
-import argparse
 import dataclasses
 import importlib
 import os
@@ -24,6 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks import timing, workload
+from umemma_jax import command
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
 from umemma_jax.weights.model_card import PARAMETERS
@@ -67,7 +67,7 @@ class Case:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__.splitlines()[0])
+    parser = command.Parser(prog="python -m benchmarks.parity", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small models, one class of each family")
     quick = parser.parse_args(argv).quick
     first_of_each = {case.family: case for case in reversed(CASES)}

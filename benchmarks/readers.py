@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks import http_server, timing, workload
 from benchmarks.jpeg import synthetic_photo
+from umemma_jax import command
 from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import Dataset, DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import reading_threads, train_batches
@@ -90,9 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     powers = ",".join(str(2**n) for n in range((2 * cores).bit_length()))
     parser.add_argument("--threads", type=numbers, default=powers, metavar="N,N,...", help="default %(default)s")

@@ -37,8 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import audio_visual_step, lenet_step, multibench, timing, vision_language_step, workload
+from umemma_jax import command, missing, preprocess
 from umemma_jax import config as config_lib
-from umemma_jax import missing, preprocess
 from umemma_jax.data.kinds import Modality
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
@@ -227,9 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pair", choices=PAIRS, help="default: a table for each")
     parser.add_argument("--size", choices=("base", "small"), help="default: base, on CPU small")
     parser.add_argument("--batch", type=int, help="examples; by default it depends on pair and size")

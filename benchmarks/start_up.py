@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import timing, workload
+from umemma_jax import command
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     summary, _, rest = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--config", default="benchmarks/two_transformers.py", help="recipe[:argument], default %(default)s"
     )

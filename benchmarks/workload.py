@@ -3,18 +3,17 @@
 import argparse
 import contextlib
 import runpy
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from umemma_jax import missing
+from umemma_jax import command, missing
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.devices import sharding
 from umemma_jax.devices.memory import keep_freed_memory
@@ -30,13 +29,10 @@ SAMPLE_RATE = 8000
 SAMPLES = 8000
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a benchmark; a user's mistake ends it with one line and exit status 1."""
     keep_freed_memory()  # as a training run does
-    try:
-        main()
-    except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)
 
 
 def host() -> jax.Device:
@@ -50,9 +46,7 @@ def host() -> jax.Device:
 def parse(description: str, config: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line that the benchmarks share: `config` (a ConfigDict), `data` (a folder or None), `quick`."""
     summary, _, rest = description.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=load_config, default=config, help="recipe[:argument], default %(default)s")
     parser.add_argument("--data", help="prepared dataset; default: synthetic examples of AV-MNIST's shapes")
     parser.add_argument(

@@ -14,6 +14,7 @@ FSDD 1.0.9, which lacks the sixth speaker: `small` is the same, `large` then has
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ from data_prep.raw.download import fetch, registered_files, unpack
 from data_prep.raw.fsdd import SAMPLE_RATE, Recording, find_recordings, split_recordings
 from data_prep.raw.mnist import CLASSES, IMAGE_SHAPE, read_mnist
 from data_prep.raw.wav import read_wav
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
 
-CACHE = "~/.cache/umemma_jax"
 BRING = (
     "bring MNIST's four files (train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, "
     "t10k-labels-idx1-ubyte.gz) with --mnist=DIR, and the Free Spoken Digit Dataset (recordings/*.wav, "
@@ -82,7 +83,7 @@ def prepare(
     degrade: bool = False,
     image_energy_removed: float | None = None,
     snr_db: float | None = None,
-    cache: str = CACHE,
+    cache: str | None = None,
 ) -> None:
     """Prepares the dataset.
 
@@ -120,8 +121,8 @@ def prepare(
         overwrite=overwrite,
     )
     chosen = VARIANTS[variant]
-    mnist_folder = Path(mnist) if mnist else _download_mnist(Path(cache).expanduser())
-    fsdd_folder = Path(fsdd) if fsdd else _download_fsdd(Path(cache).expanduser())
+    mnist_folder = Path(mnist) if mnist else _download_mnist(_downloads(cache))
+    fsdd_folder = Path(fsdd) if fsdd else _download_fsdd(_downloads(cache))
     splits = read_mnist(mnist_folder)
     recordings = find_recordings(fsdd_folder, chosen.speakers)
     reading = console.progress(recordings, "reading recordings", len(recordings))
@@ -183,6 +184,14 @@ def _degradation(degrade: bool, image_energy_removed: float | None, snr_db: floa
     return Degradation(**given) if degrade else None
 
 
+def _downloads(cache: str | None) -> Path:
+    """Where downloads are kept. Raises UserError where there is no place for them."""
+    folder = Path(os.path.expanduser(cache)) if cache else command.cache_folder()
+    if folder is None:
+        raise UserError("there is no folder to keep downloads in (no home, no temporary files): name one, --cache=DIR")
+    return folder
+
+
 def _download_mnist(cache: Path) -> Path:
     folder = cache / "mnist"
     fetch(registered_files("mnist"), folder, otherwise=BRING)
@@ -210,7 +219,7 @@ def main() -> None:
     parser.add_argument(
         "--snr_db", type=float, metavar="DB", help=f"with --degrade: of the sound (default: {Degradation.snr_db})"
     )
-    parser.add_argument("--cache", metavar="DIR", default=CACHE, help=f"folder of downloads (default: {CACHE})")
+    parser.add_argument("--cache", metavar="DIR", help="folder of downloads (default: ~/.cache/umemma_jax)")
     console.run(parser, prepare)
 
 

@@ -1,6 +1,5 @@
 """The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
 
-import contextlib
 import hashlib
 import importlib
 import logging
@@ -9,8 +8,7 @@ import platform
 import re
 import shlex
 import signal
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +17,9 @@ import absl.logging
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from umemma_jax.data.remote import is_url, redacted
+from umemma_jax import command
+from umemma_jax.addresses import redacted
+from umemma_jax.data.remote import is_url
 from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
 
@@ -27,7 +27,6 @@ USAGE = (
     "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
     "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I]"
 )
-INTERRUPTED = 130  # what shells report of a process that SIGINT ended
 
 
 @dataclass(frozen=True)
@@ -58,17 +57,21 @@ class Command:
 
 
 def main(argv: Sequence[str]) -> NoReturn:
-    """Runs main.py with its command line, and ends the process.
-
-    Without the interpreter's shutdown: after an error or Ctrl-C, XLA may still be compiling in a thread and Orbax have
-    unfinished coroutines; the one would crash then, the other complain.
-    """
+    """Runs main.py with its command line, and ends the process."""
     keep_freed_memory()
+    command.run(lambda: _start(argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Does what the command line says; returns the exit status."""
+    return command.status(lambda: _start(argv))
+
+
+def _start(argv: Sequence[str]) -> int:
+    _quiet_orbax()
     keep_compiled()
-    status = run(argv)
-    with contextlib.suppress(OSError):  # nobody reads any more, or the disk is full
-        sys.stdout.flush()
-    os._exit(status)
+    parsed = parse(argv)
+    return 0 if parsed is None else _join_and_run(parsed, argv)
 
 
 def keep_compiled() -> None:
@@ -76,6 +79,18 @@ def keep_compiled() -> None:
 
     A folder for each kind of processor: machines that share a home need not run each other's instructions.
     """
+    if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        if not is_url(given) and not command.can_be_written(Path(given)):
+            print(f"JAX_COMPILATION_CACHE_DIR={given} cannot be written: what is compiled is not kept")
+            os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # which would complain of every program
+        return
+    folder = command.cache_folder()
+    if folder is not None:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled" / _kind_of_processor())
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _kind_of_processor() -> str:
     try:
         features = next(
             line
@@ -84,23 +99,7 @@ def keep_compiled() -> None:
         )
     except (OSError, StopIteration):
         features = platform.processor()
-    kind = f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path("~/.cache/umemma_jax/compiled").expanduser() / kind))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-
-
-def run(argv: Sequence[str]) -> int:
-    """Does what the command line says; returns the exit status."""
-    _quiet_orbax()
-    try:
-        command = parse(argv)
-        return 0 if command is None else _join_and_run(command, argv)
-    except (UserError, OSError) as error:
-        print(f"error: {redacted(' '.join(str(error).splitlines()))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues")
-        return INTERRUPTED
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def parse(argv: Sequence[str]) -> Command | None:
@@ -163,7 +162,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         if flag.value is not None and mode.value != "predict":
             raise UserError(f"--{flag.name}={flag.value}: is for --mode=predict, this is --mode={mode.value}")
 
-    with _uninterrupted():  # after the flags, so that a typo in them does not wait for JAX
+    with command.loading():  # after the flags, so that a typo in them does not wait for JAX
         from umemma_jax import config as config_lib
 
     config = config_lib.load(recipe.value)
@@ -212,22 +211,24 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
         raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
 
 
-def _join_and_run(command: Command, argv: Sequence[str]) -> int:
+def _join_and_run(parsed: Command, argv: Sequence[str]) -> int:
     """Runs the command, as one of several processes where it says so."""
-    if not command.coordinator:
-        return _run(command, argv)
-    with _uninterrupted():
+    if not parsed.coordinator:
+        return _run(parsed, argv)
+    with command.loading():
         from umemma_jax.devices import distributed
 
-    distributed.join(command.coordinator, command.processes, command.process)
+    distributed.join(parsed.coordinator, parsed.processes, parsed.process)
     with distributed.losses_told():
-        status = _run(command, argv)
+        status = _run(parsed, argv)
         distributed.leave()
         return status
 
 
-def _run(command: Command, argv: Sequence[str]) -> int:
-    with _uninterrupted():
+def _run(parsed: Command, argv: Sequence[str]) -> int:
+    if command.cache_folder() is None:  # nothing but the workdir can be written, and matplotlib wants a place
+        os.environ.setdefault("MPLCONFIGDIR", str(parsed.workdir / ".matplotlib"))
+    with command.loading():
         from umemma_jax import compare, experiment, inputs, predict
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
@@ -236,23 +237,23 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         from umemma_jax.training import train
         from umemma_jax.training.workdir import write_into
 
-    config, workdir = command.config, command.workdir
+    config, workdir = parsed.config, parsed.workdir
     distributed.first_then_others(lambda: _prepare(config.data))
     tell = print if distributed.is_first() else _say_nothing
     try:
-        if command.mode == "compare":
-            compare.compare(config, workdir, command.seeds)
+        if parsed.mode == "compare":
+            compare.compare(config, workdir, parsed.seeds)
             tell(f"Comparison: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
-        trained = train.train(built, workdir) if command.mode == "train" else train.load(built, workdir)
-        if command.mode == "export":
+        trained = train.train(built, workdir) if parsed.mode == "train" else train.load(built, workdir)
+        if parsed.mode == "export":
             for folder in inputs.export(built.inputs, trained.fusion, workdir / "export"):
                 tell(f"Exported: {folder}")
             return 0
-        if command.mode == "predict":
-            dataset = open_dataset(command.data) if command.data else built.dataset
-            split = command.split or config.data.test_split
+        if parsed.mode == "predict":
+            dataset = open_dataset(parsed.data) if parsed.data else built.dataset
+            split = parsed.split or config.data.test_split
             predictions = predict.predict(built, trained.fusion, dataset, split)
             for note in predictions.notes:
                 tell(note)
@@ -270,17 +271,7 @@ def _run(command: Command, argv: Sequence[str]) -> int:
         return 0
     except train.Preempted as stop:
         tell(f"{stop}; the same command continues")
-        return INTERRUPTED if stop.signal == signal.SIGINT else 0
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Puts Ctrl-C off until the end: JAX's extension modules do not survive it while they load."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        return 128 + stop.signal if stop.signal == signal.SIGINT else 0
 
 
 def _say_nothing(text: str) -> None:
@@ -291,15 +282,15 @@ def _prepare(data: ConfigDict) -> None:
     """Makes the dataset where it is absent and the recipe says so, if its prep module needs nothing but the folder."""
     if not data.prepare or is_url(data.dir) or os.path.exists(data.dir):
         return
-    command, folder = data.prep, data.dir
-    module, *arguments = command.split() or [""]
+    prep, folder = data.prep, data.dir
+    module, *arguments = prep.split() or [""]
     try:
         prepare = importlib.import_module(module).prepare
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"config.data.prep: '{module}' is no module with a function prepare ({error})") from error
     if arguments:
         raise UserError(
-            f"config.data.prepare: `{command}` needs more than the folder, run `python -m {command} --out={folder}`"
+            f"config.data.prepare: `{command}` needs more than the folder, run `python -m {prep} --out={folder}`"
         )
     prepare(folder)
 
@@ -307,18 +298,11 @@ def _prepare(data: ConfigDict) -> None:
 def _quiet_orbax() -> None:
     """Keeps Orbax from telling in its own way what it also raises, and what a UserError then says in one line.
 
-    After a failed save or restore it logs tracebacks, and what it left unfinished complains: futures and coroutines
-    when they are destroyed, TensorStore's threads of a closed event loop.
+    After a failed save or restore it logs tracebacks, and what it left unfinished complains when it is destroyed.
     """
     for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
         logger.addFilter(_not_orbax)
-    sys.unraisablehook = _unless_loop_closed
 
 
 def _not_orbax(record: logging.LogRecord) -> bool:
     return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
-
-
-def _unless_loop_closed(unraisable: "sys.UnraisableHookArgs") -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)

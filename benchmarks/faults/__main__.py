@@ -7,11 +7,9 @@ yields an outcome for each: (kind, outcome, what was said). Nothing may be silen
 the first examples of either are printed.
 """
 
-import argparse
 import collections
 import importlib
 import pkgutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,13 +18,14 @@ import numpy as np
 
 import benchmarks.faults
 from benchmarks.faults.trial import REFUSED, SAME, SILENT, TRACEBACK
+from umemma_jax import command
 
 EXAMPLES = 5  # of each wrong outcome, printed
 
 
 def main() -> int:
     """Runs the named trials, all by default; 1 where an outcome is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
+    parser = command.Parser(prog="python -m benchmarks.faults", description=__doc__.splitlines()[0])
     names = sorted(
         m.name for m in pkgutil.iter_modules(benchmarks.faults.__path__) if m.name not in ("trial", "__main__")
     )
@@ -60,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 from data_prep.build.parallel import work_folder_path
+from umemma_jax import command
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.errors import UserError
 
@@ -20,7 +20,7 @@ MAX_UNREADABLE = 0.05  # a larger share of unreadable files stops
 _MOST_COLUMNS = 20  # classes that still make a readable table
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(command.Parser):
     """A parser that knows the arguments of every preparation: --out, --seed and --overwrite."""
 
     def __init__(self, prog: str, description: str) -> None:
@@ -29,23 +29,26 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--seed", type=_seed, default=0, help="of every random draw (default: 0)")
         self.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
-    def error(self, message: str) -> NoReturn:
-        """Raises instead of printing the usage and exiting."""
-        raise UserError(f"{message}; see --help")
+
+def run(parser: Parser, prepare: Callable[..., None]) -> NoReturn:
+    """Calls `prepare` with the command line's arguments and ends; a user's mistake is one line, with exit status 1."""
+    command.run(lambda: parse_and_prepare(parser, prepare))
 
 
-def run(parser: Parser, prepare: Callable[..., None]) -> None:
-    """Calls `prepare` with the command line's arguments; a user's mistake ends in one line and exit status 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up as after Ctrl-C
+def parse_and_prepare(parser: Parser, prepare: Callable[..., None]) -> None:
+    """Calls `prepare` with the command line's arguments.
+
+    Raises:
+      UserError: a mistake among them, what `prepare` raises, or an interruption.
+    """
     arguments = argparse.Namespace()
     try:
         parser.parse_args(namespace=arguments)
         prepare(**vars(arguments))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         kept = "out" in arguments and work_folder_path(arguments.out).is_dir()
-        sys.exit(f"error: interrupted, nothing was written{'; the same command continues' if kept else ''}")
+        continues = "; the same command continues" if kept else ""
+        raise UserError(f"interrupted, nothing was written{continues}") from error
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,11 +19,12 @@ from benchmarks.http_server import RangeHandler, RangeServer, serving
 from tests import small_run
 from tests.data.conftest import make_examples, write_dataset
 from umemma_jax import cli, experiment
+from umemma_jax.addresses import redacted
 from umemma_jax.data import remote, tfrecord
 from umemma_jax.data.dataset import Dataset, DatasetWriter, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.pipeline import eval_batches, reading_threads, train_batches
-from umemma_jax.data.remote import RemotePath, locate, redacted
+from umemma_jax.data.remote import RemotePath, locate
 from umemma_jax.data.tokenizer import load_tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.training import train

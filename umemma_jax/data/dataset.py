@@ -21,10 +21,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from umemma_jax import checksums
+from umemma_jax.addresses import redacted
 from umemma_jax.data import bounds, files, npz, shards
 from umemma_jax.data.info import DATASET, FORMAT_VERSION, ROWS, STATISTICS, Info, Split, from_json
 from umemma_jax.data.kinds import Modality
-from umemma_jax.data.remote import Location, RemotePath, locate, redacted
+from umemma_jax.data.remote import Location, RemotePath, locate
 from umemma_jax.data.source import ID_END, Columns, RecordSource
 from umemma_jax.data.writer import TRAIN, DatasetWriter
 from umemma_jax.errors import UserError

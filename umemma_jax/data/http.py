@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 from fsspec.implementations.http import HTTPFileSystem
 
-from umemma_jax.data.remote import redacted
+from umemma_jax.addresses import redacted
 
 _SILENCE = 30.0  # s without a byte, or without a connection
 _GRACE = 60.0  # s after which an answer must have come at `_SLOWEST` bytes per second

@@ -17,13 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from umemma_jax.addresses import redacted
 from umemma_jax.data import bounds
 from umemma_jax.errors import UserError
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # of two slashes pathlib leaves one
-# What stands before the last @ of a host, also where it holds a slash (as keys of S3 do) but is no port; and a query.
-_USER = re.compile(r'(?<=:/)(/*)(?:[^\s"/?#]+|[^\s"/?#:]+:(?!\d+[/?#])[^\s"?#]+)@')
-_QUERY = re.compile(r'([A-Za-z0-9+.-]:/[^\s"?]*\?)[^\s"]+?(?=[:;,.)\']*(?:[\s"]|$))')
 _PAUSES = (1.0, 4.0)  # s before HTTP is asked again for what failed; other back ends see to that themselves
 _S3_CONNECTIONS = 100  # at most; by default they are 10, and a batch's records stand in line
 _FINAL = (FileNotFoundError, PermissionError, ValueError)  # which asking again would not mend
@@ -116,15 +114,6 @@ def locate(place: str | os.PathLike | RemotePath) -> Location:
         return Path(text)
     url, _, query = text.partition("?") if text.startswith("http") else (text, "", "")
     return RemotePath(url.rstrip("/"), _Store(url, query))
-
-
-def redacted(text: str | os.PathLike) -> str:
-    """A text in which the addresses are without names, passwords and queries, any of which may be secret.
-
-    For all that is shown or stored of them: `https://***@host/data?***`. Any text will do, JSON too; what is redacted
-    stays as it is.
-    """
-    return _QUERY.sub(r"\1***", _USER.sub(r"\1***@", os.fspath(text)))
 
 
 def is_url(place: str | os.PathLike) -> bool:

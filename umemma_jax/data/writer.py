@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from umemma_jax import checksums
+from umemma_jax.addresses import redacted
 from umemma_jax.data import bounds, example, kinds, npz, tfrecord
 from umemma_jax.data.info import (
     DATASET,
@@ -27,7 +28,7 @@ from umemma_jax.data.info import (
     to_json,
 )
 from umemma_jax.data.kinds import Modality
-from umemma_jax.data.remote import is_url, redacted
+from umemma_jax.data.remote import is_url
 from umemma_jax.data.source import ID, ID_END, LABEL
 from umemma_jax.data.statistics import Statistics
 from umemma_jax.data.unfinished import UnfinishedFolder, clear_up, put_in_place

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from umemma_jax import missing
+from umemma_jax.command import INTERRUPTIONS
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.devices.sharding import CompiledStep
@@ -41,7 +42,7 @@ class Preempted(Exception):
     """The process was asked to end, and its state is saved.
 
     Attributes:
-      signal: what asked it to: SIGTERM, or SIGINT (Ctrl-C).
+      signal: what asked it to: SIGTERM, SIGHUP, or SIGINT (Ctrl-C).
     """
 
     def __init__(self, message: str, number: signal.Signals) -> None:
@@ -78,8 +79,9 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     with hold_workdir(workdir), _signals() as stop:
         claim_workdir(experiment.config, experiment.fingerprints, workdir)
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
-    signal.signal(signal.SIGTERM, _all_is_saved)
-    return trained
+        if number := stop():
+            raise Preempted("all stages are finished and saved", number)
+        return trained
 
 
 def load(experiment: Experiment, workdir: Path) -> Trained:
@@ -354,7 +356,7 @@ def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progr
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
-    """Takes note of SIGTERM and Ctrl-C, and says which has come; a second Ctrl-C does not wait for the step to end.
+    """Takes note of INTERRUPTIONS, and says which has come; a second Ctrl-C does not wait for the step to end.
 
     A KeyboardInterrupt can go unheeded: raised inside a callback of the garbage collector, it is only reported. Of
     several processes, JAX takes note of SIGTERM, so that all end after the same step; Ctrl-C ends one at once.
@@ -369,16 +371,11 @@ def _signals() -> Iterator[Callable[[], signal.Signals | None]]:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    noted = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as it is in a shell's background jobs
-        noted.append(signal.SIGINT)
+    # What is ignored stays so: SIGINT in a shell's background jobs, SIGHUP under nohup.
+    noted = [number for number in INTERRUPTIONS if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, note) for number in noted}
     try:
         yield lambda: received[0] if received else None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _all_is_saved(number: int, frame: object) -> None:
-    raise Preempted("all stages are finished and saved", signal.Signals(number))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import checksums
 from umemma_jax import config as config_lib
-from umemma_jax.data.remote import redacted
+from umemma_jax.addresses import redacted
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.training.lock import locked, not_written

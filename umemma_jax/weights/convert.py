@@ -7,7 +7,6 @@ A converted folder holds `parameters.safetensors`: our parameters in the checkpo
 what an export needs besides; `model.json`, the model card; and the files of a tokenizer.
 """
 
-import argparse
 import ast
 import dataclasses
 import importlib
@@ -17,10 +16,9 @@ import os
 import pkgutil
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import flax
 import jax
@@ -28,7 +26,7 @@ import numpy as np
 import safetensors
 
 import umemma_jax
-from umemma_jax import encoders
+from umemma_jax import command, encoders
 from umemma_jax.data import tokenizer
 from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.errors import UserError
@@ -320,15 +318,11 @@ def _some(names: Sequence[str]) -> str:
 # The command line.
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command line; a user's mistake ends in one line and exit status 1."""
-    command = "python -m umemma_jax.weights.convert"
-    parser = _Parser(prog=command, allow_abbrev=False, description=__doc__.splitlines()[0])
+    """Does what the command line says. Raises UserError for a mistake in it."""
+    parser = command.Parser(
+        prog="python -m umemma_jax.weights.convert", allow_abbrev=False, description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--family", metavar="NAME", help=f"encoder: {', '.join(_families())}, or a module's path")
     parser.add_argument("--from", required=True, metavar="PATH", dest="source", help="checkpoint: a file or a folder")
     parser.add_argument(
@@ -343,18 +337,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="NAME=VALUE",
         help="of the encoder, for what the checkpoint does not say, e.g. heads=12",
     )
-    try:
-        arguments = parser.parse_args(argv)
-        if arguments.export:
-            export(Path(arguments.source), arguments.to)
-            print(f"Exported: {arguments.to}")
-            return
-        if not arguments.family:
-            raise UserError("--family is missing: name the encoder, see --help")
-        card = convert(arguments.family, arguments.source, arguments.to, dict(arguments.field))
-        print(card.line())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    arguments = parser.parse_args(argv)
+    if arguments.export:
+        export(Path(arguments.source), arguments.to)
+        print(f"Exported: {arguments.to}")
+        return
+    if not arguments.family:
+        raise UserError("--family is missing: name the encoder, see --help")
+    card = convert(arguments.family, arguments.source, arguments.to, dict(arguments.field))
+    print(card.line())
 
 
 def _field(text: str) -> tuple[str, Any]:
@@ -366,4 +357,4 @@ def _field(text: str) -> tuple[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -12,7 +12,7 @@ import flax
 import jax
 import numpy as np
 
-from umemma_jax import __version__
+from umemma_jax import __version__, command
 from umemma_jax.data import tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.weights import convert, files, model_card
@@ -109,7 +109,7 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
       family: encoder module.
       path: converted folder, or what `files.open_weights` takes.
       given: fields of the Model that the user gives; used where neither the shapes nor config.json decide.
-      cache: folder; None for `umemma_jax` in the user's cache folder.
+      cache: folder; None for `command.cache_folder()`.
     """
     path = Path(path)
     if (path / model_card.CARD).exists():
@@ -118,7 +118,12 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
             raise UserError(f"{path}: is of family {converted.card.family}, not {family}")
         return converted
     if cache is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "umemma_jax"
+        cache = command.cache_folder()
+    if cache is None:
+        raise UserError(
+            f"{path}: there is no folder to keep its conversion in (no home, no temporary files): convert it by hand "
+            "with python -m umemma_jax.weights.convert, and name that folder"
+        )
     opened = files.open_weights(path)
     given = {name: given[name] for name in convert.undecided(family, opened) if name in given}
     target = cache / f"{family.replace('.', '_')}-{_key(family, opened, given)}"
