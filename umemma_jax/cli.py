@@ -290,7 +290,7 @@ def _prepare(data: ConfigDict) -> None:
         raise UserError(f"config.data.prep: '{module}' is no module with a function prepare ({error})") from error
     if arguments:
         raise UserError(
-            f"config.data.prepare: `{command}` needs more than the folder, run `python -m {prep} --out={folder}`"
+            f"config.data.prepare: `{prep}` needs more than the folder, run `python -m {prep} --out={folder}`"
         )
     prepare(folder)
 
