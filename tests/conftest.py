@@ -27,6 +27,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()  # grain reads flags
 pytest.register_assert_rewrite("tests.encoders.parity")
 
+
+def pytest_addoption(parser):
+    parser.addoption("--every-image", action="store_true", help="real weights classify all of CIFAR-10's test images")
+
+
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

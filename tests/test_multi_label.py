@@ -1,5 +1,6 @@
 """Multi-label data through both stages to a report whose numbers are scikit-learn's on the model's own logits."""
 
+import functools
 import json
 
 import jax
@@ -82,8 +83,13 @@ def pattern_masks(batch):
     }
 
 
+@functools.cache
+def applied(model):
+    return jax.jit(model.apply)
+
+
 def outputs(built, variables, batch, kept):
-    found = jax.jit(built.model.apply)(variables, batch["inputs"], kept, means=built.means)
+    found = applied(built.model)(variables, batch["inputs"], kept, means=built.means)
     return {name: np.asarray(values) for name, values in found.items()}
 
 
