@@ -123,19 +123,18 @@ class ConvNormPool(nn.Module):
         by_windows = jax.default_backend() == "cpu" and channels < 16 and height % 2 == width % 2 == 0
         if by_windows:
             y = conv_by_windows(x, kernel)
-            pooled, axes, channel_axis, batch_axis = largest(y), (0, 2, 3, 4), 0, 4
+            pooled, axes, channel_axis = largest(y), (0, 2, 3, 4), 0
         else:
             y = convolve(x, kernel, stride=1, padding=self.kernel_size // 2)
-            pooled, axes, channel_axis, batch_axis = max_pool_2x2(y), (0, 1, 2), 3, 0
+            pooled, axes, channel_axis = max_pool_2x2(y), (0, 1, 2), 3
 
         count = count_rows(x, mask) * (height * width)
         y = y.astype(jnp.float32)
 
         def squares(mean: jax.Array) -> jax.Array:
             deviations = y - jnp.expand_dims(sign * mean, axes)
-            within = [axis for axis in axes if axis != batch_axis]
-            each = jnp.square(deviations).sum(within)  # by channel and row
-            return keep_rows(each, mask, batch_axis and 1).sum(1 if batch_axis else 0)
+            each = jnp.square(deviations).sum((0, 2, 3)).T if by_windows else jnp.square(deviations).sum((1, 2))
+            return keep_rows(each, mask).sum(0)  # of rows [B, O]
 
         mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), squares, train)
         others = tuple(axis for axis in range(4) if axis != channel_axis)
@@ -309,10 +308,9 @@ def pool_frames(features: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return features.reshape(batch, frames, -1).mean(axis=1)
 
 
-def keep_rows(x: jax.Array, mask: jax.Array | None, axis: int = 0) -> jax.Array:
-    """x with zeros in the rows that mask [B] leaves out; rows are along `axis`, whose size is B."""
-    others = [other for other in range(x.ndim) if other != axis]
-    return x if mask is None else jnp.where(jnp.expand_dims(mask, others), x, 0)
+def keep_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """x [B, ...] with zeros in the rows that mask [B] leaves out."""
+    return x if mask is None else jnp.where(jnp.expand_dims(mask, tuple(range(1, x.ndim))), x, 0)
 
 
 def count_rows(x: jax.Array, mask: jax.Array | None) -> jax.Array:
