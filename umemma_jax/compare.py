@@ -5,7 +5,6 @@ fusion stage from, so it needs no training of its own.
 """
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.methods import METHODS
 from umemma_jax.reporting import report
+from umemma_jax.reporting.reading import read_report
 from umemma_jax.training import train
 from umemma_jax.training.workdir import claim_workdir, write_into
 
@@ -64,8 +64,9 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     folders = {name: workdir / name / f"seed{seed}" for name in names}
     built = experiment.build(own)
     claim_workdir(own, built.fingerprints, folders[method])
-    if all((folder / "report" / "report.json").exists() for folder in folders.values()):
-        return {name: json.loads((folder / "report" / "report.json").read_text()) for name, folder in folders.items()}
+    reports = {name: folder / "report" / "report.json" for name, folder in folders.items()}
+    if all(path.exists() for path in reports.values()):
+        return {name: _finished(path, name, seed) for name, path in reports.items()}
     trained = train.train(built, folders[method])
     found = {}
     for name, folder in folders.items():
@@ -75,3 +76,14 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         write_into(folder, functools.partial(report.write_report, found[name], folder / "report", tables))
     jax.clear_caches()  # the next run compiles its own functions
     return found
+
+
+def _finished(path: Path, method: str, seed: int) -> dict[str, Any]:
+    """The results of a run that is finished. Raises UserError as `read_report`, and where they are of another run."""
+    results = read_report(path)
+    if (results["method"], results["seed"]) != (method, seed):
+        raise UserError(
+            f"{path} is of method {results['method']}, seed {results['seed']}: remove it, and the same command "
+            "evaluates the run again"
+        )
+    return results

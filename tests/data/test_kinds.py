@@ -247,6 +247,7 @@ def test_wrong_values(modality: Modality, value, message: str):
     [
         (IMAGE, bytes(5), "5 bytes instead of 6"),
         (TABLE, bytes(17), "17 bytes instead of 16"),
+        (TABLE, np.array([0, 1, -np.inf, 3], np.float32).tobytes(), "infinite"),
         (AUDIO, bytes(3), "odd number of bytes"),
     ],
 )

@@ -130,6 +130,41 @@ def test_batch_norm_is_that_of_flax():
     assert_allclose(ours.apply(variables, x), flax.apply(variables, x, use_running_average=True), atol=1e-5)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(8, 6, 3), (7, 6, 3)], ids=["by windows", "odd size"])
+def test_a_large_mean_does_not_cancel(shape, masked):
+    """Values with a mean of 100 deviations: sums of squares would lose four of float32's seven digits."""
+    x = (normal(32, *shape) + 100).astype(np.float32)
+    mask = np.arange(32) % 3 > 0 if masked else np.ones(32, bool)
+    kernel = np.diag([1.0, -1.0, 2.0])[None, None].astype(np.float32)
+    expected = x[mask].astype(np.float64).var(axis=(0, 1, 2), ddof=1) * np.square(np.diagonal(kernel[0, 0]))
+    start = {"mean": np.zeros(3, np.float32), "var": np.zeros(3, np.float32)}
+    affine = {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
+
+    norm = {"params": affine, "batch_stats": start}
+    y, updates = BatchNorm(3, momentum=0.0).apply(norm, x @ kernel[0, 0], mask, True, mutable=["batch_stats"])
+    assert_allclose(updates["batch_stats"]["var"], expected, rtol=1e-5)
+    assert_allclose(y[mask].std(axis=(0, 1, 2)), 1, rtol=1e-5)
+
+    block = {"params": {"kernel": kernel, "norm": affine}, "batch_stats": {"norm": start}}
+    _, updates = ConvNormPool(3, kernel_size=1).apply(block, x, mask, True, mutable=["batch_stats"])
+    assert_allclose(updates["batch_stats"]["norm"]["var"] / 0.1, expected, rtol=1e-5)
+
+
+def test_a_large_mean_does_not_cancel_on_several_devices():
+    x = (normal(16, 5, 3) + 100).astype(np.float32)
+    mask = np.arange(16) % 3 > 0
+    variables = BatchNorm(3).init(jax.random.key(0), x)
+
+    def variance(x, mask):
+        layer = BatchNorm(3, momentum=0.0, axis_name="data")
+        return layer.apply(variables, x, mask, True, mutable=["batch_stats"])[1]["batch_stats"]["var"]
+
+    found = jax.pmap(variance, axis_name="data")(x.reshape(4, 4, 5, 3), mask.reshape(4, 4))
+    expected = x[mask].astype(np.float64).var(axis=(0, 1), ddof=1)
+    assert_allclose(found, np.tile(expected, (4, 1)), rtol=1e-5)
+
+
 LAYERS = {
     "norm": (BatchNorm(4), (4,)),
     "by windows": (ConvNormPool(4), (8, 6, 3)),

@@ -14,6 +14,7 @@ from tests.reporting.test_markdown import table_rows
 from umemma_jax import missing
 from umemma_jax.errors import UserError
 from umemma_jax.reporting.markdown import report_markdown
+from umemma_jax.reporting.reading import read_report
 from umemma_jax.reporting.report import write_comparison, write_report
 from umemma_jax.reporting.results import definitions
 
@@ -35,7 +36,7 @@ def test_report_folder(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["report"]
     files = {path.name: path for path in (tmp_path / "run" / "report").iterdir()}
     assert set(files) == {"report.json", "report.md", "robustness.png"}
-    assert json.loads(files["report.json"].read_text()) == results
+    assert read_report(files["report.json"]) == results
     assert files["report.md"].read_text() == report_markdown(results)
     png = files["robustness.png"].read_bytes()
     assert png.startswith(b"\x89PNG")

@@ -258,6 +258,12 @@ class _Tabular(_FixedShape):
             raise ValueError("all numbers are missing: leave it out")
         return data
 
+    def decode(self, values: Sequence[bytes | None]) -> np.ndarray:
+        batch = super().decode(values)
+        if np.isinf(batch).any():
+            raise ValueError("infinite")
+        return batch
+
     def to_positions(self, value: np.ndarray) -> np.ndarray:
         return value[np.newaxis]
 

@@ -169,9 +169,9 @@ def steps_per_epoch(n_rows: int, batch_size: int) -> int:
 def split_rows(labels: np.ndarray, present: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Takes a validation split out of N rows, stratified by what they have and, with one label each, by class.
 
-    Of n rows that have the modality that fewest have, n * fraction go to validation, rounded up or down, and so of
-    those that lack it; within both of them likewise by the next modality, and at last by class. Where all rows have
-    all, that is by class alone. The total is N * fraction, rounded.
+    What is rarest comes first, be it a modality or, by their mean size, the classes: of n rows that have it
+    n * fraction go to validation, rounded up or down, and so of the others; then likewise within each of both. Where
+    all rows have all, that is by class alone. The total is N * fraction, rounded.
 
     Args:
       labels: int [N], or float [N, K] (multi-label: not stratified by class).
@@ -185,9 +185,11 @@ def split_rows(labels: np.ndarray, present: np.ndarray, fraction: float, seed: i
     if not 0 <= fraction < 1:
         raise ValueError(f"fraction {fraction} is not in [0, 1)")
     order = _permutation(len(labels), seed, _SPLIT_KEY)
-    rarest_last = present[:, np.argsort(-present.sum(axis=0), kind="stable")]
-    keys = [*([labels] if labels.ndim == 1 else []), *rarest_last.T]  # the last one sorts first
-    order = order[np.lexsort([key[order] for key in keys])]
+    keys = [(column.sum(), column) for column in present.T]
+    if labels.ndim == 1:
+        keys.append((len(labels) / len(np.unique(labels)), labels))
+    keys.sort(key=lambda counted: -counted[0])  # the last one sorts first
+    order = order[np.lexsort([key[order] for _, key in keys])]
     # Every (1 / fraction)-th of the sorted rows, starting half an interval in.
     ticks = np.floor(np.arange(len(labels) + 1) * fraction + 0.5)
     chosen = np.diff(ticks) > 0

@@ -1,6 +1,7 @@
 """Layers that encoders share."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,7 +12,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose statistics count only the rows that `mask` keeps.
 
     Statistics are float32 sums divided once by their count, so that under `jax.pmap` (sums and count are psum'd over
-    `axis_name`) and under `jax.jit` on a sharded batch they are those of the global batch. As in PyTorch the running
+    `axis_name`) and under `jax.jit` on a sharded batch they are those of the global batch. The variance is that
+    of deviations from the mean: a difference of squares cancels where the mean is large. As in PyTorch the running
     variance is the unbiased one, and the default momentum (0.1 there, as the weight of the new value) and epsilon are
     PyTorch's. Where no row counts, the running statistics normalise and stay as they are.
 
@@ -40,27 +42,42 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Normalises x [B, ..., C], keeping shape and dtype; mask is bool [B]."""
         axes = tuple(range(x.ndim - 1))
-        kept = keep_rows(x, mask).astype(jnp.float32)
-        count = count_rows(x, mask) * (kept[0].size / self.features)
-        mean, gain = self.mean_and_gain(count, kept.sum(axes), jnp.square(kept).sum(axes), train)
+        count = count_rows(x, mask) * (x[0].size / self.features)
+
+        def squares(mean: jax.Array) -> jax.Array:
+            deviations = keep_rows(x.astype(jnp.float32) - jnp.expand_dims(mean, axes), mask)
+            return jnp.square(deviations).sum(axes)
+
+        sums = keep_rows(x, mask).astype(jnp.float32).sum(axes)
+        mean, gain = self.mean_and_gain(count, sums, squares, train)
         mean, gain, bias = (jnp.expand_dims(v, axes) for v in (mean, gain, self.bias))
         return ((x - mean) * gain + bias).astype(x.dtype)
 
     def mean_and_gain(
-        self, count: jax.Array, sums: jax.Array, squares: jax.Array, train: bool
+        self, count: jax.Array, sums: jax.Array, squares: Callable[[jax.Array], jax.Array], train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """Mean and gain, [C] each: the output is `(x - mean) * gain + bias`.
 
-        In training they come from the count of the values of a channel, their sums [C] and the sums of their squares
-        [C], and the running statistics move; else from the running statistics.
+        In training they come from the values themselves, and the running statistics move; else from the running
+        statistics.
+
+        Args:
+          count: of the values of a channel.
+          sums: of them, [C].
+          squares: function of a mean [C]: sums of the squared deviations from it, [C].
+          train: whether the batch's statistics normalise it.
         """
         mean, var = self.mean.value, self.var.value
         if train:
             if self.axis_name is not None:
-                count, sums, squares = jax.lax.psum((count, sums, squares), self.axis_name)
+                count, sums = jax.lax.psum((count, sums), self.axis_name)
             divisor = jnp.maximum(count, 1)
             batch_mean = sums / divisor
-            batch_var = jnp.maximum(squares / divisor - jnp.square(batch_mean), 0)
+            # Deviations from their mean sum to 0, and so the mean has no part in the gradient of their squares.
+            squared = squares(jax.lax.stop_gradient(batch_mean))
+            if self.axis_name is not None:
+                squared = jax.lax.psum(squared, self.axis_name)
+            batch_var = squared / divisor
             mean = jnp.where(count > 0, batch_mean, mean)
             var = jnp.where(count > 0, batch_var, var)
             if not self.is_initializing():
@@ -113,7 +130,13 @@ class ConvNormPool(nn.Module):
 
         count = count_rows(x, mask) * (height * width)
         y = y.astype(jnp.float32)
-        mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), jnp.square(y).sum(axes), train)
+
+        def squares(mean: jax.Array) -> jax.Array:
+            deviations = y - jnp.expand_dims(sign * mean, axes)
+            each = jnp.square(deviations).sum((0, 2, 3)).T if by_windows else jnp.square(deviations).sum((1, 2))
+            return keep_rows(each, mask).sum(0)  # of rows [B, O]
+
+        mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), squares, train)
         others = tuple(axis for axis in range(4) if axis != channel_axis)
         sign, mean, gain, bias = (jnp.expand_dims(v, others) for v in (sign, mean, gain, norm.bias))
         y = nn.relu((pooled.astype(jnp.float32) * sign - mean) * gain + bias)

@@ -27,5 +27,6 @@ class Model(nn.Module):
         if not self.widths:
             raise UserError("encoder mlp: widths is empty, name at least the features' own")
         for index, width in enumerate(self.widths):
-            x = nn.relu(nn.LayerNorm(name=f"norm{index}")(nn.Dense(width, name=f"dense{index}")(x)))
+            x = nn.Dense(width, name=f"dense{index}")(x)
+            x = nn.relu(nn.LayerNorm(use_fast_variance=False, name=f"norm{index}")(x))
         return x

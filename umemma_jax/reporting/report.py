@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from umemma_jax import checksums
 from umemma_jax.errors import UserError
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
@@ -29,9 +30,9 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
 
     Args:
         results: the content of report.json, less `definitions`, which are added. Metrics are fractions
-            from 0 to 1 as Python floats; `patterns` holds every non-empty subset of `modalities`; `ceilings` is empty
-            where no uni-modal model was trained; `command` (how to reproduce it) and `versions`
-            may be absent.
+            from 0 to 1 as Python floats, None where no example defines them; `patterns` holds every
+            non-empty subset of `modalities`; `ceilings` is empty where no uni-modal model was trained;
+            `command` (how to reproduce it) and `versions` may be absent.
         folder: made if absent, and then appears complete; other files in it stay.
         tables: what each cell of `missing_rates` kept, bool [seeds, examples, M], by name.
 
@@ -41,7 +42,7 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
     """
     results = {**results, "definitions": definitions(results)}
     files = {
-        "report.json": _json(results),
+        "report.json": _json(checksums.seal(results)),
         "report.md": report_markdown(results).encode(),
         "robustness.png": _png(robustness_figure(results)),
     }

@@ -26,6 +26,7 @@ from umemma_jax.experiment import Experiment
 from umemma_jax.model import start_from_heads
 from umemma_jax.training import steps
 from umemma_jax.training.checkpoint import Checkpoints
+from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.features import on_features
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
@@ -257,6 +258,7 @@ def _run_stage(
 ) -> tuple[TrainState, CompiledStep]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
+    finite = functools.partial(_finite, experiment, name, workdir)
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
@@ -289,14 +291,14 @@ def _run_stage(
                     progress.event("compiled", step, {"seconds": train_step.compile_seconds})
                 progress.update(step)
                 if step % config.log_every == 0 or step == total:
-                    progress.log(step, _finite(values, name, step, workdir))
+                    progress.log(step, finite(values, step))
                 if validate and step % epoch_steps == 0:
                     state = sharding.place(state, experiment.mesh)  # pmap leaves it on a mesh of its own
                     state = validate(state, step, step // epoch_steps, progress)
                 stopping = stop()
                 if step % config.checkpoint_every == 0 or step == total or stopping:
                     norm = _norm((state.params, state.batch_stats))
-                    _finite({**values, "norm of the parameters": norm}, name, step, workdir)
+                    finite({**values, "norm of the parameters": norm}, step)
                     checkpoints.save(step, state, batches)
                 if stopping:
                     checkpoints.wait()
@@ -315,17 +317,23 @@ def _end_before(name: str, stop: Callable[[], signal.Signals | None]) -> None:
         raise Preempted(f"stage {name}: stopped before its next step", number)
 
 
-def _finite(values: dict[str, jax.Array], name: str, step: int, workdir: Path) -> dict[str, float]:
+def _finite(
+    experiment: Experiment, name: str, workdir: Path, values: dict[str, jax.Array], step: int
+) -> dict[str, float]:
     """Metrics as floats; raises UserError where one is not finite, before anything of it is saved."""
     numbers = {key: float(value) for key, value in jax.device_get(values).items()}
-    for key, number in numbers.items():
-        if not math.isfinite(number):
-            raise UserError(
-                f"stage {name}, step {step}: {key} is {number}. The last good checkpoint, if any, is kept in "
-                f"{workdir}/checkpoints/{name}; lower config.{name}.learning_rate or config.{name}.clip and "
-                "start in a new workdir"
-            )
-    return numbers
+    wrong = next((f"{key} is {number}" for key, number in numbers.items() if not math.isfinite(number)), None)
+    if wrong is None:
+        return numbers
+    example = not_finite_example(experiment, initial_variables(experiment))
+    if example is not None:
+        remedy = f"it comes from {example}: correct or leave out the example, prepare the dataset again"
+    else:
+        remedy = f"lower config.{name}.learning_rate or config.{name}.clip"
+    raise UserError(
+        f"stage {name}, step {step}: {wrong}. The last good checkpoint, if any, is kept in "
+        f"{workdir}/checkpoints/{name}; {remedy} and start in a new workdir"
+    )
 
 
 def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progress], TrainState]:
