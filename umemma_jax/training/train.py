@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     Raises:
       UserError: the workdir is of another config, or a stage in it is not finished.
     """
-    if not (workdir / RECORD).exists():
+    if not os.path.exists(workdir / RECORD):  # which Path.exists can fail to say, of a name that is too long
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
