@@ -99,8 +99,8 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
 
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
     """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
-    variables, taken = initial_variables(experiment), {}
     experiment.check_dataset()
+    variables, taken = initial_variables(experiment), {}
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
         state, taken["unimodal"] = run(experiment, "unimodal", variables)
