@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -220,6 +221,7 @@ def test_command_line(recipe, workdir, arguments, culprit, remedy):
         ("--config.inputs.mine.encoder.width=3", "config.inputs.mine.encoder: unknown field, config.inputs has "),
         ("--config.missing.keep.image=1", "config.missing.keep.image: unknown field, .* has no fields"),
         ("--config.seed=-1", "config.seed: -1 must be 0 or more"),
+        ("--workdir=gs://bucket/run", "--workdir=gs://bucket/run: is an address, name a folder"),
         ("--seeds=0", "--seeds=0: 0 is not a positive integer"),
         ("extra", "unknown argument 'extra': usage: "),
     ],
@@ -365,6 +367,21 @@ def test_workdir_read_only(recipe, tmp_path):
     drop_right = "import ctypes; ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)"  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
     line = refusal(recipe, f"--workdir={tmp_path / 'locked' / 'run'}", prelude=drop_right)
     assert "cannot be written (Permission denied)" in line and "choose another" in line
+
+
+def test_a_second_process_on_a_workdir_is_refused_and_an_evaluation_of_it_disturbs_nothing(recipe, workdir):
+    arguments = (recipe, f"--workdir={workdir}", "--config.unimodal.epochs=0", "--config.fusion.epochs=2000")
+    first = start(*arguments)
+    while not (workdir / "metrics.jsonl").exists() and first.poll() is None:
+        time.sleep(0.01)
+    line = refusal(*arguments)
+    assert line.startswith(f"--workdir={workdir} is in use by process {first.pid} on {socket.gethostname()} since 20")
+    assert "of 10000, run the same command with --mode=train" in refusal(*arguments, "--mode=eval")
+    first.send_signal(signal.SIGTERM)
+    output, errors = first.communicate()
+    assert (first.returncode, errors) == (0, "")
+    assert "the same command continues" in output
+    assert not (workdir / ".lock").exists()
 
 
 def test_evaluation_of_nothing(recipe, workdir):

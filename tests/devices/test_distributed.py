@@ -55,6 +55,7 @@ def start(recipe, workdir, processes, devices, *flags):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_ENABLE_PREEMPTION_SERVICE": "false",  # as an environment may have it; SIGTERM is heeded all the same
     }
     joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"] if processes > 1 else []
     return [

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import resource
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import types
 import numpy as np
 import pytest
 
+from benchmarks.faults.trial import flipped
 from umemma_jax.errors import UserError
 from umemma_jax.training import progress as progress_module
-from umemma_jax.training.progress import Progress
+from umemma_jax.training.progress import Progress, ScalarFile, drop_unfinished
 
 
 @pytest.fixture
@@ -142,6 +144,19 @@ def test_half_written_last_line_is_dropped(tmp_path):
         file.write('{"stage": "fusion", "st')
     run_steps(tmp_path, 1, 3)
     assert [r["step"] for r in records(tmp_path) if "event" not in r] == [1, 2, 3]
+
+
+def test_a_record_that_is_damaged_anywhere_is_read_or_named(tmp_path):
+    run_steps(tmp_path, 0, 3)
+    path, rng = tmp_path / "metrics.jsonl", np.random.default_rng(0)
+    for number in range(300):
+        with flipped(path, rng, whole_byte=number % 2 == 0):
+            content = path.read_bytes()
+            try:
+                ScalarFile(tmp_path / "again", drop_unfinished(path, "fusion", 3)).close()
+            except UserError as error:
+                assert re.fullmatch(r".*metrics\.jsonl, line \d: not a record; delete the line", str(error))
+                assert path.read_bytes() == content
 
 
 def test_broken_line_in_the_middle_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,6 +289,20 @@ def test_workdir_of_another_config_is_refused(dataset, tmp_path):
     config.unimodal.learning_rate = 0.5
     with pytest.raises(UserError, match=r"unimodal\.learning_rate: 0\.005 -> 0\.5"):
         train.train(experiment.build(config), tmp_path)
+
+
+def test_a_dataset_that_is_replaced_under_a_run_is_not_read_any_further(tmp_path):
+    """Another one with the same counts, as the same command with another seed prepares it."""
+    small_run.write_dataset(tmp_path / "data", seed=0)
+    built = experiment.build(small_run.get_config(tmp_path / "data"))
+    shutil.rmtree(tmp_path / "data")
+    small_run.write_dataset(tmp_path / "data", seed=1)
+    with pytest.raises(UserError, match=rf"{tmp_path}/data: was replaced by another dataset since this command"):
+        train.train(built, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    again = experiment.build(small_run.get_config(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"holds a run of another config \(the dataset's files\)"):
+        train.load(again, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_at_a_logging_step_and_keeps_the_last_checkpoint(dataset, tmp_path):

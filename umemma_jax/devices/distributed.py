@@ -45,6 +45,7 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
         print(f"process {process} of {processes}: joining the others at {coordinator}", flush=True)
         if process > 0:
             _wait_for(coordinator)
+    jax.config.update("jax_enable_preemption_service", True)  # `asked_to_end` needs it, whatever the environment says
     try:
         jax.distributed.initialize(
             *arguments,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -235,13 +235,13 @@ def drop_unfinished(path: Path, stage: str, first_step: int) -> list[dict]:
     kept_lines, kept_records = [], []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-            mine, step = record["stage"] == stage, record["step"]
-        except (ValueError, KeyError, TypeError):
+            record = _record(line)
+        except (ValueError, RecursionError):
             if number == len(lines):
                 continue  # the process was killed while writing it
             raise UserError(f"{path}, line {number}: not a record; delete the line") from None
-        if mine and (first_step == 0 or step > first_step):
+        mine = record["stage"] == stage
+        if mine and (first_step == 0 or record["step"] > first_step):
             continue
         kept_lines.append(line + b"\n")
         if mine:
@@ -252,6 +252,18 @@ def drop_unfinished(path: Path, stage: str, first_step: int) -> list[dict]:
         temporary.write_bytes(kept)
         os.replace(temporary, path)
     return kept_records
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """What a line of the record says; raises ValueError where it is none."""
+    record = json.loads(line)
+    if not isinstance(record, dict) or not record.keys() >= {"stage", "step", "time"}:
+        raise ValueError("keys are missing")
+    kinds = {"stage": str, "step": int, "time": int | float, "event": str}
+    for name, value in record.items():
+        if not isinstance(value, kinds.get(name, int | float | None)):
+            raise ValueError(f"{name} is {value!r}")
+    return record
 
 
 @contextlib.contextmanager

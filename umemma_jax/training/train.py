@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,7 +92,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     Raises:
       UserError: the workdir is of another config, or a stage in it is not finished.
     """
-    if not (workdir / RECORD).exists():
+    if not os.path.exists(workdir / RECORD):  # which Path.exists can fail to say, of a name that is too long
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
     return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
@@ -99,8 +100,8 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
 
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
     """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
-    variables, taken = initial_variables(experiment), {}
     experiment.check_dataset()
+    variables, taken = initial_variables(experiment), {}
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
         state, taken["unimodal"] = run(experiment, "unimodal", variables)

@@ -68,12 +68,17 @@ def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: 
 
 def run_digest(config: ConfigDict, fingerprints: Mapping[str, Any]) -> str:
     """What tells a run from others: of its config, without the fields that may change, and the fingerprints."""
-    record = {"config": config_lib.fixed(config.to_dict()), **fingerprints}
+    record = _record(config_lib.fixed(config.to_dict()), fingerprints)
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+def _record(config: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json states, without what is secret."""
+    return json.loads(redacted(json.dumps({"config": config, **fingerprints})))
+
+
 def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
-    record = json.loads(redacted(json.dumps({"config": config.to_dict(), **fingerprints})))
+    record = _record(config.to_dict(), fingerprints)
     path, temporary = workdir / RECORD, workdir / f".{RECORD}.partial"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
