@@ -314,7 +314,7 @@ def test_paths_without_a_tokenizer(tmp_path: Path):
         ("tokenizer.json", '{"version": "1.0", "mod', "damaged, or no tokenizer"),
         ("tokenizer.json", '{"architectures": ["BertModel"]}', "damaged, or no tokenizer"),
         ("vocab.json", '{"a": 0', r"damaged \(Expecting"),
-        ("vocab.json", "[1]", "not a JSON object"),
+        ("vocab.json", "[1]", "holds no JSON object"),
         ("vocab.json", '{"a": 0, "b": 1}', "neither RoBERTa's nor CLIP's vocabulary"),
         ("vocab.json", '{"<s>": "zero", "</s>": 1, "<pad>": 2}', "damaged"),
         ("vocab.json", '{"<s>": 0, "</s>": 1}', "the vocabulary lacks <pad>"),

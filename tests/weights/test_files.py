@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from umemma_jax.errors import UserError
-from umemma_jax.weights import files
+from umemma_jax.weights import files, pickles
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -90,7 +90,7 @@ def test_a_corrupted_header_is_named(tmp_path):
         ({}, "no weights in this folder"),
         ({"a.pt": b"", "b.pt": b""}, r"several weight files \(a.pt, b.pt\)"),
         ({"model.safetensors.index.json": b"{}"}, "has no weight_map"),
-        ({"model.safetensors.index.json": b"{"}, "cannot be read"),
+        ({"model.safetensors.index.json": b"{"}, "damaged"),
         ({"model.safetensors.index.json": b"[]"}, "no JSON object"),
     ],
 )
@@ -142,7 +142,7 @@ def tensors(torch):
     }
 
 
-@pytest.mark.parametrize("suffix", files.PICKLES)
+@pytest.mark.parametrize("suffix", pickles.SUFFIXES)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_pickles_of_both_forms(tmp_path, torch, suffix, zipped):
     path = tmp_path / f"x{suffix}"

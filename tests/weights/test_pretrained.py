@@ -136,14 +136,16 @@ def test_optional_parameters_may_stay_unused():
 
 
 @pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("antialias", [False, True], ids=["Hugging Face", "timm"])
 @pytest.mark.parametrize("size", [(5, 7), (14, 14), (3, 20)])
-def test_positions_are_resized_as_pytorch_does(size):
+def test_positions_are_resized_as_pytorch_does(size, antialias):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
     grid = np.random.default_rng(0).normal(size=(7, 9, 4)).astype(np.float32)
-    canned = Canned({"params/grid": grid}, fit={"params/grid": "positions"})
+    fit = "antialiased_positions" if antialias else "positions"
+    canned = Canned({"params/grid": grid}, fit={"params/grid": fit})
     fitted = canned.fit(shapes({"params": {"grid": np.zeros((*size, 4), np.float32)}}))["params"]["grid"]
     theirs = torch.nn.functional.interpolate(
-        torch.tensor(grid).permute(2, 0, 1)[None], size=size, mode="bicubic", align_corners=False
+        torch.tensor(grid).permute(2, 0, 1)[None], size, mode="bicubic", align_corners=False, antialias=antialias
     )
     np.testing.assert_allclose(fitted, theirs[0].permute(1, 2, 0).numpy(), atol=2e-6)
 
