@@ -62,7 +62,7 @@ def convert(
     given = checked_fields(encoder_module(family).Model, given or {}, GRID, "--field")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target}: is in use, name another folder")
-    plan = _plan(family, opened, given, source)
+    plan = make_plan(family, opened, given, source)
     carried = [f"{CARRIED}{name}" for name in plan.carried]
     paths = [path for rule in plan.rules for path in rule.ours]
     with files.appearing(target) as folder:
@@ -79,7 +79,7 @@ def convert(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What becomes of each tensor of a checkpoint.
 
     Attributes:
@@ -103,7 +103,7 @@ class _Plan:
     ignored: list[str]
 
 
-def _plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> _Plan:
+def make_plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> Plan:
     """Sorts the tensors of a checkpoint, and raises UserError where any is left or missing."""
     table, wrapper, prefix = _recognise(family, opened)
     names = {name.removeprefix(wrapper): name for name in opened.shapes}
@@ -122,7 +122,7 @@ def _plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) ->
     if unused or missing:
         raise UserError(f"{where}: does not match {table.name}: {lists(missing, unused, [])}")
     _check_shapes(rules, source, table, where)
-    return _Plan(table, source, {**fields, **given}, rules, prefix, names, carried, ignored)
+    return Plan(table, source, {**fields, **given}, rules, prefix, names, carried, ignored)
 
 
 def _check_shapes(rules: Sequence[Rule], source: Source, table: Format, where: Any) -> None:
@@ -138,7 +138,7 @@ def _check_shapes(rules: Sequence[Rule], source: Source, table: Format, where: A
             raise UserError(f"{where}: does not match {table.name}: {found} is not of a shape that it can have")
 
 
-def _values(plan: _Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
+def _values(plan: Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
     """What is written: our parameters, rule by rule, then what is carried."""
     for rule in plan.rules:
         full = [plan.names[f"{plan.prefix}{name}"] for name in rule.theirs]
@@ -147,7 +147,7 @@ def _values(plan: _Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
         yield opened.read(plan.names[name])
 
 
-def _card(family: str, plan: _Plan, opened: Weights, written: Mapping[str, tuple[int, ...]]) -> Card:
+def _card(family: str, plan: Plan, opened: Weights, written: Mapping[str, tuple[int, ...]]) -> Card:
     used = {name for rule in plan.rules for name in rule.theirs}
     return Card(
         version=VERSION,
