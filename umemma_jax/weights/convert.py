@@ -341,6 +341,8 @@ def _reading(where: Any) -> Iterator[None]:
         yield
     except KeyError as error:
         raise UserError(f"{where}: {error} is missing in its config.json or among its tensors") from error
+    except (IndexError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: its tensors' shapes or its config.json are of another kind ({error})") from error
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
