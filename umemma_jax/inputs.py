@@ -18,14 +18,15 @@ from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.errors import UserError
-from umemma_jax.model import Tower, encoder_module
+from umemma_jax.model import Tower, checked_fields, encoder_module, field_types
 from umemma_jax.weights import pretrained
+from umemma_jax.weights.convert import GRID
 from umemma_jax.weights.pretrained import Converted
 
 PyTree = Any
 
-LOADING_FIELDS = {"pretrained": str, "first_layer": str}  # of `inputs.<m>.encoder`, besides the Model's
-NOT_FIELDS = ("parent", "name", "axis_name")  # of a Linen module that no config sets
+# Of `inputs.<m>.encoder`, besides the Model's.
+LOADING_FIELDS = {"pretrained": str, "first_layer": str, **GRID}
 LARGEST_PADDING = 128  # rows by which an embedding may be larger than its vocabulary, to be a round number
 
 
@@ -92,12 +93,14 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     field = f"config.inputs.{name}.encoder"
     with _at(f"{field}.name"):
         model = encoder_module(recipe.encoder.name).Model
-    given = _checked_fields(model, recipe.encoder, field)
+    given = {key: value for key, value in recipe.encoder.to_dict().items() if key != "name"}
+    given = checked_fields(model, given, LOADING_FIELDS, field)
     path, first_layer = given.pop("pretrained", ""), given.pop("first_layer", "")
     converted = _converted(recipe.encoder.name, path, given, field) if path else None
+    given.pop("grid", None)
     tokenizer = _tokenizer(recipe, dataset, converted, name)
     fields = {**(converted.card.fields if converted else {}), **given}
-    if tokenizer and "vocabulary" in _model_fields(model):
+    if tokenizer and "vocabulary" in field_types(model):
         fields.setdefault("vocabulary", tokenizer.vocabulary)
         _check_vocabulary(fields["vocabulary"], tokenizer, field)
     if config.parallel == "pmap" and hasattr(model, "axis_name"):
@@ -149,34 +152,33 @@ def _at(field: str) -> Iterator[None]:
         raise UserError(f"{field}: {error}") from error
 
 
-def _model_fields(model: type) -> dict[str, Any]:
-    return {field.name: field.type for field in dataclasses.fields(model) if field.name not in NOT_FIELDS}
-
-
-def _checked_fields(model: type, encoder: ConfigDict, field: str) -> dict[str, Any]:
-    """What the config gives besides the name, each of the right type."""
-    known = {**_model_fields(model), **LOADING_FIELDS}
-    given = {key: value for key, value in encoder.to_dict().items() if key != "name"}
-    for key, value in given.items():
-        if key not in known:
-            raise UserError(f"{field}.{key}: unknown, {encoder.name} takes {', '.join(sorted(known))}")
-        if not config_lib.fits(value, known[key]):
-            kind = getattr(known[key], "__name__", known[key])
-            raise UserError(f"{field}.{key}: {value!r} is not of type {kind}")
-    return given
-
-
 def _converted(family: str, path: str, given: dict[str, Any], field: str) -> Converted:
     with _at(f"{field}.pretrained"):
         return pretrained.obtain(family, path, given)
 
 
 def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Any:
-    """The preprocessing; channel statistics are the config's, else the checkpoint's, else the dataset's."""
-    stated = converted.card.inputs if converted else {}
-    fitting = len(stated.get("mean", ())) == len(modality.mean or ())
-    given = {**(stated if fitting else {}), **recipe.preprocess.to_dict()}
-    return preprocess.build(modality.kind, modality, given, name)
+    """The preprocessing; what the config does not say is the checkpoint's, else the dataset's.
+
+    Raises:
+      UserError: a field that cannot be right, or a sample rate that is not the checkpoint's.
+    """
+    given = recipe.preprocess.to_dict()
+    stated = dict(converted.card.inputs) if converted else {}
+    if isinstance(stated.get("mean"), list):  # of channels
+        channels = len(modality.mean or ())
+        for key in ("mean", "std"):
+            stated[key] = stated[key] * channels if len(stated[key]) == 1 else stated[key]
+        stated = stated if len(stated["mean"]) == len(stated["std"]) == channels else {}
+    if "form" in stated and given.get("form", stated["form"]) != stated["form"]:
+        stated = {}
+    rate = stated.pop("sample_rate", modality.sample_rate)
+    if rate != modality.sample_rate and "sample_rate" not in given:
+        raise UserError(
+            f"config.inputs.{name}.preprocess.sample_rate: the checkpoint is for {rate} Hz, and the dataset has "
+            f"{modality.sample_rate} Hz: prepare it with that rate, or give the dataset's here to go on"
+        )
+    return preprocess.build(modality.kind, modality, {**stated, **given}, name)
 
 
 def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str) -> Tokenizer | None:

@@ -11,11 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from umemma_jax import fusion
+from umemma_jax import config, fusion
 from umemma_jax.devices.sharding import Devices
 from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
 from umemma_jax.missing import Capacities, Compacted, Layout, run_compacted
+
+NOT_FIELDS = ("parent", "name", "axis_name")  # of a Linen module that no user sets
 
 PyTree = Any
 Outputs = dict[str, jax.Array]
@@ -202,3 +204,31 @@ def encoder_module(name: str) -> types.ModuleType:
     if not hasattr(module, "Model"):
         raise UserError(f"encoder '{name}': module {path} exports no Model")
     return module
+
+
+def field_types(model: type) -> dict[str, Any]:
+    """The fields of an encoder's Model that a user may set -> their types."""
+    return {field.name: field.type for field in dataclasses.fields(model) if field.name not in NOT_FIELDS}
+
+
+def checked_fields(model: type, given: Mapping[str, Any], others: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What a user gives of an encoder, each of the right type.
+
+    Args:
+      model: the encoder's Model.
+      given: name -> value.
+      others: name -> type of what may be given besides the fields of the Model.
+      where: it was given.
+
+    Raises:
+      UserError: a name is unknown, or a value of another type.
+    """
+    known = {**field_types(model), **others}
+    encoder = model.__module__.removeprefix("umemma_jax.encoders.")
+    for key, value in given.items():
+        if key not in known:
+            raise UserError(f"{where}.{key}: unknown, {encoder} takes {', '.join(sorted(known))}")
+        if not config.fits(value, known[key]):
+            kind = getattr(known[key], "__name__", known[key])
+            raise UserError(f"{where}.{key}: {value!r} is not of type {kind}")
+    return dict(given)

@@ -159,6 +159,70 @@ def test_real_titles(bert, shared_data):
     assert_same(folder, transformers.BertTokenizer.from_pretrained(folder), titles, lengths=(5, 40))
 
 
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "new",
+    "token",
+    "a",
+    "b",
+    "##a",
+    "##b",
+    "##new",
+    "[",
+    "]",
+    "<",
+    ">",
+]
+ADDED = [
+    {"added_tokens.json": {"<new>": 16, "brandnew": 17}},
+    {"added_tokens.json": {"<new>": 16}, "special_tokens_map.json": {"additional_special_tokens": ["<new>"]}},
+    {"special_tokens_map.json": {"unk_token": "[MASK]", "pad_token": "a"}},
+    {
+        "tokenizer_config.json": {
+            "added_tokens_decoder": {
+                "0": {"content": "[PAD]", "special": True},
+                "2": {"content": "[CLS]", "special": True},
+                "16": {"content": "<new>", "special": True, "lstrip": True},
+                "17": {"content": "Brandnew", "special": False, "normalized": False, "single_word": True},
+            }
+        },
+        "added_tokens.json": {"not this": 16},
+    },
+]
+
+
+def added(folder: Path, files: dict) -> Path:
+    """A small BERT vocabulary, and files beside it."""
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("files", ADDED)
+def test_added_tokens_are_those_of_transformers(files: dict, tmp_path: Path):
+    folder = added(tmp_path, files)
+    texts = ["a <new> b", "a<new>b", "brandnew brandnewer Brandnew", "new token [MASK] nonsense", "<NEW>", ""]
+    assert_same(folder, transformers.BertTokenizer.from_pretrained(folder), texts, lengths=(4, 16))
+
+
+def test_an_added_token_of_another_id_is_refused(tmp_path: Path):
+    fails(added(tmp_path, {"added_tokens.json": {"<new>": 99}}), "'<new>' is listed with id 99, and would get 16")
+
+
+def test_sentence_transformers_make_letters_small(tmp_path: Path):
+    folder = added(tmp_path, {"tokenizer_config.json": {"do_lower_case": False}})
+    words = load_tokenizer(folder).encode(["A new"], 4)["tokens"][0, 1:3].tolist()
+    assert words == [WORDS.index("[UNK]"), WORDS.index("new")]
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": true}')
+    words = load_tokenizer(folder).encode([" A new "], 4)["tokens"][0, 1:3].tolist()
+    assert words == [WORDS.index("a"), WORDS.index("new")]
+
+
 @pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"tokenizer_class": "RobertaTokenizer"}])
 def test_roberta_is_that_of_transformers(tmp_path: Path, config: dict):
     folder = roberta(tmp_path, **config)
@@ -314,7 +378,7 @@ def test_paths_without_a_tokenizer(tmp_path: Path):
         ("tokenizer.json", '{"version": "1.0", "mod', "damaged, or no tokenizer"),
         ("tokenizer.json", '{"architectures": ["BertModel"]}', "damaged, or no tokenizer"),
         ("vocab.json", '{"a": 0', r"damaged \(Expecting"),
-        ("vocab.json", "[1]", "not a JSON object"),
+        ("vocab.json", "[1]", "holds no JSON object"),
         ("vocab.json", '{"a": 0, "b": 1}', "neither RoBERTa's nor CLIP's vocabulary"),
         ("vocab.json", '{"<s>": "zero", "</s>": 1, "<pad>": 2}', "damaged"),
         ("vocab.json", '{"<s>": 0, "</s>": 1}', "the vocabulary lacks <pad>"),
@@ -323,6 +387,12 @@ def test_paths_without_a_tokenizer(tmp_path: Path):
         ("vocab.txt", "", r"the vocabulary lacks \[CLS\], \[SEP\], \[UNK\], \[PAD\]"),
         ("vocab.txt", "[PAD]\n[CLS]\n[UNK]\nthe\n", r"vocab.txt: the vocabulary lacks \[SEP\]"),
         ("tokenizer_config.json", "{", "tokenizer_config.json: damaged"),
+        ("tokenizer_config.json", "[" * 100_000, "tokenizer_config.json: damaged"),
+        ("vocab.json", "version https://git-lfs.github.com/spec/v1\noid", "vocab.json: is a Git-LFS pointer"),
+        ("added_tokens.json", '{"new": "last"}', "damaged, or no tokenizer"),
+        ("added_tokens.json", "[1]", "added_tokens.json: damaged"),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [1]}', "damaged, or no tokenizer"),
+        ("tokenizer_config.json", '{"additional_special_tokens": 3}', "damaged, or no tokenizer"),
         ("tokenizer_config.json", '{"tokenizer_class": "GPT2Tokenizer"}', "of a GPT2Tokenizer, but"),
         ("tokenizer_config.json", '{"pad_token": "[NONE]"}', r"the vocabulary lacks \[NONE\]"),
     ],

@@ -73,7 +73,8 @@ def load(family: str, source: Path, x: Any, first_layer: str = "", **given: Any)
     """The Model of a checkpoint and its variables for input x; `given` overrules the checkpoint's fields."""
     with tempfile.TemporaryDirectory() as cache:
         converted = obtain(family, source, given, Path(cache))
-        model = encoder_module(family).Model(**{**converted.card.fields, **given})
+        fields = {key: value for key, value in given.items() if key != "grid"}  # which only the tables take
+        model = encoder_module(family).Model(**{**converted.card.fields, **fields})
         like = jax.eval_shape(model.init, jax.random.key(0), x)
         return model, converted.fit(like, first_layer)
 

@@ -337,7 +337,10 @@ def test_configs_of_what_the_model_cannot_do(name, changes, message):
 
 
 def test_the_config_of_a_whole_clip_nests_that_of_the_text_tower():
-    fields = fields_of("CLIPModel", text_config={"num_attention_heads": 2, "hidden_act": "gelu"})
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 40, "max_position_embeddings": POSITIONS}
+    fields = fields_of("CLIPModel", text_config={**sizes, "num_attention_heads": 2, "hidden_act": "gelu"})
     assert (fields["heads"], fields["activation"], fields["epsilon"]) == (2, "gelu", 1e-5)
-    fields = fields_of("CLIPModel", text_config={"hidden_act": "gelu"}, text_config_dict={"num_attention_heads": 4})
+    fields = fields_of(
+        "CLIPModel", text_config={"hidden_act": "gelu"}, text_config_dict={**sizes, "num_attention_heads": 4}
+    )
     assert (fields["heads"], fields["activation"]) == (4, "quick_gelu")

@@ -118,7 +118,7 @@ def test_a_state_dict_may_have_the_names_that_transformers_5_has_in_memory(tmp_p
         network = original(name)
         source = parity.save(network.state_dict(), tmp_path / f"{name}.safetensors")
         base = getattr(network, network.base_model_prefix)
-        assert_same_features(source, images(), features_of(base, images()), heads=3)
+        assert_same_features(source, images(), features_of(base, images()), heads=3, grid=(4, 4))
         exported = parity.export_roundtrip("vit", write_config(source, network), tmp_path / name)
         state = {key: torch.from_numpy(value.copy()) for key, value in exported.items()}
         network.load_state_dict(state, strict=True)
@@ -134,7 +134,7 @@ def test_old_clips_name_the_vision_tower_and_its_buffer(tmp_path):
     state = {f"vision_model.{name}": tensor for name, tensor in network.state_dict().items()}
     state["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
     source = parity.save(state, tmp_path / "old.safetensors")
-    given = {"heads": 3, "activation": "quick_gelu"}
+    given = {"heads": 3, "activation": "quick_gelu", "grid": (4, 4)}
     assert_same_features(source, images(), features_of(network, images()), **given)
     exported = parity.export_roundtrip("vit", write_config(source, network), tmp_path)
     assert exported.keys() == state.keys()
@@ -216,7 +216,7 @@ def test_inputs_that_are_no_images():
 def test_what_neither_shapes_nor_config_say_is_asked_for(tmp_path):
     original("ViTModel").save_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(UserError, match=r"heads cannot be read from the tensors' shapes, and there is no config\.json"):
+    with pytest.raises(UserError, match=r"heads, grid cannot be read from the tensors' shapes, and there is no"):
         parity.features("vit", tmp_path, images())
 
 
@@ -224,7 +224,9 @@ def test_positions_that_fit_no_square_image_need_the_config(tmp_path):
     original("ViTModel", image_size=[24, 40]).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": 32}))
-    with pytest.raises(UserError, match=r"embeddings.position_embeddings of 16 positions, .* is for no square image"):
+    with pytest.raises(
+        UserError, match=r"embeddings.position_embeddings of 16 positions, .* is not for the 4x4 patches of 32x32"
+    ):
         parity.features("vit", tmp_path, images())
 
 

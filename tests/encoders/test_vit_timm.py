@@ -3,10 +3,14 @@
 import functools
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.encoders import parity
 from umemma_jax.errors import UserError
+from umemma_jax.weights import convert
+from umemma_jax.weights.pretrained import Converted
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -58,9 +62,8 @@ def test_timms_names_hold_the_same_model(name, config, tmp_path):
     state |= {"head.weight": torch.randn(5, 24), "head.bias": torch.randn(5)}
     source = parity.save({f"module.{key}": tensor for key, tensor in state.items()}, tmp_path / "timm.safetensors")
     for pool in ("cls", "mean"):
-        assert_same_features(source, images(), features_of(network, images(), pool), pool=pool, heads=3)
-    x = images(24, 40)
-    assert_same_features(source, x, features_of(network, x, interpolate_pos_encoding=True), heads=3)
+        expected = features_of(network, images(), pool)
+        assert_same_features(source, images(), expected, pool=pool, heads=3, grid=(4, 4))
 
 
 TIMMS = {
@@ -73,6 +76,17 @@ TIMMS = {
     "oblong": {"img_size": (24, 40)},
     "distilled": {"distilled": True},
 }
+
+
+def card(network):
+    """The config.json that timm writes of a small network."""
+    clip, oblong = network.norm_pre.__class__.__name__ == "LayerNorm", list(network.patch_embed.img_size)
+    return {
+        "architecture": "vit_tiny_patch8_clip_32" if clip else "vit_tiny_patch8_32",
+        "global_pool": network.global_pool,
+        "pretrained_cfg": {"input_size": [3, *oblong]},
+        "model_args": {"depth": 2, "class_token": network.has_class_token},
+    }
 
 
 @pytest.mark.parametrize("options", TIMMS.values(), ids=TIMMS)
@@ -90,12 +104,7 @@ def test_features_and_export_are_those_of_timm(options, timm, tmp_path):
     folder.mkdir()
     parity.save(network.state_dict(), folder / "model.safetensors")
     height, width = network.patch_embed.img_size
-    card = {
-        "architecture": "vit_tiny_patch8_32",
-        "global_pool": network.global_pool,
-        "pretrained_cfg": {"input_size": [3, height, width]},
-    }
-    (folder / "config.json").write_text(json.dumps(card))
+    (folder / "config.json").write_text(json.dumps(card(network)))
 
     x = images(height, width)
     hidden = network.forward_features(torch.from_numpy(x.transpose(0, 3, 1, 2)))
@@ -108,13 +117,118 @@ def test_features_and_export_are_those_of_timm(options, timm, tmp_path):
     parity.assert_same_parameters(again, network)
 
 
-def test_timms_clips_activation_is_in_their_name(tmp_path):
-    network = original("ViTModel", pooler=False, hidden_act="quick_gelu", layer_norm_eps=1e-5)
-    state = in_timms_names(network.state_dict())
-    state |= {"norm_pre.weight": torch.ones(24), "norm_pre.bias": torch.zeros(24)}
-    source = parity.save(state, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match="heads, activation cannot be read"):
-        parity.features("vit", source, images())
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base_patch32_clip_quickgelu_224"}))
-    model, _ = parity.load("vit", source, images(), heads=3)
-    assert (model.activation, model.norm_input, model.epsilon) == ("quick_gelu", True, 1e-5)
+def sketch(folder, width=24, depth=2, prefix=1, patches=16, pooled=False, pre=False, **config):
+    """A checkpoint under timm's names, all zeros, and its config.json."""
+    shapes = {"patch_embed.proj.weight": (width, 3, 8, 8), "pos_embed": (1, prefix + patches, width)}
+    shapes |= {"cls_token": (1, 1, width)} if prefix else {}
+    layer = {
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "mlp.fc1": (40, width),
+        "mlp.fc2": (width, 40),
+    }
+    norms = ["fc_norm" if pooled else "norm", *(["norm_pre"] if pre else [])]
+    biases = [] if pre else ["patch_embed.proj"]
+    for index in range(depth):
+        norms += [f"blocks.{index}.norm1", f"blocks.{index}.norm2"]
+        for name, shape in layer.items():
+            shapes[f"blocks.{index}.{name}.weight"] = shape
+            shapes[f"blocks.{index}.{name}.bias"] = shape[:1]
+    shapes |= {f"{name}.weight": (width,) for name in norms}
+    shapes |= {f"{name}.bias": (width,) for name in (*norms, *biases)}
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, folder / "model.safetensors")
+    (folder / "config.json").unlink(missing_ok=True)
+    if config:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def fields_of(folder, to, **given):
+    return convert.convert("vit", folder, to, given).fields
+
+
+def named(name, **arguments):
+    return {"architecture": name, "model_args": {"embed_dim": 24, "depth": 2, "img_size": 32, **arguments}}
+
+
+@pytest.mark.parametrize(
+    "name, prefix, expected",
+    [
+        ("vit_base_patch8_32", 1, {"heads": 12, "pool": "cls", "activation": "gelu"}),
+        ("vit_base_patch8_32.augreg_in1k", 1, {"heads": 12}),
+        ("deit_tiny_patch8_32", 1, {"heads": 3}),
+        # Of the same width as `base`, with other heads.
+        ("vit_base_patch8_gap_32", 0, {"heads": 16, "pool": "mean"}),
+    ],
+)
+def test_timms_names_tell_what_tensors_do_not(name, prefix, expected, tmp_path):
+    fields = fields_of(sketch(tmp_path, prefix=prefix, **named(name)), tmp_path / "out")
+    assert {key: fields[key] for key in expected} == expected
+
+
+def test_timms_clips_have_their_activation_in_their_name(tmp_path):
+    sketch(tmp_path, pre=True)
+    with pytest.raises(UserError, match="heads, activation, grid cannot be read"):
+        fields_of(tmp_path, tmp_path / "out")
+    fields = fields_of(sketch(tmp_path, pre=True, **named("vit_base_patch8_clip_quickgelu_32")), tmp_path / "out")
+    assert (fields["activation"], fields["norm_input"], fields["epsilon"]) == ("quick_gelu", True, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        # The same tensors, another function: norms elsewhere, another gelu, one that is not known here.
+        (named("vit_base_patch8_rpn_32"), "architecture 'vit_base_patch8_rpn_32'"),
+        (named("vit_base_patch32_siglip_gap_256"), "architecture 'vit_base_patch32_siglip_gap_256'"),
+        (named("vit_base_patch8_new_32"), "architecture 'vit_base_patch8_new_32'"),
+        (named("vit_base_patch8_32", act_layer="relu"), "model_args act_layer"),
+        (named("vit_base_patch8_32", no_embed_class=True), "model_args no_embed_class"),
+        (named("vit_base_patch8_32", global_pool="max"), "global_pool 'max' is not supported"),
+        (named("vit_base_patch8_32", depth=12), "has depth = 12, and this checkpoint's is 2"),
+        (named("vit_base_patch8_32", num_heads="12"), "num_heads = '12', a int belongs there"),
+        (named("vit_base_patch8_gap_32"), "class_token = False, and this checkpoint's is True"),
+        ({"architecture": "vit_base_patch8_32"}, "leaves it to the default embed_dim = 768, and this"),
+        ({"architecture": ["vit"]}, "architecture"),
+        ({"architecture": "resnet50"}, "architecture 'resnet50'"),
+        ({"model_type": "vit"}, "model_type 'vit'"),
+        ({"model_type": "timm_wrapper"}, "no architecture"),
+        (named("vit_base_patch8_32") | {"model_type": "timm_wrapper", "architectures": ["ViTModel"]}, "architectures"),
+        ({"architecture": "vit_base_patch8_32", "model_args": [1]}, "model_args"),
+    ],
+)
+def test_timms_that_may_compute_something_else_are_refused_by_name(config, message, tmp_path):
+    with pytest.raises(UserError) as caught:
+        fields_of(sketch(tmp_path, **config), tmp_path / "out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_timms_models_that_transformers_saved(tmp_path):
+    config = {"architecture": "vit_tiny_patch8_224", "model_type": "timm_wrapper", "model_args": None}
+    config["architectures"] = ["TimmWrapperForImageClassification"]
+    sketch(tmp_path, width=192, depth=12, patches=28 * 28, **config)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({f"timm_model.{name}": array for name, array in tensors.items()}, tmp_path / "model.safetensors")
+    assert fields_of(tmp_path, tmp_path / "out")["heads"] == 3
+
+
+def test_any_other_file_of_that_name_says_nothing_of_the_checkpoint(tmp_path):
+    """And what nothing says is asked for, but for what is likely: then the user has the last word."""
+    with pytest.raises(UserError, match=r"heads, grid cannot be read .* does not say of what it is"):
+        fields_of(sketch(tmp_path, lr=0.1), tmp_path / "out")
+    small = sketch(tmp_path, width=384, depth=12, patches=28 * 28, lr=0.1)
+    assert fields_of(small, tmp_path / "guessed")["heads"] == 6
+    assert fields_of(small, tmp_path / "given", heads=12)["heads"] == 12
+
+
+def test_2_x_8_patches_are_not_taken_for_4_x_4(tmp_path):
+    with pytest.raises(UserError, match="grid cannot be read"):
+        fields_of(sketch(tmp_path), tmp_path / "out", heads=3)
+    fields_of(sketch(tmp_path), tmp_path / "out", heads=3, grid=(2, 8))
+    assert Converted(tmp_path / "out").shapes["params/positions/grid"] == (2, 8, 24)
+    with pytest.raises(UserError, match=r"pos_embed .* is not of a shape that it can have"):
+        fields_of(sketch(tmp_path), tmp_path / "other", heads=3, grid=(2, 7))
+
+
+def test_without_a_class_token_a_config_is_needed(tmp_path):
+    with pytest.raises(UserError, match="without a class token differ in what tensors do not show"):
+        fields_of(sketch(tmp_path, prefix=0), tmp_path / "out", heads=3, grid=(4, 4), activation="gelu")

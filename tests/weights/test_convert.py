@@ -145,7 +145,28 @@ def test_a_target_that_is_a_file(tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize("contents", ["{", "[]"])
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"widht": 6}, "--field.widht: unknown, tests.own_family takes features, "),
+        ({"width": "6"}, "--field.width: '6' is not of type int"),
+        ({"width": 7}, "width = 7 was given, and the checkpoint has 6: leave it out"),
+    ],
+)
+def test_given_fields_are_honoured_or_refused(given, message, tmp_path):
+    with pytest.raises(UserError) as caught:
+        convert.convert(FAMILY, save(tmp_path / "source"), tmp_path / "out", given)
+    assert message in str(caught.value)
+    assert convert.convert(FAMILY, tmp_path / "source", tmp_path / "out", {"width": 6}).fields["width"] == 6
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 4, 1, 1), ()])
+def test_tensors_of_another_rank_are_named(shape, tmp_path):
+    message = refusal(tmp_path, {**STATE, "2.weight": np.zeros(shape, np.float32)})
+    assert "2.weight" in message or "its tensors' shapes" in message
+
+
+@pytest.mark.parametrize("contents", ["{", "[]", "[" * 100_000])
 def test_a_damaged_preprocessor_config(tmp_path, contents):
     source = save(tmp_path / "source")
     (source / "preprocessor_config.json").write_text(contents)

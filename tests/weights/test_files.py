@@ -1,5 +1,7 @@
 import json
+import os
 import struct
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from umemma_jax.errors import UserError
-from umemma_jax.weights import files
+from umemma_jax.weights import files, pickles
 
 ARRAYS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -90,7 +92,7 @@ def test_a_corrupted_header_is_named(tmp_path):
         ({}, "no weights in this folder"),
         ({"a.pt": b"", "b.pt": b""}, r"several weight files \(a.pt, b.pt\)"),
         ({"model.safetensors.index.json": b"{}"}, "has no weight_map"),
-        ({"model.safetensors.index.json": b"{"}, "cannot be read"),
+        ({"model.safetensors.index.json": b"{"}, "damaged"),
         ({"model.safetensors.index.json": b"[]"}, "no JSON object"),
     ],
 )
@@ -113,6 +115,63 @@ def test_a_tensor_in_two_files(tmp_path):
     index.write_text(json.dumps({"weight_map": {"a.weight": "a.safetensors", "a.half": "b.safetensors"}}))
     with pytest.raises(UserError, match="in two of its files"):
         files.open_weights(index)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/x.safetensors", "a/../../x.safetensors", "x.json", "", ["x"], None, 3]
+)
+def test_an_index_may_name_weight_files_beside_it_alone(name, tmp_path):
+    save_file(ARRAYS, tmp_path / "x.safetensors")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a.weight": name}}))
+    with pytest.raises(UserError, match="which is no weight file beside it"):
+        files.open_weights(folder)
+
+
+def test_an_index_that_does_not_name_what_its_files_hold(tmp_path):
+    save_file(ARRAYS, tmp_path / "x.safetensors")
+    index = {"weight_map": {**dict.fromkeys(ARRAYS, "x.safetensors"), "lost": "x.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"does not name what its files hold \(lost\)"):
+        files.open_weights(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json"])
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "is a Git-LFS pointer"),
+        ("<!DOCTYPE html><html>not found</html>", "is a web page"),
+    ],
+)
+def test_what_stands_for_a_file_is_named(name, contents, message, tmp_path):
+    save_file(ARRAYS, tmp_path / "model.safetensors")
+    (tmp_path / name).write_text(contents)
+    path = tmp_path if name == "config.json" else tmp_path / name
+    with pytest.raises(UserError, match=f"{name}: {message}"):
+        files.open_weights(path)
+
+
+def test_a_folder_or_a_pipe_is_no_file_of_weights(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(UserError, match="is no file"):
+        files.open_weights(tmp_path)
+    os.mkfifo(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="is no file"):
+        files.open_weights(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "I8"])
+def test_a_safetensors_file_of_small_floats(dtype, tmp_path):
+    header = json.dumps({"a": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    opened = files.open_weights(tmp_path)
+    if dtype == "I8":
+        assert opened.read("a").dtype == np.int8
+    else:
+        with pytest.raises(UserError, match=f"tensor a is {dtype}, save it as F32"):
+            opened.read("a")
 
 
 def test_what_fails_leaves_nothing(tmp_path):
@@ -142,7 +201,7 @@ def tensors(torch):
     }
 
 
-@pytest.mark.parametrize("suffix", files.PICKLES)
+@pytest.mark.parametrize("suffix", pickles.SUFFIXES)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_pickles_of_both_forms(tmp_path, torch, suffix, zipped):
     path = tmp_path / f"x{suffix}"
@@ -152,7 +211,14 @@ def test_pickles_of_both_forms(tmp_path, torch, suffix, zipped):
     assert_holds(files.open_weights(path), expected)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": {"state_dict": s}}])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": {"state_dict": s}},
+        lambda s: {"model_state_dict": s, "optimizer_state_dict": {"state": {}}},
+    ],
+)
 def test_a_state_dict_within_a_training_checkpoint(tmp_path, torch, wrap):
     torch.save(wrap(tensors(torch)), tmp_path / "x.pt")
     assert set(files.open_weights(tmp_path).shapes) == set(tensors(torch))
@@ -228,6 +294,39 @@ def test_pickles_without_tensors(tmp_path, torch):
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     with pytest.raises(UserError, match="holds no tensors"):
         files.open_weights(tmp_path / "epoch.pt")
+
+
+def test_the_keys_are_named_where_none_is_known_to_hold_the_weights(tmp_path, torch):
+    torch.save({"student": tensors(torch), "teacher": tensors(torch), "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match="holds no tensors, but student, teacher, epoch: save the weights' own"):
+        files.open_weights(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda torch: torch.zeros(4).to(torch.float8_e4m3fn), "is float8_e4m3fn, save it as float32"),
+        (lambda torch: torch.zeros(4).to(torch.complex64), "is complex64, save it as float32"),
+        (lambda torch: torch.zeros(1).expand(10**12), "repeats its values"),
+        (lambda torch: torch.zeros(4, device="meta"), "has no values"),
+    ],
+    ids=["float8", "complex", "expanded", "meta"],
+)
+def test_tensors_that_cannot_be_read_are_named(make, message, tmp_path, torch):
+    torch.save({"a": make(torch)}, tmp_path / "x.pt")
+    with pytest.raises(UserError, match=f"tensor a .*{message}"):
+        files.open_weights(tmp_path / "x.pt").read("a")
+
+
+def test_a_compressed_archive_is_refused_before_it_is_unpacked(tmp_path, torch):
+    torch.save({"a": torch.zeros(1_000_000)}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt") as archive:
+        members = {member.filename: archive.read(member) for member in archive.infolist()}
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    with pytest.raises(UserError, match="its archive is compressed"):
+        files.open_weights(tmp_path / "bomb.pt")
 
 
 def test_sparse_tensors_are_refused(tmp_path, torch):

@@ -16,6 +16,7 @@ MINE = Card(
     family="vit",
     format="timm",
     fields={"width": 6, "pool": "mean"},
+    besides={"grid": [2, 8]},
     parameters=51,
     sha256={"model.safetensors": "ab12"},
     prefix="encoder.",
@@ -43,7 +44,7 @@ def test_the_line_is_the_card_without_its_long_listings():
     assert json.loads(line) == {name: value for name, value in dataclasses.asdict(MINE).items() if name not in long}
 
 
-@pytest.mark.parametrize("contents", [None, "", "{}", "[]", '{"version": 0}', "{"])
+@pytest.mark.parametrize("contents", [None, "", "{}", "[]", '{"version": 2}', "{"])
 def test_a_damaged_card(tmp_path, contents):
     if contents is not None:
         (tmp_path / model_card.CARD).write_text(contents)
@@ -53,7 +54,7 @@ def test_a_damaged_card(tmp_path, contents):
 
 def test_a_card_of_another_version(tmp_path):
     write_card(dataclasses.replace(MINE, version=model_card.VERSION + 1), tmp_path)
-    with pytest.raises(UserError, match=r"is of version 2, not 1: convert the checkpoint again"):
+    with pytest.raises(UserError, match=r"is of version 3, not 2: convert the checkpoint again"):
         read_card(tmp_path)
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ from safetensors.numpy import load_file
 
 from tests import own_family
 from tests.weights.test_convert import FAMILY, STATE, save
+from umemma_jax import checksums
 from umemma_jax.errors import UserError
 from umemma_jax.weights import convert, files, model_card, pretrained
 
@@ -37,6 +40,61 @@ def test_conversion_on_the_fly_is_cached_until_the_source_changes(tmp_path, monk
     changed = pretrained.obtain(FAMILY, source, {}, cache)
     assert changed.folder != first.folder and len(conversions) == 2
     assert not np.array_equal(changed.arrays["params/out/bias"], first.arrays["params/out/bias"])
+
+
+@pytest.mark.parametrize("name", [model_card.PARAMETERS, model_card.CARD, checksums.FILE_NAME])
+def test_what_is_damaged_is_made_again_in_the_cache_and_refused_elsewhere(name, tmp_path):
+    source = save(tmp_path / "source")
+    convert.convert(FAMILY, source, tmp_path / "ours")
+    cached = pretrained.obtain(FAMILY, source, {}, tmp_path / "cache")
+    expected = cached.arrays
+    for folder in (cached.folder, tmp_path / "ours"):
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (folder / name).write_bytes(data)
+    again = pretrained.obtain(FAMILY, source, {}, tmp_path / "cache")
+    assert again.folder == cached.folder
+    for path, array in again.arrays.items():
+        np.testing.assert_array_equal(array, expected[path])
+    with pytest.raises(UserError, match=rf"ours.*{name}.*: convert the checkpoint again"):
+        pretrained.obtain(FAMILY, tmp_path / "ours", {}, tmp_path / "cache")
+
+
+def test_a_mended_table_is_another_conversion(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    family = package / "family_to_mend.py"
+    family.write_text("from tests.own_family import FORMATS, Model\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    source, cache = save(tmp_path / "source"), tmp_path / "cache"
+    first = pretrained.obtain("package.family_to_mend", source, {}, cache)
+    family.write_text(family.read_text() + "# mended\n")
+    assert pretrained.obtain("package.family_to_mend", source, {}, cache).folder != first.folder
+
+
+def test_what_a_killed_conversion_left_in_the_cache_is_removed_and_not_that_of_a_live_one(tmp_path):
+    cache = tmp_path / "cache"
+    killed = """
+import os, pathlib, signal, sys
+from umemma_jax.weights import files
+with files.appearing(pathlib.Path(sys.argv[1]) / "x") as partial:
+    partial.mkdir()
+    (partial / "parameters.safetensors").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(cache)], check=False)
+    assert len(list(cache.iterdir())) == 1
+    with files.appearing(cache / "of a live process") as partial:
+        partial.mkdir()
+        converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {}, cache)
+        assert partial.is_dir()
+        assert set(cache.iterdir()) == {converted.folder, partial.parent}
+
+
+def test_fields_that_the_checkpoint_decides_cannot_be_given_otherwise(tmp_path):
+    with pytest.raises(UserError, match="width = 7 was given, and the checkpoint has 6"):
+        pretrained.obtain(FAMILY, save(tmp_path / "source"), {"width": 7}, tmp_path / "cache")
 
 
 def test_two_processes_may_convert_at_once(tmp_path, monkeypatch):
@@ -136,14 +194,16 @@ def test_optional_parameters_may_stay_unused():
 
 
 @pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("antialias", [False, True], ids=["Hugging Face", "timm"])
 @pytest.mark.parametrize("size", [(5, 7), (14, 14), (3, 20)])
-def test_positions_are_resized_as_pytorch_does(size):
+def test_positions_are_resized_as_pytorch_does(size, antialias):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
     grid = np.random.default_rng(0).normal(size=(7, 9, 4)).astype(np.float32)
-    canned = Canned({"params/grid": grid}, fit={"params/grid": "positions"})
+    fit = "antialiased_positions" if antialias else "positions"
+    canned = Canned({"params/grid": grid}, fit={"params/grid": fit})
     fitted = canned.fit(shapes({"params": {"grid": np.zeros((*size, 4), np.float32)}}))["params"]["grid"]
     theirs = torch.nn.functional.interpolate(
-        torch.tensor(grid).permute(2, 0, 1)[None], size=size, mode="bicubic", align_corners=False
+        torch.tensor(grid).permute(2, 0, 1)[None], size, mode="bicubic", align_corners=False, antialias=antialias
     )
     np.testing.assert_allclose(fitted, theirs[0].permute(1, 2, 0).numpy(), atol=2e-6)
 

@@ -1,11 +1,11 @@
 """A checkpoint's own tokenizer: from a batch of texts to token ids, on the host.
 
 Read from what checkpoints come with: `tokenizer.json`, or BERT's `vocab.txt`, or the `vocab.json` and `merges.txt` of
-RoBERTa and CLIP; beside each, `tokenizer_config.json` overrules the defaults of its class.
+RoBERTa and CLIP; beside each, `tokenizer_config.json` (or, older, `special_tokens_map.json`) overrules the defaults of
+its class, and it or `added_tokens.json` adds tokens; `sentence_bert_config.json` may ask for small letters.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,13 +14,16 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from umemma_jax.data import documents
 from umemma_jax.data.remote import Location, RemotePath, locate
 from umemma_jax.errors import UserError
 
 TOKENIZER = "tokenizer.json"
 _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT = "vocab.txt", "vocab.json", "merges.txt"
-_CONFIG = "tokenizer_config.json"
-FILES = (TOKENIZER, _CONFIG, _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT)  # all that a tokenizer may be read from
+_CONFIG, _SPECIALS = "tokenizer_config.json", "special_tokens_map.json"
+_ADDED, _SENTENCE = "added_tokens.json", "sentence_bert_config.json"
+# All that a tokenizer may be read from.
+FILES = (TOKENIZER, _CONFIG, _SPECIALS, _ADDED, _SENTENCE, _VOCAB_TXT, _VOCAB_JSON, _MERGES_TXT)
 _WORD_PIECE_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer")
 _BYTE_PAIR_CLASSES = ("RobertaTokenizer", "CLIPTokenizer")
 # Batches are made in threads of ours: the library's would compete with the step, and a forked process lacks them.
@@ -103,10 +106,13 @@ def load_tokenizer(path: str | os.PathLike | RemotePath) -> Tokenizer:
     path = locate(path)
     file = _vocabulary_file(path)
     files = _Files()
-    config_file = file.with_name(_CONFIG)
-    config = files.json(config_file) if config_file.is_file() else {}
+    config = files.json(file.with_name(_CONFIG))
+    if "added_tokens_decoder" not in config:  # which all newer ones state
+        config |= files.json(file.with_name(_SPECIALS))
     try:
         library = _maker(file)(files, file, config)
+        _add_tokens(library, files, file, config)
+        _normalise_sentences(library, files, file)
         pad = _padding_id(library, config, file)
         library.no_padding()
         library.no_truncation()
@@ -116,7 +122,9 @@ def load_tokenizer(path: str | os.PathLike | RemotePath) -> Tokenizer:
     except BaseException as error:  # the library raises plain Exception, and PanicException, which is not even one
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"{file}: damaged, or no tokenizer ({_line(error)}): fetch the checkpoint again") from error
+        raise UserError(
+            f"{file}: damaged, or no tokenizer ({documents.one_line(error)}): fetch the checkpoint again"
+        ) from error
 
 
 def _vocabulary_file(path: Location) -> Location:
@@ -155,22 +163,14 @@ class _Files:
         """Content of a UTF-8 file. Raises UserError if it cannot be read."""
         try:
             data = file.read_bytes()
-            self._digest.update(data)
-            return data.decode("utf-8")
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{file}: damaged ({_line(error)}): fetch the checkpoint again") from error
+        self._digest.update(data)
+        return documents.decode(data, file)
 
     def json(self, file: Location) -> dict[str, Any]:
-        """The JSON object in a file. Raises UserError if it is none."""
-        try:
-            value = json.loads(self.text(file))
-            if not isinstance(value, dict):
-                raise ValueError("not a JSON object")
-            return value
-        except ValueError as error:
-            raise UserError(f"{file}: damaged ({_line(error)}): fetch the checkpoint again") from error
+        """The JSON object in a file, {} where there is no file. Raises UserError if it holds none."""
+        return documents.parse_object(self.text(file), file) if file.is_file() else {}
 
     def fingerprint(self) -> str:
         """SHA-256 of all that was read."""
@@ -286,6 +286,47 @@ def _framed(library: tokenizers.Tokenizer, start: str, end: str, others: Sequenc
     return library
 
 
+def _add_tokens(library: tokenizers.Tokenizer, files: _Files, file: Location, config: Mapping[str, Any]) -> None:
+    """Adds the tokens that are listed beside a vocabulary, as transformers does.
+
+    Raises:
+      UserError: one would not get the id that it is listed with.
+    """
+    listed = config.get("added_tokens_decoder")
+    if listed is None:
+        named = {content for content in config.values() if isinstance(content, str)}
+        plain = sorted(files.json(file.with_name(_ADDED)).items(), key=lambda item: item[1])
+        listed = {i: {"content": x, "special": x in named, "normalized": x not in named} for x, i in plain}
+    for number, fields in sorted(listed.items(), key=lambda item: int(item[0])):
+        token = tokenizers.AddedToken(**{key: value for key, value in fields.items() if key != "__type"})
+        if token.content not in _added(library):
+            (library.add_special_tokens if token.special else library.add_tokens)([token])
+        if library.token_to_id(token.content) != int(number):
+            raise UserError(
+                f"{file}: the added token {token.content!r:.80} is listed with id {number}, and would get "
+                f"{library.token_to_id(token.content)}: save the tokenizer as {TOKENIZER}"
+            )
+    others = config.get("extra_special_tokens", config.get("additional_special_tokens")) or []
+    names = [
+        x["content"] if isinstance(x, dict) else x for x in (others.values() if isinstance(others, dict) else others)
+    ]
+    library.add_special_tokens([name for name in names if name not in _added(library)])
+
+
+def _added(library: tokenizers.Tokenizer) -> set[str]:
+    return {token.content for token in library.get_added_tokens_decoder().values()}
+
+
+def _normalise_sentences(library: tokenizers.Tokenizer, files: _Files, file: Location) -> None:
+    """Strips texts, and makes their letters small if asked to, as sentence-transformers does before the tokenizer."""
+    config = files.json(file.with_name(_SENTENCE))
+    if not config:
+        return
+    before = [normalizers.Strip(), *([normalizers.Lowercase()] if config.get("do_lower_case") is True else [])]
+    own = [library.normalizer] if library.normalizer else []
+    library.normalizer = normalizers.Sequence([*before, *own])
+
+
 def _special_ids(library: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text."""
     library.encode("\U0010fffd")  # in no vocabulary: raises here rather than in training if that is an error
@@ -332,7 +373,3 @@ def _check_class(config: Mapping[str, Any], known: Sequence[str], file: Location
 def _check_tokens(vocabulary: Mapping[str, int], tokens: Sequence[str], file: Location) -> None:
     if lacking := [token for token in dict.fromkeys(tokens) if token not in vocabulary]:
         raise UserError(f"{file}: the vocabulary lacks {', '.join(lacking)}: fetch the checkpoint again")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

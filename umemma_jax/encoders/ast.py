@@ -63,24 +63,17 @@ POSITIONS = "embeddings.position_embeddings"
 
 
 def _fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
-    config = source.config
-    return patches.layer_fields(source, names) | {
-        "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": foreign.activation(config.get("hidden_act", "gelu")),
-        "epsilon": config.get("layer_norm_eps", 1e-12),
-        "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
-        "patch": source.shapes[f"{PATCHES}.weight"][-1],
-        "frequency_stride": config.get("frequency_stride", 10) if config else None,
-        "time_stride": config.get("time_stride", 10) if config else None,
-    }
+    fields = patches.hugging_face_fields(source, names, PATCHES)
+    strides = {key: source.stated(key, 10) if source.config else None for key in ("frequency_stride", "time_stride")}
+    return fields | strides
 
 
 def _grid(source: Source, fields: Mapping[str, Any]) -> tuple[int, int]:
     """Rows (frequency) and columns (time) of patches that the checkpoint's position embeddings are for."""
-    bins, frames = source.config.get("num_mel_bins", 128), source.config.get("max_length", 1024)
+    bins, frames = source.stated("num_mel_bins", 128), source.stated("max_length", 1024)
     rows = (bins - fields["patch"]) // fields["frequency_stride"] + 1
     columns = (frames - fields["patch"]) // fields["time_stride"] + 1
-    count = source.shapes[POSITIONS][-2] - PREFIX
+    count = source.shape(POSITIONS, 3)[1] - PREFIX
     if rows * columns != count:
         raise UserError(
             f"encoder ast: tensor {POSITIONS} is for {count} patches, not for the {rows}x{columns} of {bins} bins and "
@@ -92,8 +85,8 @@ def _grid(source: Source, fields: Mapping[str, Any]) -> tuple[int, int]:
 def _rules(source: Source, fields: dict[str, Any], names: Mapping[str, str]) -> list[Rule]:
     return [
         *foreign.conv_2d("patches", PATCHES),
-        *patches.tokens(TOKENS, source.shapes[TOKENS[0]]),
-        *patches.positions(POSITIONS, source.shapes[POSITIONS], PREFIX, _grid(source, fields)),
+        *patches.tokens(TOKENS, source.shape(TOKENS[0], 3)),
+        *patches.positions(POSITIONS, source.shape(POSITIONS, 3), PREFIX, _grid(source, fields)),
         *patches.layers(fields["depth"], names, fields["qkv_bias"]),
         *foreign.layer_norm("norm", "layernorm"),
     ]
@@ -106,7 +99,9 @@ def _format(name: str, names: Mapping[str, str]) -> Format:
         fields=functools.partial(_fields, names=names),
         rules=functools.partial(_rules, names=names),
         carried=(*foreign.BUFFERS, r"classifier\."),
+        choices=("pool",),
         model_types=("audio-spectrogram-transformer",),
+        classes=r"AST(Model|For)\w*",
     )
 
 

@@ -88,7 +88,7 @@ def _fields(source: foreign.Source) -> dict[str, Any]:
     kernels = [source.shapes[f"features.{place}.weight"] for place in range(0, 7 * _count_blocks(source), 7)]
     if any(len(kernel) != 3 for kernel in kernels):
         raise UserError("encoder audionet: the checkpoint's convolutions are not one-dimensional")
-    return {"channels": tuple(features for features, _, _ in kernels)}
+    return {"channels": tuple(features for features, _, _ in kernels), "pool": "max"}
 
 
 def _count_blocks(source: foreign.Source) -> int:
@@ -114,5 +114,6 @@ FORMATS = (
         markers=("features.0.weight", "features.1.running_mean", "features.3.weight", "features.4.running_mean"),
         fields=_fields,
         rules=_rules,
+        choices=("pool",),
     ),
 )

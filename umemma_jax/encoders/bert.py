@@ -192,37 +192,47 @@ CLIP_LAYER = {
 }
 BERT_TYPES = ("bert",)
 ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
+ROBERTA_STARTS = ("roberta", "xlmroberta", "camembert")  # of model_type and of classes, in small letters
 HEADS = (r"(.*\.)?(cls|classifier|pre_classifier|lm_head|qa_outputs|vocab_\w+)\.",)
 
 
 def _bert_fields(source: foreign.Source) -> dict[str, Any]:
-    config = source.config
-    kind = config.get("position_embedding_type", "absolute")
+    kind = source.stated("position_embedding_type", "absolute")
     if kind != "absolute":
         raise UserError(f"config.json: position_embedding_type {kind!r} is not supported, only 'absolute'")
     roberta = _is_roberta(source)
-    offset = config.get("pad_token_id", 1) + 1 if roberta else 0
-    rows, _ = source.shapes["embeddings.position_embeddings.weight"]
-    segments, _ = source.shapes["embeddings.token_type_embeddings.weight"]
+    offset = source.stated("pad_token_id", 1) + 1 if roberta else 0
+    rows, _ = source.shape("embeddings.position_embeddings.weight", 2)
+    segments, _ = source.shape("embeddings.token_type_embeddings.weight", 2)
+    sizes = _sizes(source, "embeddings.word_embeddings", "encoder.layer.", BERT_LAYER)
+    source.check_stated(
+        hidden_size=(768, sizes["width"]),
+        num_hidden_layers=(12, sizes["depth"]),
+        intermediate_size=(3072, sizes["mlp_width"]),
+        max_position_embeddings=(512, rows),
+        type_vocab_size=(2, segments),
+    )
     return {
-        **_sizes(source, "embeddings.word_embeddings", "encoder.layer.", BERT_LAYER),
+        **sizes,
         "positions": rows - offset,
         "position_offset": offset,
         "segments": segments,
-        "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": foreign.activation(config.get("hidden_act", "gelu")),
+        "pool": source.pool or "cls",
+        "heads": source.stated("num_attention_heads", 12) if source.config else None,
+        "activation": foreign.activation(source.stated("hidden_act", "gelu")),
         # Without config.json: what all published RoBERTas have, which is not the default of RobertaConfig.
-        "epsilon": config.get("layer_norm_eps", 1e-12) if config or not roberta else 1e-5,
-        "causal": bool(config.get("is_decoder", False)),
+        "epsilon": source.stated("layer_norm_eps", 1e-12) if source.config or not roberta else 1e-5,
+        "causal": source.stated("is_decoder", False),
     }
 
 
 def _is_roberta(source: foreign.Source) -> bool:
     """RoBERTa has BERT's names; of what differs, only the sizes of two tables show without config.json."""
-    if "model_type" in source.config:
-        return source.config["model_type"] in ROBERTA_TYPES
-    rows, _ = source.shapes["embeddings.position_embeddings.weight"]
-    segments, _ = source.shapes["embeddings.token_type_embeddings.weight"]
+    if source.config:
+        named = [source.config.get("model_type"), *(source.config.get("architectures") or [])]
+        return any(str(name).lower().replace("-", "").startswith(ROBERTA_STARTS) for name in named)
+    rows, _ = source.shape("embeddings.position_embeddings.weight", 2)
+    segments, _ = source.shape("embeddings.token_type_embeddings.weight", 2)
     if (rows, segments) not in ((512, 2), (514, 1)):
         raise UserError(
             f"{rows} positions and {segments} segments may be BERT or RoBERTa, "
@@ -242,14 +252,21 @@ def _bert_rules(source: foreign.Source, fields: dict[str, Any]) -> list[foreign.
 
 
 def _distilbert_fields(source: foreign.Source) -> dict[str, Any]:
-    config = source.config
-    positions, _ = source.shapes["embeddings.position_embeddings.weight"]
+    positions, _ = source.shape("embeddings.position_embeddings.weight", 2)
+    sizes = _sizes(source, "embeddings.word_embeddings", "transformer.layer.", DISTILBERT_LAYER)
+    source.check_stated(
+        dim=(768, sizes["width"]),
+        n_layers=(6, sizes["depth"]),
+        hidden_dim=(3072, sizes["mlp_width"]),
+        max_position_embeddings=(512, positions),
+    )
     return {
-        **_sizes(source, "embeddings.word_embeddings", "transformer.layer.", DISTILBERT_LAYER),
+        **sizes,
         "positions": positions,
         "segments": 0,
-        "heads": config.get("n_heads", 12) if config else None,
-        "activation": foreign.activation(config.get("activation", "gelu")),
+        "pool": source.pool or "cls",
+        "heads": source.stated("n_heads", 12) if source.config else None,
+        "activation": foreign.activation(source.stated("activation", "gelu")),
         "epsilon": 1e-12,
     }
 
@@ -263,29 +280,29 @@ def _distilbert_rules(source: foreign.Source, fields: dict[str, Any]) -> list[fo
 
 
 def _clip_fields(prefix: str, source: foreign.Source) -> dict[str, Any]:
-    config = _clip_text_config(source.config)
-    positions, _ = source.shapes[f"{prefix}embeddings.position_embedding.weight"]
+    # A whole CLIPModel's config holds that of the tower, in old files in two places, of which the second counts.
+    source = source.part("text_config_dict", "text_config")
+    positions, _ = source.shape(f"{prefix}embeddings.position_embedding.weight", 2)
+    sizes = _sizes(source, f"{prefix}embeddings.token_embedding", f"{prefix}encoder.layers.", CLIP_LAYER)
+    source.check_stated(
+        hidden_size=(512, sizes["width"]),
+        num_hidden_layers=(12, sizes["depth"]),
+        intermediate_size=(2048, sizes["mlp_width"]),
+        max_position_embeddings=(77, positions),
+    )
     return {
-        **_sizes(source, f"{prefix}embeddings.token_embedding", f"{prefix}encoder.layers.", CLIP_LAYER),
+        **sizes,
         "positions": positions,
         "segments": 0,
         "pool": "last",
-        "heads": config.get("num_attention_heads", 8) if source.config else None,
+        "heads": source.stated("num_attention_heads", 8) if source.config else None,
         # OpenAI's models have quick_gelu, others gelu.
-        "activation": foreign.activation(config.get("hidden_act", "quick_gelu")) if source.config else None,
-        "epsilon": config.get("layer_norm_eps", 1e-5),
+        "activation": foreign.activation(source.stated("hidden_act", "quick_gelu")) if source.config else None,
+        "epsilon": source.stated("layer_norm_eps", 1e-5),
         "norm_first": True,
         "causal": True,
         "projection": source.shapes.get("text_projection.weight", (0,))[0],
     }
-
-
-def _clip_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The text tower's part; in old files of whole CLIPs `text_config_dict` has the last word."""
-    if config.get("model_type") != "clip":
-        return config
-    old = config.get("text_config_dict")
-    return (config.get("text_config") or {}) if old is None else old
 
 
 def _clip_rules(prefix: str, source: foreign.Source, fields: dict[str, Any]) -> list[foreign.Rule]:
@@ -299,8 +316,9 @@ def _clip_rules(prefix: str, source: foreign.Source, fields: dict[str, Any]) -> 
 
 def _sizes(source: foreign.Source, words: str, layers: str, names: dict[str, str]) -> dict[str, int]:
     """The fields that every checkpoint's shapes tell, for `layers` numbered under a prefix."""
-    vocabulary, width = source.shapes[f"{words}.weight"]
-    mlp_width, _ = source.shapes[f"{layers}0.{names['mlp/up']}.weight"]
+    vocabulary, width = source.shape(f"{words}.weight", 2)
+    mlp_width, _ = source.shape(f"{layers}0.{names['mlp/up']}.weight", 2)
+    source.check_stated(vocab_size=(vocabulary, vocabulary))
     return {"vocabulary": vocabulary, "width": width, "depth": source.count(layers), "mlp_width": mlp_width}
 
 
@@ -334,7 +352,9 @@ def _clip_format(name: str, prefix: str) -> foreign.Format:
         fields=functools.partial(_clip_fields, prefix),
         rules=functools.partial(_clip_rules, prefix),
         ignored=(r"vision_model\.", r"visual_projection\.", r"logit_scale$"),
+        choices=("pool", "projection"),
         model_types=("clip", "clip_text_model"),
+        classes=r"CLIP(Text)?(Model|For)\w*",
     )
 
 
@@ -345,7 +365,9 @@ FORMATS = (
         fields=_bert_fields,
         rules=_bert_rules,
         carried=(*foreign.BUFFERS, *HEADS),
+        choices=("pool",),
         model_types=(*BERT_TYPES, *ROBERTA_TYPES),
+        classes=r"(Bert|Roberta|XLMRoberta|Camembert)(Model|For|LMHeadModel)\w*",
     ),
     foreign.Format(
         name="Hugging Face DistilBERT",
@@ -353,7 +375,9 @@ FORMATS = (
         fields=_distilbert_fields,
         rules=_distilbert_rules,
         carried=(*foreign.BUFFERS, *HEADS),
+        choices=("pool",),
         model_types=("distilbert",),
+        classes=r"DistilBert(Model|For)\w*",
     ),
     # CLIPTextModel is saved without the prefix since transformers 5; the projection has none, so it is not a wrapper.
     _clip_format("Hugging Face CLIP, text", "text_model."),

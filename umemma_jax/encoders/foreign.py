@@ -6,6 +6,8 @@ reads the Model's fields from the checkpoint, and gives the rules that rename an
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +21,11 @@ Arrays = list[np.ndarray]
 # Buffers of PyTorch modules that hold nothing learned; they are carried along for a strict `load_state_dict`.
 BUFFERS = (r".*\bnum_batches_tracked$", r".*\bposition_ids$", r".*\btoken_type_ids$")
 
+# By which keys a `config.json` is recognisably that of a checkpoint: Hugging Face's, older ones of theirs, timm's.
+OWN = ("model_type", "architectures", "architecture")
+TIMM_TYPES = ("timm_wrapper",)  # `model_type` of timm's models that transformers has saved
+TIMM_CLASSES = r"TimmWrapper\w+"
+
 # Names in Hugging Face's configs, and ours.
 HIDDEN_ACTS = {
     "gelu": "gelu",
@@ -29,17 +36,71 @@ HIDDEN_ACTS = {
 }
 
 
+def is_own(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` says what it is the config of."""
+    return any(config.get(key) is not None for key in OWN)
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """What is known of a checkpoint before its tensors are read.
 
     Attributes:
       shapes: of its tensors by name, without wrapper prefixes.
-      config: contents of the `config.json` beside it; {} where there is none.
+      config: what `config.json` states; {} where there is none that is recognisably the checkpoint's own.
+      pool: of a text's tokens, as sentence-transformers' files state it; empty where there are none.
     """
 
     shapes: Mapping[str, Shape]
     config: Mapping[str, Any]
+    pool: str = ""
+
+    def shape(self, name: str, rank: int) -> Shape:
+        """Shape of a tensor. Raises UserError if there is none of that name and rank."""
+        shape = self.shapes.get(name)
+        if shape is None or len(shape) != rank or 0 in shape:
+            found = "is missing" if shape is None else f"is of shape {shape}"
+            raise UserError(f"tensor {name} {found}, it has to have {rank} axes: this is another kind of checkpoint")
+        return shape
+
+    def stated(self, key: str, default: Any) -> Any:
+        """What `config.json` says under a key; the default, which is that of the config's own class, if nothing.
+
+        Raises:
+          UserError: it is of another type than the default.
+        """
+        value = self.config.get(key)
+        if value is None:
+            return default
+        if type(value) is int and type(default) is float:
+            value = float(value)
+        if type(value) is not type(default) or (type(value) is float and not math.isfinite(value)):
+            raise UserError(f"config.json: {key} = {value!r:.80}, a {type(default).__name__} belongs there")
+        return value
+
+    def check_stated(self, **known: tuple[Any, Any]) -> None:
+        """Compares a config with what is known otherwise: it may be that of another checkpoint.
+
+        Args:
+          known: key -> (default as in `stated`, what it has to be).
+
+        Raises:
+          UserError: there is a config, and it says something else.
+        """
+        for key, (default, found) in known.items():
+            if self.config and (value := self.stated(key, default)) != found:
+                said = "has" if self.config.get(key) is not None else "leaves it to the default"
+                raise UserError(
+                    f"config.json {said} {key} = {value!r}, and this checkpoint's is {found!r}: "
+                    "put its own config.json beside it"
+                )
+
+    def part(self, *keys: str) -> "Source":
+        """The checkpoint with the config of one of its parts: the first of these objects that its config holds."""
+        for key in keys:
+            if isinstance(self.config.get(key), Mapping):
+                return dataclasses.replace(self, config={OWN[0]: self.config.get(OWN[0]), **self.config[key]})
+        return self
 
     def count(self, prefix: str) -> int:
         """How many modules are numbered under `prefix`: `layer.` counts layer.0, layer.1, ..."""
@@ -68,6 +129,13 @@ def transpose(*axes: int) -> Hook:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Default:
+    """The value of a field that neither shapes nor config state: it holds unless the user gives another."""
+
+    value: Any
+
+
 COPY = Hook(list, list)
 LINEAR = transpose(1, 0)  # [out, in] <-> [in, out]
 CONV_1D = transpose(2, 1, 0)  # [O, I, W] <-> [W, I, O]
@@ -84,7 +152,8 @@ class Rule:
       hook: between their values.
       optional: some checkpoints lack the tensors, or some options of the Model leave the parameters out.
       fit: what may differ between the checkpoint's size and the Model's: `positions` are resized to another grid
-        [GH, GW, D], `channels` adapts a first layer [H, W, C, D] to another number of input channels, if asked to.
+        [GH, GW, D] as Hugging Face does, `antialiased_positions` as timm does, `channels` adapts a first layer
+        [H, W, C, D] to another number of input channels, if asked to.
     """
 
     ours: tuple[str, ...]
@@ -101,11 +170,16 @@ class Format:
     Attributes:
       name: whose it is, e.g. `Hugging Face ViT`.
       markers: tensors that, under one prefix, a checkpoint has if and only if it is of this format.
-      fields: source -> the Model's fields; None for one that neither config nor shapes decide (the user must give it).
+      fields: source -> the Model's fields; None for one that neither config nor shapes decide (the user must give it),
+        a `Default` for one that the user may give.
       rules: (source, fields) -> the tables.
       carried: regular expressions, from the name's start: tensors without use here, kept for export (heads, buffers).
       ignored: likewise, left out (other towers).
-      model_types: what `model_type` of `config.json` may be; empty: anything.
+      choices: fields that the user may set otherwise than the checkpoint has them, and that no rule depends on.
+      model_types: what `model_type` of a Hugging Face `config.json` may be.
+      classes: regular expression of what each of its `architectures` may be.
+      timm: regular expression of what `architecture` of timm's `config.json` may be.
+      timm_args: keys that its `model_args` may have.
     """
 
     name: str
@@ -114,7 +188,38 @@ class Format:
     rules: Callable[[Source, dict[str, Any]], list[Rule]]
     carried: tuple[str, ...] = BUFFERS
     ignored: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
+    classes: str = ""
+    timm: str = ""
+    timm_args: tuple[str, ...] = ()
+
+    def objection(self, config: Mapping[str, Any]) -> str:
+        """What in a `config.json` says that a checkpoint is not known to be of this format; empty if nothing does.
+
+        A format that knows of no config has none.
+        """
+        if not (self.model_types or self.timm):
+            return ""
+        kind, classes, architecture = (config.get(key) for key in OWN)
+        classes = classes if isinstance(classes, list) else [] if classes is None else [classes]
+        wrapped = isinstance(kind, str) and kind in TIMM_TYPES and bool(self.timm)
+        pattern = TIMM_CLASSES if wrapped else self.classes
+        if kind is not None and not (wrapped or kind in self.model_types):
+            return f"model_type {kind!r:.80}"
+        for name in classes:
+            if not re.fullmatch(pattern, str(name)):
+                return f"architectures {name!r:.80}"
+        if architecture is not None and not re.fullmatch(self.timm, str(architecture).split(".")[0]):
+            return f"architecture {architecture!r:.80}"
+        if wrapped and architecture is None:
+            return "no architecture"
+        arguments = config.get("model_args") or {}
+        if not isinstance(arguments, Mapping):
+            return f"model_args {arguments!r:.80}"
+        others = [f"model_args {key}" for key in arguments if key not in self.timm_args]
+        others += [key for key in ("auto_map", "quantization_config") if config.get(key)]
+        return ", ".join(others[:1])
 
 
 def copy(ours: str, theirs: str, **kwargs: Any) -> list[Rule]:

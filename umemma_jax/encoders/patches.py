@@ -148,11 +148,27 @@ IN_MEMORY = {
 
 def layer_fields(source: foreign.Source, names: Mapping[str, str]) -> dict[str, Any]:
     """Fields that the layers' shapes decide; their modules go by `names`, as in `layers`."""
-    first = source.shapes[names["mlp/up"].format(0) + ".weight"]
-    return {
-        "width": first[1],
-        "depth": source.count(names["mlp/up"].split("{}")[0]),
-        "mlp_width": first[0],
+    mlp_width, width = source.shape(names["mlp/up"].format(0) + ".weight", 2)
+    return {"width": width, "depth": source.count(names["mlp/up"].split("{}")[0]), "mlp_width": mlp_width}
+
+
+def hugging_face_fields(source: foreign.Source, names: Mapping[str, str], patches: str) -> dict[str, Any]:
+    """Fields of Hugging Face's models of patches, which the embedding named `patches` makes; checks their config."""
+    fields = layer_fields(source, names)
+    _, _, *patch = source.shape(f"{patches}.weight", 4)
+    source.check_stated(
+        hidden_size=(768, fields["width"]),
+        num_hidden_layers=(12, fields["depth"]),
+        intermediate_size=(3072, fields["mlp_width"]),
+        patch_size=(16, patch[0]),
+    )
+    return fields | {
+        "heads": source.stated("num_attention_heads", 12) if source.config else None,
+        "activation": foreign.activation(source.stated("hidden_act", "gelu")),
+        "epsilon": source.stated("layer_norm_eps", 1e-12),
+        "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
+        "patch": patch[1],
+        "pool": "cls",
     }
 
 
@@ -187,7 +203,7 @@ def tokens(names: Sequence[str], shape: Shape) -> list[Rule]:
     return [Rule(("params/positions/tokens",), tuple(names), Hook(load, export))] if names else []
 
 
-def positions(name: str, shape: Shape, prefix: int, grid: tuple[int, int]) -> list[Rule]:
+def positions(name: str, shape: Shape, prefix: int, grid: tuple[int, int], fit: str = "positions") -> list[Rule]:
     """Position embeddings of P prefix tokens [P, D] and of the grid [GH, GW, D] <- [..., P + GH * GW, D]."""
     *leading, _, width = shape
 
@@ -199,4 +215,4 @@ def positions(name: str, shape: Shape, prefix: int, grid: tuple[int, int]) -> li
         return [np.concatenate([x.reshape(-1, width) for x in arrays]).reshape(*leading, -1, width)]
 
     ours = ("params/positions/prefix", "params/positions/grid")[not prefix :]
-    return [Rule(ours, (name,), Hook(load, export), fit="positions")]
+    return [Rule(ours, (name,), Hook(load, export), fit=fit)]

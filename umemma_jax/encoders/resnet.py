@@ -230,13 +230,28 @@ def _conv_norm(ours: str, conv: str, norm: str, fit: str = "") -> list[foreign.R
     return [*foreign.conv_2d(ours, conv, bias=False, fit=fit), *foreign.batch_norm(f"{ours}/norm", norm)]
 
 
+TIMM_POOLS = {"avg": "mean", "max": "max"}
+
+
 def _torch_fields(source: foreign.Source) -> dict[str, Any]:
     stages = range(1, 5 if source.count("layer4.") else 4)
-    return _architecture(
+    fields = _architecture(
         counts=tuple(source.count(f"layer{stage}.") for stage in stages),
-        widths=tuple(source.shapes[f"{name}conv1.weight"][0] for name in ("", *(f"layer{s}.0." for s in stages))),
+        widths=tuple(source.shape(f"{name}conv1.weight", 4)[0] for name in ("", *(f"layer{s}.0." for s in stages))),
         bottleneck="layer1.0.conv3.weight" in source.shapes,
     )
+    return fields | {"pool": _timm_pool(source, fields) if source.config else "mean"}
+
+
+def _timm_pool(source: foreign.Source, fields: dict[str, Any]) -> str:
+    """The pool that timm's card states, in `model_args` before the rest; checks the architecture's name."""
+    name = source.stated("architecture", "").split(".")[0]
+    if name != f"resnet{fields['depth']}" or fields["form"] != "imagenet" or fields["width"] != WIDTHS["imagenet"]:
+        raise UserError(f"config.json says {name}, which these tensors are not: put the checkpoint's own beside it")
+    pool = source.part("model_args").stated("global_pool", source.stated("global_pool", "avg"))
+    if pool not in TIMM_POOLS:
+        raise UserError(f"config.json: global_pool {pool!r} is not supported, only {', '.join(TIMM_POOLS)} are")
+    return TIMM_POOLS[pool]
 
 
 def _torch_rules(source: foreign.Source, fields: dict[str, Any]) -> list[foreign.Rule]:
@@ -262,11 +277,15 @@ def _hugging_face_fields(source: foreign.Source) -> dict[str, Any]:
         if found != value:
             raise UserError(f"encoder resnet: config.json has {key} = {found}, only {value} can be loaded")
     stems = ("embedder.embedder.convolution.weight", *(first.format(stage, 0) for stage in stages))
-    return _architecture(
-        counts=tuple(source.count(f"encoder.stages.{stage}.layers.") for stage in stages),
-        widths=tuple(source.shapes[name][0] for name in stems),
-        bottleneck=bottleneck,
+    counts = tuple(source.count(f"encoder.stages.{stage}.layers.") for stage in stages)
+    widths = tuple(source.shape(name, 4)[0] for name in stems)
+    source.check_stated(
+        embedding_size=(64, widths[0]),
+        depths=([3, 4, 6, 3], list(counts)),
+        hidden_sizes=([256, 512, 1024, 2048], [width * (EXPANSION if bottleneck else 1) for width in widths[1:]]),
+        layer_type=("bottleneck", "bottleneck" if bottleneck else "basic"),
     )
+    return _architecture(counts, widths, bottleneck)
 
 
 def _hugging_face_rules(source: foreign.Source, fields: dict[str, Any]) -> list[foreign.Rule]:
@@ -290,6 +309,10 @@ FORMATS = (
         fields=_torch_fields,
         rules=_torch_rules,
         carried=(*foreign.BUFFERS, r"(fc|linear)\.(weight|bias)$"),
+        choices=("pool",),
+        # Not resnetaa or resnetblur, which pool between the same tensors.
+        timm=r"resnet(18|34|50|101|152)",
+        timm_args=("num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate", "drop_block_rate"),
     ),
     foreign.Format(
         name="Hugging Face ResNet",
@@ -298,5 +321,6 @@ FORMATS = (
         rules=_hugging_face_rules,
         carried=(*foreign.BUFFERS, r"classifier\.1\.(weight|bias)$"),
         model_types=("resnet",),
+        classes=r"ResNet(Model|For|Backbone)\w*",
     ),
 )

@@ -1,7 +1,9 @@
 """Vision Transformer, with the weights of Hugging Face's ViT, DeiT, MAE, MSN and CLIP, and of timm's ViT and DeiT."""
 
+import dataclasses
 import functools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,24 +102,36 @@ class PatchEmbedding(nn.Module):
 # --- weight tables ----------------------------------------------------------------------------------------------------
 
 
-def _grid(source: Source, name: str, fields: Mapping[str, Any], size: Any) -> tuple[int, int]:
-    """Rows and columns of patches that position embeddings `name` are for.
+# Sides of the square images that Vision Transformers are published for, pixels.
+SIDES = (224, 240, 256, 280, 288, 320, 336, 384, 392, 448, 512, 518)
+
+
+def _grid(source: Source, name: str, prefix: int, patch: int, size: Any) -> tuple[int, int] | None:
+    """Rows and columns of patches that position embeddings are for.
 
     Args:
       source: the checkpoint.
       name: of the position embeddings, [..., P + GH * GW, D].
-      fields: of the Model.
-      size: (height, width) of the images where the config states it; else they are square.
+      prefix: P.
+      patch: side of the patches, pixels.
+      size: (height, width) or side of the images, where the config states it; else they are squares of a side that is
+        usual. None where that is not so: 2 x 8 patches are as many as 4 x 4.
+
+    Raises:
+      UserError: there are not so many.
     """
-    count = source.shapes[name][-2] - fields["prefix"]
-    if isinstance(size, list | tuple) and len(size) == 2:
-        rows, columns = (side // fields["patch"] for side in size)
-    else:
-        rows = columns = math.isqrt(max(count, 0))
+    count = source.shapes[name][-2] - prefix
+    if not size:
+        rows = math.isqrt(max(count, 0))
+        return (rows, rows) if rows * rows == count and rows * patch in SIDES else None
+    size = size if isinstance(size, list | tuple) else (size, size)
+    if len(size) != 2 or not all(type(side) is int for side in size):
+        raise UserError(f"config.json: {size!r:.80} is no size of images")
+    rows, columns = (side // patch for side in size)
     if rows * columns != count:
         raise UserError(
-            f"encoder vit: tensor {name} of {source.shapes[name][-2]} positions, {fields['prefix']} of them not of "
-            "patches, is for no square image, and config.json does not say its size: name another checkpoint"
+            f"encoder vit: tensor {name} of {count + prefix} positions, {prefix} of them not of patches, is not "
+            f"for the {rows}x{columns} patches of {size[0]}x{size[1]} images: put its own config.json beside it"
         )
     return rows, columns
 
@@ -130,24 +144,19 @@ HF_POSITIONS = "embeddings.position_embeddings"
 
 
 def _hf_fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
-    config = source.config
-    return patches.layer_fields(source, names) | {
-        "heads": config.get("num_attention_heads", 12) if config else None,
-        "activation": foreign.activation(config.get("hidden_act", "gelu")),
-        "epsilon": config.get("layer_norm_eps", 1e-12),
-        "qkv_bias": names["attention/query"].format(0) + ".bias" in source.shapes,
-        "patch": source.shapes[f"{HF_PATCHES}.weight"][-1],
-        "prefix": sum(name in source.shapes for name in HF_TOKENS),
-    }
+    fields = patches.hugging_face_fields(source, names, HF_PATCHES)
+    fields["prefix"] = sum(name in source.shapes for name in HF_TOKENS)
+    source.shape(HF_POSITIONS, 3)
+    size = source.config.get("image_size", 224) if source.config else None
+    return fields | {"grid": _grid(source, HF_POSITIONS, fields["prefix"], fields["patch"], size)}
 
 
 def _hf_rules(source: Source, fields: dict[str, Any], names: Mapping[str, str]) -> list[Rule]:
     prefix = fields["prefix"]
-    grid = _grid(source, HF_POSITIONS, fields, source.config.get("image_size"))
     return [
         *foreign.conv_2d("patches", HF_PATCHES, fit="channels"),
-        *patches.tokens(HF_TOKENS[:prefix], source.shapes[HF_TOKENS[0]]),
-        *patches.positions(HF_POSITIONS, source.shapes[HF_POSITIONS], prefix, grid),
+        *patches.tokens(HF_TOKENS[:prefix], source.shape(HF_TOKENS[0], 3)),
+        *patches.positions(HF_POSITIONS, source.shape(HF_POSITIONS, 3), prefix, fields["grid"]),
         *patches.layers(fields["depth"], names, fields["qkv_bias"]),
         *foreign.layer_norm("norm", "layernorm"),
     ]
@@ -156,7 +165,12 @@ def _hf_rules(source: Source, fields: dict[str, Any], names: Mapping[str, str]) 
 def _hf_format(name: str, names: Mapping[str, str]) -> Format:
     return Format(
         name=name,
-        markers=(HF_TOKENS[0], f"{HF_PATCHES}.weight", *(f"{names[k].format(0)}.weight" for k in ("norm1", "mlp/up"))),
+        markers=(
+            HF_TOKENS[0],
+            HF_POSITIONS,
+            f"{HF_PATCHES}.weight",
+            *(f"{names[k].format(0)}.weight" for k in ("norm1", "mlp/up")),
+        ),
         fields=functools.partial(_hf_fields, names=names),
         rules=functools.partial(_hf_rules, names=names),
         carried=(
@@ -166,7 +180,9 @@ def _hf_format(name: str, names: Mapping[str, str]) -> Format:
             r"embeddings\.mask_token$",
             r"decoder\.",
         ),
+        choices=("pool",),
         model_types=("vit", "deit", "vit_msn", "vit_mae"),
+        classes=r"(ViT|DeiT|ViTMSN|ViTMAE)(Model|For)\w*",
     )
 
 
@@ -188,35 +204,42 @@ CLIP_POSITIONS = "embeddings.position_embedding.weight"
 CLIP_PROJECTION = "visual_projection"
 
 
-def _clip_config(source: Source) -> Mapping[str, Any]:
-    """The vision tower's config, which that of a whole CLIPModel holds, in old files in two places."""
-    nested = [source.config.get(key) or {} for key in ("vision_config", "vision_config_dict")]
-    return {**nested[0], **nested[1]} or source.config
-
-
 def _clip_fields(source: Source, tower: str) -> dict[str, Any]:
-    config = _clip_config(source)
-    return patches.layer_fields(source, _under(tower, CLIP_LAYERS)) | {
-        "heads": config.get("num_attention_heads", 12) if config else None,
+    # A whole CLIPModel's config holds that of the tower, in old files in two places, of which the second counts.
+    source = source.part("vision_config_dict", "vision_config")
+    fields = patches.layer_fields(source, _under(tower, CLIP_LAYERS))
+    _, _, _, patch = source.shape(f"{tower}{CLIP_PATCHES}.weight", 4)
+    source.check_stated(
+        hidden_size=(768, fields["width"]),
+        num_hidden_layers=(12, fields["depth"]),
+        intermediate_size=(3072, fields["mlp_width"]),
+        patch_size=(32, patch),
+    )
+    positions = f"{tower}{CLIP_POSITIONS}"
+    source.shape(positions, 2)
+    size = source.config.get("image_size", 224) if source.config else None
+    return fields | {
+        "heads": source.stated("num_attention_heads", 12) if source.config else None,
         # OpenAI's models have quick_gelu, others gelu.
-        "activation": foreign.activation(config.get("hidden_act", "quick_gelu")) if config else None,
-        "epsilon": config.get("layer_norm_eps", 1e-5),
-        "patch": source.shapes[f"{tower}{CLIP_PATCHES}.weight"][-1],
+        "activation": foreign.activation(source.stated("hidden_act", "quick_gelu")) if source.config else None,
+        "epsilon": source.stated("layer_norm_eps", 1e-5),
+        "patch": patch,
         "patch_bias": False,
         "norm_input": True,
         "norm_pooled": True,
         "prefix": 1,
+        "pool": "cls",
         "projection": source.shapes.get(f"{CLIP_PROJECTION}.weight", (0,))[0],
+        "grid": _grid(source, positions, 1, patch, size),
     }
 
 
 def _clip_rules(source: Source, fields: dict[str, Any], tower: str) -> list[Rule]:
     token, positions = f"{tower}{CLIP_TOKEN}", f"{tower}{CLIP_POSITIONS}"
-    grid = _grid(source, positions, fields, _clip_config(source).get("image_size"))
     return [
         *foreign.conv_2d("patches", f"{tower}{CLIP_PATCHES}", bias=False, fit="channels"),
-        *patches.tokens([token], source.shapes[token]),
-        *patches.positions(positions, source.shapes[positions], 1, grid),
+        *patches.tokens([token], source.shape(token, 1)),
+        *patches.positions(positions, source.shape(positions, 2), 1, fields["grid"]),
         *foreign.layer_norm("norm_input", f"{tower}pre_layrnorm"),
         *patches.layers(fields["depth"], _under(tower, CLIP_LAYERS)),
         *foreign.layer_norm("norm", f"{tower}post_layernorm"),
@@ -237,7 +260,9 @@ def _clip_format(name: str, tower: str) -> Format:
         rules=functools.partial(_clip_rules, tower=tower),
         carried=(r"(vision_model\.)?embeddings\.position_ids$", r"classifier\."),
         ignored=(r"text_model\.", r"text_projection\.", r"logit_scale$"),
+        choices=("pool", "projection"),
         model_types=("clip", "clip_vision_model"),
+        classes=r"CLIP(Vision)?(Model|For)\w*",
     )
 
 
@@ -251,39 +276,108 @@ TIMM_LAYERS = {
     "mlp/down": "blocks.{}.mlp.fc2",
 }
 TIMM_TOKENS = ("cls_token", "dist_token")
-TIMM_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}  # by width: tiny, small, base, large, huge
+# Width, depth and heads by the word in timm's names.
+TIMM_SIZES = {
+    "tiny": (192, 12, 3),
+    "xsmall": (256, 10, 4),
+    "small": (384, 12, 6),
+    "medium": (512, 12, 8),
+    "betwixt": (640, 12, 10),
+    "base": (768, 12, 12),
+    "plus": (896, 12, 14),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+    "giant": (1408, 40, 16),
+    "gigantic": (1664, 48, 16),
+}
+# Others have the same tensors and compute something else: `rpn` has its norms elsewhere, some SigLIPs another gelu.
+TIMM_NAMES = "|".join(
+    (
+        r"(vit|deit)_(tiny|small|base|large|huge|giant|gigantic)(_distilled)?_patch\d+_\d+(_miil)?",
+        rf"vit_({'|'.join(TIMM_SIZES)})_patch\d+(_plus)?_clip(_quickgelu)?_\d+",
+        r"vit_(base|huge|giant)_patch\d+_gap_\d+",
+        r"vit_base_patch16_siglip_gap_\d+",
+        r"vit_large_patch16_siglip_gap_(256|384)",
+    )
+)
+# Of `model_args`: what is read here, what the tensors show, and what counts in training only.
+TIMM_ARGS = (
+    *("num_heads", "global_pool", "img_size", "embed_dim", "depth", "patch_size", "class_token"),
+    *("fc_norm", "qkv_bias", "mlp_ratio", "num_classes", "in_chans", "dynamic_img_size"),
+    *("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "patch_drop_rate"),
+)
+TIMM_POOLS = {"token": "cls", "avg": "mean"}
 
 
 def _timm_fields(source: Source) -> dict[str, Any]:
-    config, shapes = source.config, source.shapes
+    shapes = source.shapes
     fields = patches.layer_fields(source, TIMM_LAYERS)
+    _, _, _, patch = source.shape("patch_embed.proj.weight", 4)
+    source.shape("pos_embed", 3)
     clip = "norm_pre.weight" in shapes
-    activation = None if clip and not config else "gelu"
-    if "quickgelu" in config.get("architecture", ""):
-        activation = "quick_gelu"
-    norm_pooled = "fc_norm.weight" in shapes
-    return fields | {
-        "heads": config.get("model_args", {}).get("num_heads", TIMM_HEADS.get(fields["width"])),
-        "pool": "mean" if norm_pooled or config.get("global_pool") == "avg" else "cls",
-        "activation": activation,
+    fields |= {
         "epsilon": 1e-5 if clip else 1e-6,
         "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
-        "patch": shapes["patch_embed.proj.weight"][-1],
+        "patch": patch,
         "patch_bias": "patch_embed.proj.bias" in shapes,
         "prefix": sum(name in shapes for name in TIMM_TOKENS),
         "norm_input": clip,
-        "norm_pooled": norm_pooled,
+        "norm_pooled": "fc_norm.weight" in shapes,
+    }
+    return fields | (_timm_named(source, fields) if source.config else _timm_nameless(source, fields))
+
+
+def _timm_named(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields that the architecture's name tells, and `model_args`, which overrule it."""
+    name = source.stated("architecture", "").split(".")[0]
+    size, patch, image = re.fullmatch(r"[a-z]+_([a-z]+).*?_patch(\d+).*?_(\d+)(?:_miil)?", name).groups()
+    width, depth, heads = TIMM_SIZES["plus" if "_plus_" in name else size]
+    gap = "_gap_" in name
+    arguments = dataclasses.replace(source, config={"architecture": name, **(source.config.get("model_args") or {})})
+    arguments.check_stated(
+        embed_dim=(width, fields["width"]),
+        depth=(depth, fields["depth"]),
+        patch_size=(int(patch), fields["patch"]),
+        class_token=(not gap, fields["prefix"] > 0),
+    )
+    pool = arguments.stated("global_pool", source.stated("global_pool", "avg" if gap else "token"))
+    if pool not in TIMM_POOLS:
+        raise UserError(f"config.json: global_pool {pool!r} is not supported, only {', '.join(TIMM_POOLS)} are")
+    card = source.config.get("pretrained_cfg")
+    card = card if isinstance(card, Mapping) else {}
+    stated = arguments.config.get("img_size") or (card.get("input_size") or ())[1:] or int(image)
+    return {
+        "heads": arguments.stated("num_heads", 16 if gap and "siglip" not in name else heads),
+        "pool": TIMM_POOLS[pool],
+        "activation": "quick_gelu" if "quickgelu" in name else "gelu",
+        "grid": _grid(source, "pos_embed", fields["prefix"], fields["patch"], stated),
+    }
+
+
+def _timm_nameless(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
+    """What is most likely without a config. Raises UserError where that is not clear."""
+    if not fields["prefix"]:
+        raise UserError(
+            "timm's Vision Transformers without a class token differ in what tensors do not show: put the "
+            "config.json with its architecture beside the checkpoint"
+        )
+    published = {(width, depth): heads for width, depth, heads in TIMM_SIZES.values()}
+    heads = published.get((fields["width"], fields["depth"]))
+    return {
+        "heads": foreign.Default(heads) if heads else None,
+        "pool": "mean" if fields["norm_pooled"] else "cls",
+        "activation": None if fields["norm_input"] else "gelu",  # CLIP's may be quick_gelu
+        "grid": _grid(source, "pos_embed", fields["prefix"], fields["patch"], None),
     }
 
 
 def _timm_rules(source: Source, fields: dict[str, Any]) -> list[Rule]:
     prefix, norm_pooled = fields["prefix"], fields["norm_pooled"]
-    size = source.config.get("pretrained_cfg", {}).get("input_size", ())[1:]
-    grid = _grid(source, "pos_embed", fields, size)
+    shape = source.shape("pos_embed", 3)
     return [
         *foreign.conv_2d("patches", "patch_embed.proj", bias=fields["patch_bias"], fit="channels"),
         *patches.tokens(TIMM_TOKENS[:prefix], (1, 1, fields["width"])),
-        *patches.positions("pos_embed", source.shapes["pos_embed"], prefix, grid),
+        *patches.positions("pos_embed", shape, prefix, fields["grid"], fit="antialiased_positions"),
         *(foreign.layer_norm("norm_input", "norm_pre") if fields["norm_input"] else []),
         *patches.layers(fields["depth"], TIMM_LAYERS),
         *_timm_qkv(fields["depth"], fields["qkv_bias"]),
@@ -314,6 +408,9 @@ TIMM = Format(
     fields=_timm_fields,
     rules=_timm_rules,
     carried=(*foreign.BUFFERS, r"head(_dist)?\.", r"pre_logits\."),
+    choices=("pool",),
+    timm=TIMM_NAMES,
+    timm_args=TIMM_ARGS,
 )
 
 

@@ -8,6 +8,7 @@ what an export needs besides; `model.json`, the model card; and the files of a t
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -26,16 +27,16 @@ import numpy as np
 import safetensors
 
 import umemma_jax
-from umemma_jax import command, encoders
+from umemma_jax import checksums, command, encoders
 from umemma_jax.data import tokenizer
-from umemma_jax.encoders.foreign import Format, Rule, Source
+from umemma_jax.encoders.foreign import OWN, Default, Format, Rule, Source, is_own
 from umemma_jax.errors import UserError
-from umemma_jax.model import encoder_module
-from umemma_jax.weights import files
+from umemma_jax.model import checked_fields, encoder_module
+from umemma_jax.weights import files, preprocessing
 from umemma_jax.weights.files import Weights
 from umemma_jax.weights.model_card import CARRIED, PARAMETERS, VERSION, Card, open_parameters, read_card, write_card
 
-PREPROCESSOR = "preprocessor_config.json"
+GRID = {"grid": tuple[int, ...]}  # what may be given besides fields of the Model: rows and columns of patches
 SHOWN = 6  # tensors of each list in an error message
 
 
@@ -48,16 +49,18 @@ def convert(
       family: encoder module.
       source: what `files.open_weights` takes.
       target: the folder, which appears when all went well.
-      given: fields of the Model for what neither the shapes nor config.json decide.
+      given: fields of the Model, and `grid`, (rows, columns) of the patches that position embeddings are for: for what
+        neither the shapes nor config.json decide, and what is a choice.
 
     Raises:
       UserError: the checkpoint cannot be read, is of another family, has tensors that no rule names or lacks some that
-        a rule needs, or values that are not finite.
+        a rule needs, or values that are not finite; or a given field is unknown, or contradicts it.
     """
     opened, target = files.open_weights(source), Path(target)
+    given = checked_fields(encoder_module(family).Model, given or {}, GRID, "--field")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target}: is in use, name another folder")
-    plan = _plan(family, opened, given or {}, source)
+    plan = make_plan(family, opened, given, source)
     carried = [f"{CARRIED}{name}" for name in plan.carried]
     paths = [path for rule in plan.rules for path in rule.ours]
     with files.appearing(target) as folder:
@@ -65,21 +68,22 @@ def convert(
         files.write_safetensors(folder / PARAMETERS, [*paths, *carried], _values(plan, opened, source))
         card = _card(family, plan, opened, open_parameters(folder).shapes)
         write_card(card, folder)
-        for path in beside(opened, tokenizer.FILES):
+        for path in preprocessing.beside(opened.folder, tokenizer.FILES):
             shutil.copyfile(path, folder / path.name)
+        checksums.write_folder(folder)
         if target.exists():
             target.rmdir()
     return card
 
 
 @dataclasses.dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What becomes of each tensor of a checkpoint.
 
     Attributes:
       table: the checkpoint's format.
       source: its tensors without any prefix, and its config.json.
-      fields: of the Model.
+      fields: of the Model, and what its tables take besides.
       rules: those of the table whose tensors are there.
       prefix: of the encoder's tensors, where others have it not.
       names: tensor without the prefix that all have -> full name in the file.
@@ -97,14 +101,15 @@ class _Plan:
     ignored: list[str]
 
 
-def _plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> _Plan:
+def make_plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> Plan:
     """Sorts the tensors of a checkpoint, and raises UserError where any is left or missing."""
     table, wrapper, prefix = _recognise(family, opened)
     names = {name.removeprefix(wrapper): name for name in opened.shapes}
     inner = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
-    source = Source({name: opened.shapes[names[full]] for name, full in inner.items()}, opened.config)
-    fields = _decided(table, source, given, where)
-    rules = _present(table.rules(source, fields), source.shapes)
+    shapes = {name: opened.shapes[names[full]] for name, full in inner.items()}
+    fields = _decided(table, source := _source(table, shapes, opened), given, where, opened.config)
+    with _reading(where):
+        rules = _present(table.rules(source, fields), source.shapes)
     used = {name for rule in rules for name in rule.theirs}
     rest = {full: name for name, full in inner.items() if name not in used}
     rest |= {name: name for name in names if not name.startswith(prefix)}
@@ -114,10 +119,24 @@ def _plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) ->
     missing = sorted(used - inner.keys())
     if unused or missing:
         raise UserError(f"{where}: does not match {table.name}: {lists(missing, unused, [])}")
-    return _Plan(table, source, fields, rules, prefix, names, carried, ignored)
+    _check_shapes(rules, source, table, where)
+    return Plan(table, source, {**fields, **given}, rules, prefix, names, carried, ignored)
 
 
-def _values(plan: _Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
+def _check_shapes(rules: Sequence[Rule], source: Source, table: Format, where: Any) -> None:
+    """Raises UserError if a rule cannot take tensors of the shapes that it gets."""
+    for rule in rules:
+        stand_ins = [np.broadcast_to(np.float32(0), source.shapes[name]) for name in rule.theirs]
+        try:
+            fitting = len(rule.hook.load(stand_ins)) == len(rule.ours)
+        except (ValueError, IndexError, TypeError):
+            fitting = False
+        if not fitting:
+            found = ", ".join(f"{name} {source.shapes[name]}" for name in rule.theirs)
+            raise UserError(f"{where}: does not match {table.name}: {found} is not of a shape that it can have")
+
+
+def _values(plan: Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
     """What is written: our parameters, rule by rule, then what is carried."""
     for rule in plan.rules:
         full = [plan.names[f"{plan.prefix}{name}"] for name in rule.theirs]
@@ -126,19 +145,20 @@ def _values(plan: _Plan, opened: Weights, where: Any) -> Iterator[np.ndarray]:
         yield opened.read(plan.names[name])
 
 
-def _card(family: str, plan: _Plan, opened: Weights, written: Mapping[str, tuple[int, ...]]) -> Card:
+def _card(family: str, plan: Plan, opened: Weights, written: Mapping[str, tuple[int, ...]]) -> Card:
     used = {name for rule in plan.rules for name in rule.theirs}
     return Card(
         version=VERSION,
         family=family,
         format=plan.table.name,
-        fields=plan.fields,
+        fields={name: value for name, value in plan.fields.items() if name not in GRID},
+        besides={name: value for name, value in plan.fields.items() if name in GRID},
         parameters=sum(math.prod(shape) for path, shape in written.items() if path.startswith("params/")),
         sha256=opened.sha256(),
         prefix=plan.prefix,
-        config=opened.config,
+        config=dict(plan.source.config),
         shapes={name: list(shape) for name, shape in plan.source.shapes.items() if name in used},
-        inputs=_inputs(opened),
+        inputs=preprocessing.stated(opened.folder, plan.source.config),
         optional=[path for rule in plan.rules if rule.optional for path in rule.ours],
         fit={path: rule.fit for rule in plan.rules if rule.fit for path in rule.ours},
         carried=plan.carried,
@@ -178,7 +198,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
 def _exported(card: Card, read: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     source = Source({name: tuple(shape) for name, shape in card.shapes.items()}, card.config)
     table = next(table for table in formats(card.family) if table.name == card.format)
-    for rule in _present(table.rules(source, card.fields), source.shapes):
+    for rule in _present(table.rules(source, {**card.fields, **card.besides}), source.shapes):
         values = rule.hook.export([np.asarray(read(path)) for path in rule.ours])
         for name, value in zip(rule.theirs, values, strict=True):
             if value.shape != source.shapes[name]:
@@ -206,31 +226,50 @@ def _families() -> Iterator[str]:
 
 def _recognise(family: str, opened: Weights) -> tuple[Format, str, str]:
     """The format of a checkpoint, the prefix that all its tensors share, and that of the encoder's after it."""
-    if found := _first_match(formats(family), opened):
-        return found
-    where = opened.files[0]
-    others = [name for name in _families() if name != family and _first_match(formats(name), opened)]
+    tables, where = formats(family), opened.files[0]
+    found = _matches_of(tables, opened)
+    for match in found:
+        if not match[0].objection(opened.config):
+            return match
+    if found:
+        table = found[0][0]
+        known = [*table.model_types, *([table.timm] if table.timm else [])]
+        raise UserError(
+            f"{where}: the tensors' names are those of {table.name}, but its config.json says "
+            f"{table.objection(opened.config)}, which may compute something else (known: {', '.join(known)}): "
+            "name another checkpoint, or put its own config.json beside it"
+        )
+    others = [name for name in _families() if name != family and _matches_of(formats(name), opened)]
     if others:
         raise UserError(f"{where}: is no checkpoint of family {family}, it looks like {' or '.join(others)}")
-    known = ", ".join(table.name for table in formats(family))
+    known = ", ".join(table.name for table in tables)
     kind = f"; its config.json says model_type {opened.config['model_type']}" if "model_type" in opened.config else ""
     raise UserError(
         f"{where}: is no checkpoint of family {family} ({known}); its tensors are {_some(sorted(opened.shapes))}{kind}"
     )
 
 
-def _first_match(tables: Sequence[Format], opened: Weights) -> tuple[Format, str, str] | None:
-    model_type = opened.config.get("model_type")
+def _matches_of(tables: Sequence[Format], opened: Weights) -> list[tuple[Format, str, str]]:
+    """The formats whose markers a checkpoint has, as `_recognise` gives them."""
+    found = []
     for table in tables:
-        if table.model_types and model_type and model_type not in table.model_types:
-            continue
         marker = table.markers[0]
         prefixes = [name[: -len(marker)] for name in opened.shapes if f".{name}".endswith(f".{marker}")]
         for prefix in sorted(prefixes, key=len):
             if all(f"{prefix}{name}" in opened.shapes for name in table.markers):
                 wrapper = _shared(prefix, opened.shapes)
-                return table, wrapper, prefix.removeprefix(wrapper)
-    return None
+                found.append((table, wrapper, prefix.removeprefix(wrapper)))
+                break
+    return found
+
+
+def _source(table: Format, shapes: Mapping[str, Any], opened: Weights) -> Source:
+    """What is known of a checkpoint.
+
+    A config.json that does not say what it is of counts for nothing, if it could say so in this format.
+    """
+    own = is_own(opened.config) or not (table.model_types or table.timm)
+    return Source(shapes, opened.config if own else {}, preprocessing.pooling(opened.folder))
 
 
 def _shared(prefix: str, names: Iterable[str]) -> str:
@@ -240,33 +279,70 @@ def _shared(prefix: str, names: Iterable[str]) -> str:
     return next(start for start in starts if all(name.startswith(start) for name in names))
 
 
-def undecided(family: str, opened: Weights) -> list[str]:
-    """Fields of the Model that the checkpoint leaves to the user."""
+def undecided(family: str, opened: Weights, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the given fields that the checkpoint leaves to the user.
+
+    Raises:
+      UserError: one that it does decide is given otherwise.
+    """
     table, wrapper, prefix = _recognise(family, opened)
     start = f"{wrapper}{prefix}"
     shapes = {name.removeprefix(start): shape for name, shape in opened.shapes.items() if name.startswith(start)}
-    fields = _fields(table, Source(shapes, opened.config), opened.files[0])
-    return [name for name, value in fields.items() if value is None]
+    where = opened.files[0]
+    fields = _fields(table, _source(table, shapes, opened), where)
+    _check_given(table, fields, given, where)
+    return {name: given[name] for name, value in fields.items() if name in given and _is_open(value)}
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or isinstance(value, Default)
 
 
 def _fields(table: Format, described: Source, where: Any) -> dict[str, Any]:
-    try:
+    with _reading(where):
         return table.fields(described)
-    except KeyError as error:
-        raise UserError(f"{where}: {error} is missing in its config.json or among its tensors") from error
 
 
-def _decided(table: Format, described: Source, given: Mapping[str, Any], where: Any) -> dict[str, Any]:
+def _check_given(table: Format, fields: Mapping[str, Any], given: Mapping[str, Any], where: Any) -> None:
+    """Raises UserError for a given field that a checkpoint decides otherwise, and that is no choice."""
+    for name, value in fields.items():
+        if name not in given or name in table.choices or _is_open(value):
+            continue
+        mine = tuple(given[name]) if isinstance(given[name], list) else given[name]
+        if mine != value:
+            raise UserError(f"{where}: {name} = {mine!r} was given, and the checkpoint has {value!r}: leave it out")
+
+
+def _decided(
+    table: Format, described: Source, given: Mapping[str, Any], where: Any, config: Mapping[str, Any]
+) -> dict[str, Any]:
     """The Model's fields; the user's where the checkpoint does not decide."""
     fields = _fields(table, described, where)
-    fields = {name: given.get(name) if value is None else value for name, value in fields.items()}
+    _check_given(table, fields, given, where)
+    fields = {name: given.get(name, value) if _is_open(value) else value for name, value in fields.items()}
+    fields = {name: value.value if isinstance(value, Default) else value for name, value in fields.items()}
     names = ", ".join(name for name, value in fields.items() if value is None)
     if names:
         reason = "its config.json does not say" if described.config else "there is no config.json beside it"
+        if config and not described.config:
+            reason = f"the config.json beside it does not say of what it is (no {' or '.join(OWN)})"
         raise UserError(
             f"{where}: {names} cannot be read from the tensors' shapes, and {reason}: give the encoder's {names}"
         )
     return fields
+
+
+@contextlib.contextmanager
+def _reading(where: Any) -> Iterator[None]:
+    """Names the checkpoint in what a table raises."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{where}: {error} is missing in its config.json or among its tensors") from error
+    except (IndexError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: its tensors' shapes or its config.json are of another kind ({error})") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _present(rules: Sequence[Rule], shapes: Mapping[str, Any]) -> list[Rule]:
@@ -284,24 +360,6 @@ def _float32(array: np.ndarray, where: str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise UserError(f"{where} has values that are not finite: this checkpoint is broken")
     return array
-
-
-def _inputs(opened: Weights) -> dict[str, list[float]]:
-    """Channel statistics of the inputs, as Hugging Face's image processors and timm's configs state them."""
-    stated = {}
-    for path in beside(opened, [PREPROCESSOR]):
-        stated = files.read_json(path)
-    timm = opened.config.get("pretrained_cfg") or {}
-    mean, std = (stated.get(f"image_{name}") or timm.get(name) for name in ("mean", "std"))
-    if not mean or not std:
-        return {}
-    return {"mean": [255 * float(x) for x in mean], "std": [255 * float(x) for x in std]}
-
-
-def beside(opened: Weights, names: Sequence[str]) -> list[Path]:
-    """Those of the named files that lie beside the weights."""
-    paths = [opened.files[0].parent / name for name in names]
-    return [path for path in paths if path.exists()]
 
 
 def lists(missing: Sequence[str], unused: Sequence[str], other: Sequence[str]) -> str:

@@ -1,16 +1,15 @@
 """Weight files on disk as NumPy arrays, one tensor at a time: safetensors, and PyTorch's pickles, never executed."""
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import struct
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from umemma_jax.data import documents
 from umemma_jax.errors import UserError
+from umemma_jax.weights import pickles
 
 CONFIG = "config.json"
-PICKLES = (".bin", ".pth", ".pt", ".th")
 # What a folder may hold, by preference: Hugging Face's names, then any single file.
 NAMES = (
     "model.safetensors",
@@ -29,11 +29,12 @@ NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-STATE_KEYS = ("state_dict", "model")  # where training scripts keep the weights among other things
 SAFETENSORS_NAMES = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "bool": "BOOL"} | {
     f"{sign}int{bits}": f"{sign.upper() or 'I'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+LARGEST_JSON = 256 << 20  # bytes, more than the index of any sharded checkpoint
 _ENTRY_BYTES = 160  # more than one tensor's entry in the header of a safetensors file takes, less its name
+_PARTIAL, _LOCK = ".partial-", ".lock"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,12 @@ class Weights:
     files: tuple[Path, ...]
     config: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
-    readers: dict[str, Callable[[], np.ndarray]] = field(repr=False)
+    readers: dict[str, pickles.Reader] = field(repr=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where they lie, and what belongs to them beside them."""
+        return self.files[0].parent
 
     def read(self, name: str) -> np.ndarray:
         """One tensor, in the dtype that it is stored in (bfloat16 is that of ml_dtypes)."""
@@ -58,7 +64,7 @@ class Weights:
 
     def sha256(self) -> dict[str, str]:
         """File name -> SHA-256 of its contents, of the weights and of config.json."""
-        config = self.files[0].parent / CONFIG
+        config = self.folder / CONFIG
         digests = {}
         for path in (*self.files, *([config] if self.config else [])):
             with path.open("rb") as file:
@@ -76,17 +82,21 @@ def open_weights(path: str | os.PathLike) -> Weights:
       UserError: there is none, it is damaged, holds code or no tensors; or it is a pickle and PyTorch is not installed.
     """
     path = _weight_file(Path(path))
-    files = _shards(path)
+    shards = _shards(path)
     shapes, readers = {}, {}
-    for file in files:
-        opened = _open_safetensors(file) if file.suffix == ".safetensors" else _open_pickle(file)
+    for file in shards or [path]:
+        check_is_file(file)
+        opened = _open_safetensors(file) if file.suffix == ".safetensors" else pickles.open_pickle(file)
         for name, (shape, reader) in opened.items():
             if name in readers:
                 raise UserError(f"{path}: tensor {name} is in two of its files, keep one")
             shapes[name], readers[name] = shape, reader
     if not readers:
         raise UserError(f"{path}: holds no tensors, name a file of weights")
-    return Weights(files, read_json(path.parent / CONFIG) if (path.parent / CONFIG).exists() else {}, shapes, readers)
+    if strays := {name for names in shards.values() for name in names} ^ (readers.keys() if shards else set()):
+        raise UserError(f"{path}: does not name what its files hold ({min(strays)}): download all of them again")
+    config = path.parent / CONFIG
+    return Weights(tuple(shards or [path]), read_json(config) if config.exists() else {}, shapes, readers)
 
 
 def _weight_file(path: Path) -> Path:
@@ -97,120 +107,81 @@ def _weight_file(path: Path) -> Path:
     for name in NAMES:
         if (path / name).exists():
             return path / name
-    found = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", *PICKLES))
+    found = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", *pickles.SUFFIXES))
     if len(found) == 1:
         return found[0]
     if found:
         raise UserError(f"{path}: several weight files ({', '.join(file.name for file in found)}), name one of them")
-    raise UserError(f"{path}: no weights in this folder, looked for {', '.join(NAMES)}, *{', *'.join(PICKLES)}")
+    raise UserError(
+        f"{path}: no weights in this folder, looked for {', '.join(NAMES)}, *{', *'.join(pickles.SUFFIXES)}"
+    )
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
+def _shards(path: Path) -> dict[Path, list[str]]:
+    """The files that an index names -> the tensors that it says are in them; {} for a file of weights itself."""
     if path.suffix != ".json":
-        return (path,)
+        return {}
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: has no weight_map, name the weights themselves or a shard index")
-    files = tuple(path.parent / name for name in sorted(set(weight_map.values())))
-    for file in files:
+    found = {}
+    for tensor, name in weight_map.items():
+        suffix = Path(name).suffix if isinstance(name, str) and name == Path(name).name else ""
+        if suffix not in (".safetensors", *pickles.SUFFIXES):
+            raise UserError(f"{path}: names {name!r:.80}, which is no weight file beside it: download it again")
+        found.setdefault(path.parent / name, []).append(tensor)
+    for file in found:
         if not file.exists():
             raise UserError(f"{file}: missing, though {path.name} names it: download it again")
-    return files
+    return dict(sorted(found.items()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object of a file. Raises UserError where it holds none."""
+    check_is_file(path)
+    if path.stat().st_size > LARGEST_JSON:
+        raise UserError(f"{path}: has {path.stat().st_size} bytes, which no such file has: download it again")
     try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}): download it again") from error
-    if not isinstance(contents, dict):
-        raise UserError(f"{path}: holds no JSON object: download it again")
-    return contents
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): download it again") from error
+    return documents.parse_object(documents.decode(data, path), path)
 
 
-def _open_safetensors(path: Path) -> dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]]:
+def check_is_file(path: Path) -> None:
+    """Raises UserError if this is no file that can be read, or stands for another one."""
+    if not path.is_file():
+        raise UserError(f"{path}: is no file, name a checkpoint")
+    try:
+        with path.open("rb") as file:
+            documents.check_start(file.read(64), path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): see to its permissions") from error
+
+
+def _open_safetensors(path: Path) -> dict[str, tuple[tuple[int, ...], pickles.Reader]]:
     try:
         file = safe_open(path, "numpy")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: is no whole safetensors file ({error}): download it again") from error
+        raise UserError(
+            f"{path}: is no whole safetensors file ({documents.one_line(error)}): download it again"
+        ) from error
 
-    def reader(name: str) -> Callable[[], np.ndarray]:
+    def reader(name: str) -> pickles.Reader:
         return lambda: _read_safetensors(file, path, name)
 
     return {name: (shape, reader(name)) for name, shape in shapes.items()}
 
 
 def _read_safetensors(file: Any, path: Path, name: str) -> np.ndarray:
+    dtype = file.get_slice(name).get_dtype()
+    if dtype not in SAFETENSORS_NAMES.values():
+        raise UserError(f"{path}: tensor {name} is {dtype}, save it as F32")
     try:
         return file.get_tensor(name)
     except (SafetensorError, TypeError, AttributeError) as error:
-        dtype = file.get_slice(name).get_dtype()
         raise UserError(f"{path}: tensor {name} of dtype {dtype} cannot be read ({error}): save it as F32") from error
-
-
-def _open_pickle(path: Path) -> dict[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(
-            f"{path}: reading PyTorch's own files needs PyTorch: pip install 'umemma_jax[torch]' (safetensors need not)"
-        ) from None
-    state = _state_dict(_load_pickle(path, torch), path, torch)
-
-    def reader(name: str, tensor: Any) -> Callable[[], np.ndarray]:
-        return lambda: _to_numpy(tensor, f"{path}: tensor {name}", torch)
-
-    return {name: (tuple(tensor.shape), reader(name, tensor)) for name, tensor in state.items()}
-
-
-def _load_pickle(path: Path, torch: Any) -> Any:
-    """What a pickle holds, if it holds nothing but data: unpickling anything else can run any code."""
-    zipped = zipfile.is_zipfile(path)
-    try:
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()  # PyTorch does not check
-            if broken:
-                raise UserError(f"{path}: damaged ({broken} does not match its checksum): download it again")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*TorchScript", UserWarning)  # which is refused, below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True if zipped else None)
-    except UserError:
-        raise
-    except Exception as error:  # torch.load raises anything on damaged files, down to KeyError
-        text = str(error)
-        if found := re.search(r"GLOBAL (\S+)", text):
-            raise UserError(
-                f"{path}: refused, the pickle asks to run {found[1]}, and so might run anything: load it where you "
-                "trust it, and save its state dict alone"
-            ) from error
-        if "TorchScript" in text:
-            raise UserError(f"{path}: refused, a TorchScript archive holds code: save its state dict alone") from error
-        reason = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:120]
-        raise UserError(f"{path}: cannot be read as PyTorch weights ({reason}): download it again") from error
-
-
-def _state_dict(loaded: Any, path: Path, torch: Any) -> dict[str, Any]:
-    """The tensors by name: the dict itself, or the one that it holds among other things."""
-    while isinstance(loaded, Mapping):
-        inner = [loaded[key] for key in STATE_KEYS if isinstance(loaded.get(key), Mapping)]
-        if not inner:
-            return {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-        loaded = inner[0]
-    raise UserError(f"{path}: holds a {type(loaded).__name__} and no state dict, save the state dict")
-
-
-def _to_numpy(tensor: Any, where: str, torch: Any) -> np.ndarray:
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        raise UserError(f"{where} is quantised or sparse, save it dense, as float32")
-    tensor = tensor.detach()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
 
 
 def write_safetensors(path: Path, names: Sequence[str], arrays: Iterable[np.ndarray]) -> None:
@@ -240,19 +211,38 @@ def write_safetensors(path: Path, names: Sequence[str], arrays: Iterable[np.ndar
 def appearing(path: Path) -> Iterator[Path]:
     """A path to write to, a file or a folder, that becomes `path` by rename if all goes well, and else vanishes.
 
+    It lies in a folder of its own beside `path`, which is locked as long as its process lives; what killed processes
+    have left there goes.
+
     Raises:
       UserError: it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
+        remove_leftovers(path.parent, path.name)
+        with _locked_folder(path) as folder:
+            yield folder / path.name
+            os.replace(folder / path.name, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error}): make room, or name another") from error
+
+
+@contextlib.contextmanager
+def _locked_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside a path, removed in the end."""
+    folder = path.with_name(f"{path.name}{_PARTIAL}{secrets.token_hex(4)}")
+    folder.mkdir()
+    try:
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # not there, or not even a folder that it could be in
-                partial.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Removes what `appearing` began for a name, or any, in a folder whose process has ended."""
+    for partial in folder.glob(f"{glob.escape(name) if name != '*' else name}{_PARTIAL}*"):
+        with contextlib.suppress(OSError), (partial / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises BlockingIOError while its process lives
+            shutil.rmtree(partial)

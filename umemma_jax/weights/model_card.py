@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from umemma_jax import checksums
 from umemma_jax.errors import UserError
 from umemma_jax.weights import files
 from umemma_jax.weights.files import Weights
 
-VERSION = 1  # of the converted folder; another one is not read
+VERSION = 2  # of the converted folder; another one is not read
 CARD = "model.json"
 PARAMETERS = "parameters.safetensors"
 CARRIED = "carried/"  # before the names of tensors that only an export needs
@@ -24,12 +25,13 @@ class Card:
       family: encoder module.
       format: name of the `Format` that its tables were.
       fields: of the Model, as the checkpoint has them.
+      besides: what its tables take besides these, such as the grid of its patches.
       parameters: how many numbers the encoder learns.
       sha256: of the source's files.
       prefix: before the encoder's tensors in the source, back on export.
       config: the source's config.json.
       shapes: of the encoder's tensors in the source.
-      inputs: `mean` and `std` that the encoder was trained with, per channel, in units of pixel values; {} unknown.
+      inputs: fields of the preprocessing that the encoder was trained with, see `preprocessing.stated`; {} unknown.
       optional: our parameters that some options of the Model leave out.
       fit: our parameters whose size may be adapted -> how.
       carried: tensors that only an export needs.
@@ -41,12 +43,13 @@ class Card:
     family: str
     format: str
     fields: dict[str, Any]
+    besides: dict[str, Any]
     parameters: int
     sha256: dict[str, str]
     prefix: str
     config: dict[str, Any]
     shapes: dict[str, list[int]]
-    inputs: dict[str, list[float]]
+    inputs: dict[str, Any]
     optional: list[str]
     fit: dict[str, str]
     carried: list[str]
@@ -62,14 +65,20 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a converted folder. Raises UserError if it is not one of this version."""
+    """The card of a converted folder. Raises UserError if it is not one of this version, or any file is damaged."""
     try:
-        card = Card(**json.loads((folder / CARD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        contents = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        version = contents["version"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{folder / CARD}: cannot be read ({error}): convert the checkpoint again") from error
-    if card.version != VERSION:
-        raise UserError(f"{folder}: is of version {card.version}, not {VERSION}: convert the checkpoint again")
-    return card
+    if version != VERSION:
+        raise UserError(f"{folder}: is of version {version}, not {VERSION}: convert the checkpoint again")
+    if found := checksums.damaged(folder):
+        raise UserError(f"{folder}: {found}: convert the checkpoint again")
+    try:
+        return Card(**contents)
+    except TypeError as error:
+        raise UserError(f"{folder / CARD}: cannot be read ({error}): convert the checkpoint again") from error
 
 
 def write_card(card: Card, folder: Path) -> None:

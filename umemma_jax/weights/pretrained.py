@@ -1,9 +1,12 @@
 """Converted checkpoints in the form of a Model: layers stacked for `scan`, positions resized, channels adapted."""
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,11 @@ import flax
 import jax
 import numpy as np
 
-from umemma_jax import __version__, command
+from umemma_jax import command, encoders
 from umemma_jax.data import tokenizer
 from umemma_jax.errors import UserError
-from umemma_jax.weights import convert, files, model_card
+from umemma_jax.model import encoder_module
+from umemma_jax.weights import convert, files, model_card, preprocessing
 
 PyTree = Any
 Shape = tuple[int, ...]
@@ -32,7 +36,7 @@ class Converted:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        """Raises UserError if it is not one of this version."""
+        """Raises UserError if it is not one of this version, or damaged."""
         self.folder = Path(folder)
         self.card = model_card.read_card(self.folder)
 
@@ -105,11 +109,16 @@ class Converted:
 def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache: Path | None = None) -> Converted:
     """The converted checkpoint of a path: itself if it is converted, else converted into the cache, once.
 
+    What is damaged in the cache is converted again, and what killed conversions have left there is removed.
+
     Args:
       family: encoder module.
       path: converted folder, or what `files.open_weights` takes.
       given: fields of the Model that the user gives; used where neither the shapes nor config.json decide.
       cache: folder; None for `command.cache_folder()`.
+
+    Raises:
+      UserError: the checkpoint cannot be converted, or contradicts what is given; or `path` is a damaged folder.
     """
     path = Path(path)
     if (path / model_card.CARD).exists():
@@ -125,24 +134,35 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
             "with python -m umemma_jax.weights.convert, and name that folder"
         )
     opened = files.open_weights(path)
-    given = {name: given[name] for name in convert.undecided(family, opened) if name in given}
+    given = convert.undecided(family, opened, given)
     target = cache / f"{family.replace('.', '_')}-{_key(family, opened, given)}"
-    if not (target / model_card.CARD).exists():
-        try:
-            convert.convert(family, path, target, given)
-        except UserError:
-            if not (target / model_card.CARD).exists():  # else another process has been quicker
-                raise
+    files.remove_leftovers(cache)
+    if target.exists():
+        with contextlib.suppress(UserError):
+            return Converted(target)
+        shutil.rmtree(target, ignore_errors=True)
+    try:
+        convert.convert(family, path, target, given)
+    except UserError:
+        if not (target / model_card.CARD).exists():  # else another process has been quicker
+            raise
     return Converted(target)
 
 
 def _key(family: str, opened: files.Weights, given: Mapping[str, Any]) -> str:
     """Hexadecimal digits that stand for all that a conversion reads, and for what does it."""
     digests = opened.sha256()
-    for file in convert.beside(opened, (convert.PREPROCESSOR, *tokenizer.FILES)):
+    for file in preprocessing.beside(opened.folder, (*preprocessing.FILES, *tokenizer.FILES)):
         digests[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    parts = [model_card.VERSION, __version__, family, sorted(given.items()), sorted(digests.items())]
+    parts = [model_card.VERSION, _code(family), family, sorted(given.items()), sorted(digests.items())]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _code(family: str) -> str:
+    """Digest of the tables and of what applies them: a mended rule gives other weights."""
+    folders = {Path(module.__file__).parent for module in (encoders, files, encoder_module(family))}
+    sources = sorted(path for folder in folders for path in folder.glob("*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
 
 
 def _is_ours(name: str) -> bool:
@@ -191,10 +211,14 @@ def _grids_fit(shape: Shape, wanted: Shape, first_layer: str) -> bool:
     return len(wanted) == len(shape) and wanted[-1] == shape[-1]
 
 
-def _resized_grid(grid: np.ndarray, wanted: Shape, first_layer: str) -> np.ndarray:
-    """Position embeddings for another grid, as PyTorch's bicubic `interpolate` has them."""
+def _resized_grid(grid: np.ndarray, wanted: Shape, first_layer: str, antialias: bool) -> np.ndarray:
+    """Position embeddings for another grid, as PyTorch's bicubic `interpolate` has them, antialiased or not.
+
+    Antialiased, PyTorch has Keys' own kernel (a = -0.5), larger grids included; without, a = -0.75.
+    """
     del first_layer
-    return np.asarray(jax.image.resize(grid, wanted, jax.image.ResizeMethod.CUBIC_PYTORCH, antialias=False))
+    method = jax.image.ResizeMethod.CUBIC if antialias else jax.image.ResizeMethod.CUBIC_PYTORCH
+    return np.asarray(jax.image.resize(grid, wanted, method, antialias=antialias))
 
 
 def _channels_fit(shape: Shape, wanted: Shape, first_layer: str) -> bool:
@@ -217,4 +241,8 @@ def _other_channels(kernel: np.ndarray, wanted: Shape, first_layer: str) -> np.n
     return kernel.take(np.arange(wanted[2]) % kernel.shape[2], axis=2) * scale
 
 
-FITS = {"positions": (_grids_fit, _resized_grid), "channels": (_channels_fit, _other_channels)}
+FITS = {
+    "positions": (_grids_fit, functools.partial(_resized_grid, antialias=False)),
+    "antialiased_positions": (_grids_fit, functools.partial(_resized_grid, antialias=True)),
+    "channels": (_channels_fit, _other_channels),
+}
