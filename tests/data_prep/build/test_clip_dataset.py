@@ -3,7 +3,7 @@ import json
 import pytest
 
 from data_prep.build import clip_dataset
-from data_prep.build.assemble import DAMAGED, UNREADABLE
+from data_prep.build.prep_report import DAMAGED, UNREADABLE
 from data_prep.build.clip_dataset import find_videos, modalities, raw_clip, read_lines, write_clips
 from data_prep.build.prep_report import FILE_NAME, Report
 from data_prep.raw.clips import ToClip
