@@ -276,13 +276,11 @@ class _Pool:
             partial_path(chunk.path, worker.process.pid).unlink(missing_ok=True)
             chunk.deaths[position] += 1
             if chunk.deaths[position] >= _DEATHS:
-                took_too_long = worker.process.exitcode == -signal.SIGALRM
-                reason = (
+                chunk.failures[position] = Failure(
                     f"took longer than {self._timeout:g} s"
-                    if took_too_long
+                    if worker.process.exitcode == -signal.SIGALRM
                     else f"reading it ended the process ({ending})"
                 )
-                chunk.failures[position] = Failure(reason)
         self._todo.extendleft(reversed(worker.chunks))
         self._start()
 

@@ -90,7 +90,7 @@ def test_what_libraries_print_is_not_shown(tmp_path, files, capfd):
 
 def test_a_process_that_cannot_start(tmp_path, files, monkeypatch):
     monkeypatch.setattr(parallel, "_work", os._exit)
-    with pytest.raises(UserError, match="could not be started .*: try again with fewer processes"):
+    with pytest.raises(UserError, match=r"could not be started .*: try again with fewer processes"):
         convert(files(b"a"), tmp_path / "work")
 
 
