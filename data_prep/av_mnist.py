@@ -24,9 +24,8 @@ import numpy as np
 from data_prep.build import console
 from data_prep.raw.degrade import Degradation, add_white_noise, fit_energy_removal
 from data_prep.raw.download import fetch, registered_files, unpack
-from data_prep.raw.fsdd import SAMPLE_RATE, Recording, find_recordings, split_recordings
+from data_prep.raw.fsdd import SAMPLE_RATE, Recording, find_recordings, read_recording, split_recordings
 from data_prep.raw.mnist import CLASSES, IMAGE_SHAPE, read_mnist
-from data_prep.raw.wav import read_wav
 from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
@@ -126,7 +125,7 @@ def prepare(
     splits = read_mnist(mnist_folder)
     recordings = find_recordings(fsdd_folder, chosen.speakers)
     reading = console.progress(recordings, "reading recordings", len(recordings))
-    waveforms = {recording: read_wav(recording.path, SAMPLE_RATE) for recording in reading}
+    waveforms = {recording: read_recording(recording.path) for recording in reading}
 
     by_split = split_recordings(recordings, chosen.test)
     removal = fit_energy_removal(splits["train"][0], degradation.image_energy_removed) if degradation else None

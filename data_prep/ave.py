@@ -95,6 +95,7 @@ def prepare(
     fps: float = 1.0,
     rate: int = 16000,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -110,6 +111,7 @@ def prepare(
       fps: frames of a second to keep.
       rate: of the sound, Hz.
       size: frames keep at most so many pixels on their shorter side.
+      max_pixels: files of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read videos.
       max_unreadable: share of the videos that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -135,7 +137,7 @@ def prepare(
         if row.video not in videos:
             report.add(ABSENT, f"{row.video} ({row.where})")
             continue
-        to_clip = ToClip(*_times(row, clip, report), fps, size, rate)
+        to_clip = ToClip(*_times(row, clip, report), fps, size, rate, max_pixels)
         examples.append(raw_clip(split, id, label, videos[row.video], to_clip))
         places[id] = row.where
     if not examples:
@@ -149,7 +151,15 @@ def prepare(
         description=f"Videos of audio-visual events (AVE), {what}.",
         classes=classes,
         modalities=modalities(fps, rate),
-        source={"command": "data_prep.ave", "raw": raw, "clip": clip, "fps": fps, "rate": rate, "size": size},
+        source={
+            "command": "data_prep.ave",
+            "raw": raw,
+            "clip": clip,
+            "fps": fps,
+            "rate": rate,
+            "size": size,
+            "max_pixels": max_pixels,
+        },
         overwrite=overwrite,
     )
     counts = {name: listed[label] for label, name in enumerate(listed_classes) if name in classes}

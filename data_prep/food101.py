@@ -79,6 +79,7 @@ def prepare(
     split: str | None = None,
     validation_share: float = 0.1,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -94,6 +95,7 @@ def prepare(
         (arXiv 2303.03369); None draws val from train.
       validation_share: share of train to draw, every class in proportion; 0 leaves val out.
       size: images keep at most so many pixels on their shorter side.
+      max_pixels: files of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read images.
       max_unreadable: share of the images that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -112,7 +114,7 @@ def prepare(
         by_split = _draw_validation(pairs, validation_share, np.random.default_rng(seed))
     classes = sorted({pair.label for of_split in by_split.values() for pair in of_split})
     places = {pair.name: pair.where for of_split in by_split.values() for pair in of_split}
-    to_jpeg = ToJpeg(size)
+    to_jpeg = ToJpeg(size, max_pixels)
     examples = [_example(name, pair, classes, to_jpeg) for name in SPLITS for pair in by_split.get(name, ())]
     examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
@@ -131,6 +133,7 @@ def prepare(
             "validation_share": None if split else validation_share,
             "seed": seed,
             "size": size,
+            "max_pixels": max_pixels,
         },
         overwrite=overwrite,
     )

@@ -106,6 +106,7 @@ def prepare(
     fps: float = 1.0,
     rate: int = 16000,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -125,6 +126,7 @@ def prepare(
       fps: frames of a second to keep.
       rate: of the sound, Hz.
       size: frames keep at most so many pixels on their shorter side.
+      max_pixels: files of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read videos.
       max_unreadable: share of the videos that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -148,7 +150,7 @@ def prepare(
         if source is None:
             report.add(ABSENT, f"{row.name} ({row.where})")
             continue
-        to_clip = ToClip(source.start, source.start + row.seconds, fps, size, rate)
+        to_clip = ToClip(source.start, source.start + row.seconds, fps, size, rate, max_pixels)
         examples.append(raw_clip(row.split, row.name, names.index(row.label), source.path, to_clip))
     examples, names = trained_classes(examples, names, lambda example: places[example.id], report, drop_unseen)
     writer = DatasetWriter(
@@ -167,6 +169,7 @@ def prepare(
             "fps": fps,
             "rate": rate,
             "size": size,
+            "max_pixels": max_pixels,
         },
         overwrite=overwrite,
     )

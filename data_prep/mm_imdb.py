@@ -66,6 +66,7 @@ def prepare(
     min_count: int | None = None,
     genres: tuple[str, ...] | None = None,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -81,6 +82,7 @@ def prepare(
       min_count: genres with fewer training movies are not kept; None means `MIN_SHARE` of the training movies.
       genres: those to keep, whatever their number; None goes by `min_count`.
       size: posters keep at most so many pixels on their shorter side.
+      max_pixels: files of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read posters.
       max_unreadable: share of the posters that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -96,7 +98,7 @@ def prepare(
     movies = _read_movies(folder, report)
     classes = _kept_genres(movies, genres, min_count, report)
     places = {movie.id: str(movie.where) for movie in movies}
-    to_jpeg = ToJpeg(size)
+    to_jpeg = ToJpeg(size, max_pixels)
     made = (_example(movie, classes, text, to_jpeg, report) for movie in movies)
     examples = [example for example in made if example is not None]
     examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
@@ -118,6 +120,7 @@ def prepare(
             "genres": genres,
             "seed": seed,
             "size": size,
+            "max_pixels": max_pixels,
         },
         overwrite=overwrite,
     )

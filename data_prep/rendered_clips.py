@@ -37,10 +37,10 @@ from PIL import Image
 from data_prep.build import console
 from data_prep.build.parallel import Unreadable
 from data_prep.build.splits import SPLITS
+from data_prep.raw.clips import ToSound
 from data_prep.raw.degrade import add_white_noise
 from data_prep.raw.fsdd import find_recordings, split_recordings
 from data_prep.raw.mnist import CLASSES, read_mnist
-from data_prep.raw.sounds import ToPcm
 from umemma_jax.errors import UserError
 
 LAYOUTS = ("ave", "kinetics_sound")
@@ -327,12 +327,12 @@ def _bounce(position: np.ndarray, room: np.ndarray) -> np.ndarray:
 
 def play_recordings(plan: Plan, snr_db: float, rng: np.random.Generator) -> np.ndarray:
     """The recordings one after another while the event lasts, with noise: int16 [S]."""
-    to_pcm = ToPcm(SAMPLE_RATE)
+    to_sound = ToSound(0, plan.seconds, sample_rate=SAMPLE_RATE)
     sound = np.zeros(plan.seconds * SAMPLE_RATE, np.int16)
     at, end = (second * SAMPLE_RATE for second in plan.event)
     for path in plan.spoken:
         try:
-            recording = to_pcm.value(to_pcm(path))[: max(0, end - at)]
+            recording = to_sound.read(path).samples[: max(0, end - at)]
         except Unreadable as error:
             raise UserError(f"{path}: {error}: bring another copy of FSDD") from error
         sound[at : at + len(recording)] = recording

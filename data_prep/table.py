@@ -9,8 +9,8 @@ names a column and makes a modality, which is called as its kind, or NAME with -
 the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
 listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
 
-Videos are whatever FFmpeg reads. --audio takes their sound, any other sound that FFmpeg reads, and WAV files. Of all
-but the latter the first --seconds count.
+Videos and sound are whatever FFmpeg reads; --audio takes the sound of videos too. Of both the first --seconds count. A
+video that --video and --audio name is read once, and may lack either.
 
 A list of labels in JSON lines or Parquet makes the whole dataset multi-label. So do several labels in one field,
 separated by what --label-separator says; without it by `|`, if most of what lies between also comes alone or beside
@@ -52,6 +52,7 @@ from data_prep.raw.columns import (
     add_video_arguments,
     check_files,
     check_names,
+    read_once,
     sources,
     text_of,
 )
@@ -81,6 +82,7 @@ def prepare(
     fps: float = 1.0,
     seconds: float = 10,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -102,8 +104,9 @@ def prepare(
       name: of the dataset; None takes the table's.
       rate: sound is resampled to it, Hz.
       fps: frames of a second of a video to keep.
-      seconds: most of a video, and of sound that is not WAV, that is read.
+      seconds: most of a video, or of sound, that is read.
       size: images and frames keep at most so many pixels on their shorter side.
+      max_pixels: images and videos of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -137,10 +140,11 @@ def prepare(
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
     check_files(modalities, used, path.parent)
-    by_name = sources(modalities, used, Settings(path.parent, size, rate, fps, seconds, tuple(na_values)))
+    settings = Settings(path.parent, size, rate, fps, seconds, tuple(na_values), max_pixels)
+    by_name = sources(modalities, used, settings)
     examples = []
     for row in used:
-        values = {name: source.take(row, report) for name, source in by_name.items()}
+        values = read_once({name: source.take(row, report) for name, source in by_name.items()})
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
     check_ids(examples, str(path))
     classes = []
@@ -170,6 +174,7 @@ def prepare(
             "fps": fps,
             "seconds": seconds,
             "size": size,
+            "max_pixels": max_pixels,
         },
         overwrite=overwrite,
     )

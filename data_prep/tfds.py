@@ -44,6 +44,7 @@ def prepare(
     test: str | None = None,
     rate: int = 16000,
     size: int = 256,
+    max_pixels: int | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
@@ -63,6 +64,7 @@ def prepare(
       test: likewise.
       rate: Hz of sound, which is stored as it is.
       size: images keep at most so many pixels on their shorter side.
+      max_pixels: files of more are refused; None: as `data_prep.raw.limits` says.
       processes: how many read images and sound.
       max_unreadable: share of the images and sounds that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
@@ -74,7 +76,7 @@ def prepare(
     builder = _open(dataset, data_dir)
     features, directory = builder.info.features, str(builder.data_dir)
     readers: dict[str, Reader] = {
-        column.name: KINDS[column.kind](features, column.columns, size, rate) for column in modalities
+        column.name: KINDS[column.kind](features, column.columns, size, rate, max_pixels) for column in modalities
     }
     class_names = ClassNames(features, label)
     splits = _choose_splits(builder, {"train": train, "val": val, "test": test})
@@ -110,6 +112,7 @@ def prepare(
             "label": label,
             "splits": splits,
             "size": size,
+            "max_pixels": max_pixels,
         },
         overwrite=overwrite,
     )

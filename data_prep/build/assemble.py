@@ -8,15 +8,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.parallel import CHUNK, Damaged, Failure, Task, run_tasks, work_folder
-from data_prep.build.prep_report import FILE_NAME, Report
+from data_prep.build.parallel import CHUNK, Task, run_tasks, work_folder
+from data_prep.build.prep_report import FILE_NAME, UNREADABLE, Report
+from data_prep.build.results import Failure, Noted, Result
 from data_prep.build.vocabulary import tokenizer_file
 from umemma_jax.data.dataset import TRAIN, DatasetWriter, open_dataset
 from umemma_jax.data.tokenizer import TOKENIZER
 from umemma_jax.errors import UserError
 
-UNREADABLE = "unreadable file (left out)"
-DAMAGED = "damaged file (what is readable is kept)"
 UNSEEN = "example of a class that is never seen in training (dropped)"
 NOTHING_LEFT = "example without anything left (dropped)"
 
@@ -29,7 +28,8 @@ class RawExample:
       split: its split.
       id: unique in the dataset.
       label: class index, or several: of one example, or of the seconds of a clip; None where it is not known.
-      tasks: modality -> how it is read; a modality that is in neither dict is missing.
+      tasks: modality -> how it is read; a modality that is in neither dict is missing. A task whose value is a dict
+        gives several, and may stand under any name.
       values: modality -> value at hand.
     """
 
@@ -105,11 +105,11 @@ def reading_files(
     processes: int,
     max_unreadable: float,
     chunk: int = CHUNK,
-) -> Iterator[Iterator[bytes | Failure]]:
+) -> Iterator[Iterator[Result]]:
     """What all preparations do around the writing of examples; gives the results of their tasks, in order.
 
     At the end the report is written beside the data, and a summary printed. The arguments are those of
-    `write_dataset`; whoever takes a failure adds it to the report as `UNREADABLE`.
+    `write_dataset`; whoever takes a result passes it through `content_of`, which counts the failures.
 
     Args:
       writer: entered here.
@@ -144,23 +144,26 @@ def _texts(example: RawExample) -> list[str]:
     return [value for value in example.values.values() if isinstance(value, str)]
 
 
-def _write(
-    writer: DatasetWriter,
-    example: RawExample,
-    results: Iterator[bytes | Failure],
-    report: Report,
-) -> None:
+def content_of(task: Task, result: Result, report: Report) -> bytes | None:
+    """What a task gave, None if it failed; what there is to say about it is added to the report."""
+    if isinstance(result, Failure):
+        report.add(UNREADABLE, f"{task}: {result.reason}")
+        return None
+    if isinstance(result, Noted):
+        for kind, note in result.notes.items():
+            report.add(kind, f"{task}: {note}")
+        return result.data
+    return result
+
+
+def _write(writer: DatasetWriter, example: RawExample, results: Iterator[Result], report: Report) -> None:
     values = dict(example.values)
     # The tasks come first in the zip, so that no result is taken when they are at their end.
     for (name, task), result in zip(example.tasks.items(), results, strict=False):
-        if isinstance(result, Failure):
-            report.add(UNREADABLE, f"{task}: {result.reason}")
-        else:
-            value = task.value(result)
-            if isinstance(value, Damaged):
-                report.add(DAMAGED, f"{task}: {value.reason}")
-                value = value.value
-            values[name] = value
+        content = content_of(task, result, report)
+        if content is not None:
+            value = task.value(content)
+            values |= value if isinstance(value, dict) else {name: value}
     if values:
         writer.write(example.split, id=example.id, label=example.label, **values)
     else:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.build import console
-from data_prep.build.assemble import DAMAGED, UNREADABLE, RawExample, reading_files
-from data_prep.build.parallel import Failure, FileTask
+from data_prep.build.assemble import RawExample, content_of, reading_files
+from data_prep.build.parallel import FileTask
 from data_prep.build.prep_report import Report
-from data_prep.raw.clips import Clip, ToClip
+from data_prep.build.results import Result
+from data_prep.raw.clips import NO_PICTURE, NO_SOUND, Clip, ToClip
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 
@@ -21,8 +22,6 @@ SUFFIXES = {
 ABSENT = "listed clip without file (dropped)"
 NOT_A_VIDEO = "not a video file, by its name (passed over)"
 FILE_TWICE = "another file of the same clip (the first by name counts)"
-NO_PICTURE = "clip without picture (kept, sound only)"
-NO_SOUND = "clip without sound (kept, picture only)"
 NOT_REACHED = "second that its clip does not reach (dropped)"
 LEFT = "class, and how many of its listed examples are left"
 
@@ -112,15 +111,13 @@ def write_clips(
             _report_what_is_left(listed, left, report)
 
 
-def _write(writer: DatasetWriter, example: RawExample, result: bytes | Failure, report: Report) -> list[int]:
+def _write(writer: DatasetWriter, example: RawExample, result: Result, report: Report) -> list[int]:
     """Writes what could be read of a file as one example or several, and returns their classes."""
     task = example.tasks[_CLIP]
-    if isinstance(result, Failure):
-        report.add(UNREADABLE, f"{task}: {result.reason}")
+    content = content_of(task, result, report)
+    if content is None:
         return []
-    clip, written = task.value(result), []
-    if clip.damage:
-        report.add(DAMAGED, f"{task}: {clip.damage}")
+    clip, written = task.value(content), []
     for id, label, part, where in _parts(example, clip):
         has_picture, has_sound = bool(part.frames), len(part.samples) > 0
         if not has_picture and not has_sound:

@@ -10,6 +10,7 @@ from typing import NoReturn, TypeVar
 from tqdm import tqdm
 
 from data_prep.build.parallel import work_folder_path
+from data_prep.raw import limits
 from umemma_jax import command
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.errors import UserError
@@ -52,10 +53,16 @@ def parse_and_prepare(parser: Parser, prepare: Callable[..., None]) -> None:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --size, --processes and --max-unreadable, for preparations that read many image files."""
+    """Adds --size, --max-pixels, --processes and --max-unreadable, for preparations that read many image files."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--size", type=count, default=256, metavar="PIXELS", help="longest shorter side of an image (default: 256)"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=count,
+        metavar="N",
+        help=f"a file of more is refused (default: {limits.PIXELS:,}; a frame of a video {limits.FRAME_PIXELS:,})",
     )
     parser.add_argument(
         "--processes", type=count, default=cores, metavar="N", help=f"that read files (default: all cores, {cores})"
@@ -85,7 +92,7 @@ def add_frame_rate_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_sample_rate_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --rate."""
-    parser.add_argument("--rate", type=count, default=16000, metavar="HZ", help="of sound (default: 16000)")
+    parser.add_argument("--rate", type=_sample_rate, default=16000, metavar="HZ", help="of sound (default: 16000)")
 
 
 def count(text: str) -> int:
@@ -148,6 +155,13 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 def _seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _sample_rate(text: str) -> int:
+    if not text.isdecimal() or int(text) not in limits.RATES:
+        first, last = limits.RATES[0], limits.RATES[-1]
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of samples in a second, {first} to {last}")
     return int(text)
 
 

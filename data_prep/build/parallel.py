@@ -3,17 +3,20 @@
 Finished work goes to a folder, chunk by chunk. A chunk's name is a hash of what it was made from: the conversions, and
 the names, sizes and times of the files. So the same command finds what an earlier run has done, and a file that was
 replaced since is converted again. Whoever consumes the results reads them from there: nothing piles up in memory.
+
+Whatever goes wrong in a task, in Python or beneath it, is that task's failure and no other's: an exception, a crash, a
+process that is killed for its memory, or one that never ends.
 """
 
 import contextlib
 import fcntl
 import hashlib
-import json
 import multiprocessing
 import os
 import re
 import shutil
 import signal
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +26,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_prep.build.results import Failure, Noted, Result, partial_path, read_results, write_results
 from umemma_jax.errors import UserError
 
 CHUNK = 64  # tasks
 TIMEOUT = 60.0  # seconds for one task
 _DEATHS = 2  # processes that a task may take with it: the first death can have had another cause
+_FORM = 2  # of the files of finished work: those of another form are not looked at
+_LONGEST = 200  # characters of an exception's message
 _AHEAD = 2  # chunks that a process has been given, so that it need not wait for the next one
 _READY, _CHUNK_DONE = "ready", "done"
 
@@ -39,7 +45,7 @@ class Unreadable(Exception):
 class Task(Protocol):
     """Something to read and convert. It goes to other processes, so it must be picklable."""
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> bytes | Noted:
         """The result; raises Unreadable."""
 
     def __str__(self) -> str:
@@ -49,17 +55,17 @@ class Task(Protocol):
         """Says all that the result depends on."""
 
     def value(self, data: bytes) -> Any:
-        """The result as what DatasetWriter.write takes, or that as `Damaged`."""
+        """The result as what DatasetWriter.write takes, or a dict of that, of several modalities by name."""
 
 
 class Conversion(Protocol):
     """How files of a kind are read; its `repr` must say all that the bytes depend on besides the file."""
 
-    def __call__(self, path: Path) -> bytes:
+    def __call__(self, path: Path) -> bytes | Noted:
         """The bytes that are stored; raises Unreadable."""
 
     def value(self, data: bytes) -> Any:
-        """These bytes as what DatasetWriter.write takes, or that as `Damaged`."""
+        """These bytes as what DatasetWriter.write takes, or a dict of that, of several modalities by name."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class FileTask:
     convert: Conversion
     path: Path
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> bytes | Noted:
         """The converted file."""
         return self.convert(self.path)
 
@@ -87,21 +93,6 @@ class FileTask:
     def value(self, data: bytes) -> Any:
         """As the conversion says."""
         return self.convert.value(data)
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """What `value` may return of a file of which only a part could be read."""
-
-    value: Any
-    reason: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What stands in for the result of a task that could not be done."""
-
-    reason: str
 
 
 def work_folder_path(out: str | Path) -> Path:
@@ -150,11 +141,11 @@ def _remove_what_a_killed_run_left(out: Path) -> None:
 
 def run_tasks(
     tasks: Sequence[Task], folder: Path, processes: int, timeout: float = TIMEOUT, chunk: int = CHUNK
-) -> Iterator[bytes | Failure]:
+) -> Iterator[Result]:
     """Runs tasks, each in one of several processes.
 
-    A task that ends its process (a crash, out of memory) or takes longer than `timeout` does so once more at most; then
-    it is a failure like any unreadable one.
+    A task that raises an exception is a failure. One that ends its process (a crash, out of memory) or takes longer
+    than `timeout` does so once more at most; then it is a failure too.
 
     Args:
       tasks: what to run.
@@ -176,7 +167,7 @@ def run_tasks(
         for chunk_of_tasks in chunks:
             while not chunk_of_tasks.done:
                 pool.run()
-            yield from _read(chunk_of_tasks.path)
+            yield from read_results(chunk_of_tasks.path)
             pool.run(block=False)
     finally:
         pool.close()
@@ -186,7 +177,7 @@ class _Chunk:
     """Consecutive tasks, and the file that their results go to."""
 
     def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
-        made_from = "\n".join(task.fingerprint() for task in tasks)
+        made_from = "\n".join([str(_FORM), *(task.fingerprint() for task in tasks)])
         self.path = folder / f"{hashlib.sha256(made_from.encode(errors='surrogateescape')).hexdigest()[:32]}.chunk"
         self.done = self.path.is_file()
         self.tasks = tasks
@@ -277,21 +268,28 @@ class _Pool:
         worker.process.join()
         worker.connection.close()
         self._workers.remove(worker)
+        ending = _ending(worker.process.exitcode)
         if not worker.ready:
-            raise RuntimeError(f"a process could not be started: exit code {worker.process.exitcode}")
+            raise UserError(f"a process to read files could not be started ({ending}): try again with fewer processes")
         if worker.chunks:
             chunk, position = worker.chunks[0], worker.position
+            partial_path(chunk.path, worker.process.pid).unlink(missing_ok=True)
             chunk.deaths[position] += 1
             if chunk.deaths[position] >= _DEATHS:
-                chunk.failures[position] = Failure(_cause(worker.process.exitcode, self._timeout))
+                chunk.failures[position] = Failure(
+                    f"took longer than {self._timeout:g} s"
+                    if worker.process.exitcode == -signal.SIGALRM
+                    else f"reading it ended the process ({ending})"
+                )
         self._todo.extendleft(reversed(worker.chunks))
         self._start()
 
 
-def _cause(exit_code: int | None, timeout: float) -> str:
-    if exit_code == -signal.SIGALRM:
-        return f"took longer than {timeout:g} s"
-    return f"reading it ended the process (exit code {exit_code})"
+def _ending(exit_code: int) -> str:
+    """How a process ended, for people."""
+    if exit_code == -signal.SIGKILL:
+        return "killed, as for lack of memory"
+    return signal.strsignal(-exit_code) if exit_code < 0 else f"exit code {exit_code}"
 
 
 def _work(connection: Connection, timeout: float) -> None:
@@ -299,13 +297,10 @@ def _work(connection: Connection, timeout: float) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process even inside a decoder that never returns
     try:
         connection.send(_READY)
+        _mute()
         while True:
             path, tasks, failures = connection.recv()
-            results = []
-            for position, task in enumerate(tasks):
-                connection.send(position)
-                results.append(failures.get(position) or _convert(task, timeout))
-            _write(path, results)
+            write_results(path, _results(connection, tasks, failures, timeout))
             connection.send(_CHUNK_DONE)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -313,46 +308,30 @@ def _work(connection: Connection, timeout: float) -> None:
         connection.send(error)
 
 
-def _convert(task: Task, timeout: float) -> bytes | Failure:
+def _mute() -> None:
+    """Sends away what libraries print about damaged files: the report says it, with the file's name."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+
+
+def _results(
+    connection: Connection, tasks: Sequence[Task], failures: dict[int, Failure], timeout: float
+) -> Iterator[Result]:
+    for position, task in enumerate(tasks):
+        connection.send(position)
+        yield failures.get(position) or _convert(task, timeout)
+
+
+def _convert(task: Task, timeout: float) -> Result:
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return task()
     except Unreadable as error:
         return Failure(str(error))
+    except Exception as error:  # nobody knows all that decoders raise; the place tells a fault of ours from a file's
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        message = " ".join(str(error).split())[:_LONGEST]
+        return Failure(f"{type(error).__name__}: {message} ({Path(place.filename).name}, line {place.lineno})")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _write(path: Path, results: Sequence[bytes | Failure]) -> None:
-    """Writes a chunk: a checksum, a line of JSON with the outcome and size of each result, the results."""
-    contents = [result.reason.encode() if isinstance(result, Failure) else result for result in results]
-    failed = [isinstance(result, Failure) for result in results]
-    header = json.dumps([failed, [len(content) for content in contents]]).encode()
-    data = header + b"\n" + b"".join(contents)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(hashlib.sha256(data).digest())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path.parent}: cannot be written ({error.strerror}): make room, then run again") from error
-
-
-def _read(path: Path) -> Iterator[bytes | Failure]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: finished work cannot be read ({error.strerror}): run again") from error
-    size = hashlib.sha256().digest_size
-    checksum, data = data[:size], data[size:]
-    if hashlib.sha256(data).digest() != checksum:
-        raise UserError(f"{path}: finished work is damaged: remove the file and run again")
-    end = data.index(b"\n") + 1
-    for is_failure, size in zip(*json.loads(data[:end]), strict=True):
-        start, end = end, end + size
-        result = data[start:end]
-        yield Failure(result.decode()) if is_failure else result

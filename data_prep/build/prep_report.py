@@ -7,6 +7,8 @@ from pathlib import Path
 from umemma_jax.errors import UserError
 
 FILE_NAME = "prep_report.json"
+UNREADABLE = "unreadable file (left out)"
+DAMAGED = "damaged file (what is readable is kept)"
 LISTED = 10_000  # most entries that are listed of one kind of problem; all are counted
 
 

@@ -13,34 +13,32 @@ Of several streams libavformat's best one counts: marked as default, else of the
 has no timestamps is counted from the beginning. Reading a stream ends where it is damaged: what came before counts.
 """
 
-import contextlib
 import itertools
 import json
-import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
-from data_prep.build.parallel import Damaged, Unreadable
-from data_prep.raw.photos import MAX_PIXELS, QUALITY
-from umemma_jax.data import jpeg
+from data_prep.build.parallel import Unreadable
+from data_prep.build.prep_report import DAMAGED
+from data_prep.build.results import Noted
+from data_prep.raw import limits
+from data_prep.raw.files import open_file
+from data_prep.raw.frames import Frames
+from data_prep.raw.sounds import PREROLL, Sound
+from data_prep.raw.tracks import Track, cut_short, decode, reason
 
-_GAP = 0.05  # s by which a timestamp of sound may differ from the count of samples; more is a pause, or a jump
-_SLACK = 0.5  # s by which a stream may be shorter than the file says
-_PREROLL = 1.0  # s that are decoded before a clip: what sound decoders need to settle, with room
+NO_PICTURE = "clip without picture (kept, sound only)"
+NO_SOUND = "clip without sound (kept, picture only)"
 # Titles and the like need not be UTF-8; from PyAV 19 on that is no error.
 _OPENING = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
-_RESAMPLING = {"filter_size": 128, "cutoff": 0.98}  # of libswresample, whose defaults are 32 and 0.97
-# These tell in their header how long they are; of others FFmpeg guesses it from what is there.
-_TELL_DURATION = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "asf", "avi"}
-_STREAMED = 1 << 30  # pictures, by the header of an AVI file that FFmpeg sends while it is made
 
 
 @dataclass(frozen=True)
@@ -58,20 +56,19 @@ class Clip:
     damage: str | None = None
 
     def pack(self) -> bytes:
-        """One value: a line of JSON with the sizes of the frames and the damage, the frames, the samples."""
-        header = json.dumps([[len(frame) for frame in self.frames], self.damage]).encode()
+        """One value: a line of JSON with the sizes of the frames, the frames, the samples; the damage is left out."""
+        header = json.dumps([len(frame) for frame in self.frames]).encode()
         return header + b"\n" + b"".join(self.frames) + self.samples.astype("<i2").tobytes()
 
     @staticmethod
     def unpack(data: bytes) -> "Clip":
         """The clip that `pack` made `data` of."""
         end = data.index(b"\n") + 1
-        sizes, damage = json.loads(data[:end])
         frames = []
-        for size in sizes:
+        for size in json.loads(data[:end]):
             start, end = end, end + size
             frames.append(data[start:end])
-        return Clip(frames, np.frombuffer(data[end:], "<i2"), damage)
+        return Clip(frames, np.frombuffer(data[end:], "<i2"))
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,7 @@ class ToClip:
       frame_rate: frames in a second; there is at least one frame wherever there is a picture. None: no frames.
       size: longest allowed shorter side of a frame, pixels.
       sample_rate: of the sound, Hz. None: no sound.
+      max_pixels: larger pictures are not read; None: `limits.FRAME_PIXELS`.
     """
 
     start: float
@@ -91,14 +89,21 @@ class ToClip:
     frame_rate: float | None = 1.0
     size: int = 256
     sample_rate: int | None = 16000
+    max_pixels: int | None = None
 
-    def __call__(self, path: Path) -> bytes:
-        """Reads a file.
+    def __call__(self, path: Path) -> bytes | Noted:
+        """Reads a file; what is damaged in it is noted.
 
         Raises:
-          Unreadable: it is no video file, or nothing of what is wanted can be read in the clip's time.
+          Unreadable: it is no video file, beyond `limits`, or has nothing of what is wanted in the clip's time.
         """
-        return self.read(path).pack()
+        clip = self.read(path)
+        notes = self.notes(clip)
+        return Noted(clip.pack(), notes) if notes else clip.pack()
+
+    def notes(self, clip: Clip) -> dict[str, str]:
+        """What the report shall say of a clip, by kind."""
+        return {DAMAGED: clip.damage} if clip.damage else {}
 
     def value(self, data: bytes) -> Clip:
         """The clip."""
@@ -106,8 +111,9 @@ class ToClip:
 
     def read(self, path: Path) -> Clip:
         """Reads a file, and raises, as above."""
-        clip = self._read(path, seek=True) if self.start > _PREROLL else None
-        return clip or self._read(path, seek=False)
+        with open_file(path) as file:
+            clip = self._read(file, seek=True) if self.start > PREROLL else None
+            return clip or self._read(file, seek=False)
 
     def seconds(self, clip: Clip) -> list[Clip]:
         """What was read, in clips of 1 s: the frames whose instants lie in it, and its sound.
@@ -125,23 +131,23 @@ class ToClip:
             for of_frames, of_samples in zip(itertools.pairwise(frames), itertools.pairwise(samples), strict=True)
         ]
 
-    def _read(self, path: Path, seek: bool) -> Clip | None:
-        """The clip; None if seeking did not lead to a place before it."""
-        length = self.end - self.start
-        frames = _Frames(length, self.frame_rate, self.size) if self.frame_rate else None
-        sound = _Sound(length, self.sample_rate) if self.sample_rate else None
-        with _open(path) as file:
+    def _read(self, raw: BinaryIO, seek: bool) -> Clip | None:
+        """The clip; None if seeking did not lead to a place before it from which all of it can be decoded."""
+        length, max_pixels = self.end - self.start, self.max_pixels or limits.FRAME_PIXELS
+        frames = Frames(length, self.frame_rate, self.size, max_pixels) if self.frame_rate else None
+        sound = Sound(length, self.sample_rate) if self.sample_rate else None
+        with _open(raw, max_pixels) as file:
             zero = self.start + (file.start_time or 0) / av.time_base
             tracks, damage = _tracks(file, frames, sound, zero, None if seek else -self.start)
             if seek:
                 try:
-                    file.seek(round((zero - _PREROLL) * av.time_base))
+                    file.seek(round((zero - PREROLL) * av.time_base))
                 except av.FFmpegError:
                     return None
-            damage += _decode(file, tracks)
-            if any(track.starts_late for track in tracks):
+            damage += decode(file, tracks)
+            if any(track.missed_start for track in tracks):
                 return None
-            damage = damage or _cut_short(file, tracks, self.start, self.end)
+            damage = damage or cut_short(file, raw, tracks, self.start, self.end)
         samples = sound.samples() if sound else np.zeros(0, np.int16)
         clip = Clip(frames.files if frames else [], samples, "; ".join(damage) or None)
         if not clip.frames and not len(clip.samples):
@@ -162,10 +168,9 @@ class ToFrames(ToClip):
 
     sample_rate: None = None
 
-    def value(self, data: bytes) -> list[bytes] | Damaged:
+    def value(self, data: bytes) -> list[bytes]:
         """JPEG files in order of time."""
-        clip = super().value(data)
-        return Damaged(clip.frames, clip.damage) if clip.damage else clip.frames
+        return super().value(data).frames
 
 
 @dataclass(frozen=True)
@@ -174,309 +179,31 @@ class ToSound(ToClip):
 
     frame_rate: None = None
 
-    def value(self, data: bytes) -> np.ndarray | Damaged:
+    def value(self, data: bytes) -> np.ndarray:
         """int16 [S]."""
-        clip = super().value(data)
-        return Damaged(clip.samples, clip.damage) if clip.damage else clip.samples
+        return super().value(data).samples
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    """Raises Unreadable."""
-    try:
-        if not path.stat().st_size:
-            raise Unreadable("empty file")
-        return av.open(str(path), **_OPENING)
-    except OSError as error:
-        raise Unreadable(error.strerror or str(error)) from error
-    except (av.FFmpegError, ValueError) as error:  # the latter of names that cannot be encoded
-        raise Unreadable(f"not a video file: {_reason(error)}") from error
-
-
-def _tracks(
-    file: av.container.InputContainer,
-    frames: "_Frames | None",
-    sound: "_Sound | None",
-    zero: float,
-    position: float | None,
-) -> tuple[list["_Track"], list[str]]:
-    """The streams to read, and what keeps others from being read."""
-    tracks, damage = [], []
-    picture, heard = file.streams.best("video"), file.streams.best("audio")
-    if picture and not picture.disposition & Disposition.attached_pic:  # the cover of an album
-        tracks.append(_Track("picture", picture, frames, zero, position))
-    if heard:
-        tracks.append(_Track("sound", heard, sound, zero, position))
-    elif file.streams.audio and sound:
-        damage.append("sound: no sample rate, or no channels")
-    return tracks, damage
-
-
-def _decode(file: av.container.InputContainer, tracks: Sequence["_Track"]) -> list[str]:
-    """Reads until every track has all it wants; returns what went wrong."""
-    by_index = {track.stream.index: track for track in tracks}
-    damage = []
-    try:
-        for packet in file.demux([track.stream for track in tracks]) if tracks else ():
-            by_index[packet.stream.index].decode(packet)  # its own index is wrong where it ends a stream
-            if all(track.ended for track in tracks if track.collector):
-                break
-    except av.FFmpegError as error:
-        damage.append(_reason(error))
-    for track in tracks:
-        track.finish()
-    return [f"{track.name}: {track.damage}" for track in tracks if track.damage] + damage
-
-
-def _cut_short(file: av.container.InputContainer, tracks: Sequence["_Track"], start: float, end: float) -> list[str]:
-    """Says which stream ends before the time that the file's header gives, as in a truncated file."""
-    if file.format.name not in _TELL_DURATION or all(track.ended for track in tracks if track.collector):
-        return []
-    known = [track for track in tracks if track.position is not None]
-    last = max(known, key=lambda track: track.position, default=None)
-    damage = []
-    for track in known:
-        told = _told_end(file, track, track is last)
-        if told is None or track.ended:
-            continue
-        told -= track.zero
-        if track.position < min(told, end - start) - _SLACK:
-            damage.append(f"{track.name}: ends at {track.position + start:.2f} s, not at {told + start:.2f} s")
-    return damage
-
-
-def _told_end(file: av.container.InputContainer, track: "_Track", is_last: bool) -> float | None:
-    """When the header says that a stream ends, s on the file's clock; None if it does not say.
-
-    Where it only says how long all of the file is, that counts for the stream that ends last.
-    """
-    stream = track.stream
-    if file.format.name == "avi":  # of a file that is too short FFmpeg lowers the durations, not the number of pictures
-        picture = file.streams.best("video")
-        is_cut = picture and (picture.duration or 0) < picture.frames < _STREAMED
-        return float(picture.frames * picture.time_base) if is_cut and is_last else None
-    if stream.duration is not None:
-        return float((stream.duration + (stream.start_time or 0)) * stream.time_base) if track.collector else None
-    if file.duration is not None and is_last:
-        return (file.duration + (file.start_time or 0)) / av.time_base
-    return None
-
-
-class _Collector(Protocol):
-    """Makes of the frames of a stream what a clip has of it. Times count from the start of the clip, in seconds."""
-
-    done: bool  # whether it wants no more frames
-
-    def prepare(self, stream: av.VideoStream | av.AudioStream) -> None:
-        """Says which stream's frames will come."""
-
-    def duration(self, frame: av.VideoFrame | av.AudioFrame) -> float:
-        """Of a frame, s."""
-
-    def take(self, frame: av.VideoFrame | av.AudioFrame, time: float) -> None:
-        """Takes the next frame."""
-
-    def finish(self, end: float) -> None:
-        """Nothing more comes; `end` is where the last frame ends."""
-
-
-class _Track:
-    """A stream, what collects its frames, and how far it has been read.
-
-    Times count from the start of the clip.
+@dataclass(frozen=True)
+class ToFramesAndSound(ToClip):
+    """Turns a video file into two modalities, of which it may lack one.
 
     Attributes:
-      collector: None if the stream is not wanted: it is not decoded, and tells only where it ends.
-      position: s, where the next frame is expected; None if it is not known.
-      ended: whether no more packets are wanted.
-      damage: what ended it too early.
-      starts_late: whether the first frame comes after the start of the clip although the file was to be read from
-        before it, or nobody knows.
+      names: of the frames and of the sound.
     """
 
-    def __init__(
-        self,
-        name: str,
-        stream: av.VideoStream | av.AudioStream,
-        collector: _Collector | None,
-        zero: float,
-        position: float | None,
-    ) -> None:
-        self.name = name
-        self.stream = stream
-        self.collector = collector
-        self.zero = zero  # s on the file's clock
-        self.position = position
-        self.ended = False
-        self.damage: str | None = None
-        self.starts_late = False
-        if collector is None:
-            return
-        if stream.codec_context is None:
-            self.ended, self.damage = True, "no decoder for it"
-        else:
-            stream.codec_context.thread_count = 1  # each process has a core
-            collector.prepare(stream)
+    names: tuple[str, str] = ("video", "audio")
 
-    def decode(self, packet: av.Packet) -> None:
-        """Passes on what is in a packet, unless the stream has ended."""
-        if self.ended:
-            return
-        if self.collector is None:
-            if packet.pts is not None:
-                self.position = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.zero
-            return
-        if packet.is_corrupt:
-            self._stop("a damaged packet")
-            return
-        try:
-            for frame in self.stream.decode(packet):
-                self._pass_on(frame)
-        except (av.FFmpegError, ValueError) as error:
-            self._stop(_reason(error))
+    def notes(self, clip: Clip) -> dict[str, str]:
+        """Says also what the clip lacks."""
+        when = f"from {self.start:g} s to {self.end:g} s"
+        absent = {NO_PICTURE: clip.frames, NO_SOUND: clip.samples}
+        return super().notes(clip) | {kind: when for kind, found in absent.items() if not len(found)}
 
-    def finish(self) -> None:
-        """Takes what the decoder holds back; nothing more will come."""
-        if self.collector is None:
-            return
-        if not self.ended:
-            with contextlib.suppress(av.FFmpegError):  # it is at its end already
-                for frame in self.stream.decode(None):
-                    self._pass_on(frame)
-        if self.position is not None:
-            self.collector.finish(self.position)
-
-    def _pass_on(self, frame: av.VideoFrame | av.AudioFrame) -> None:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        time = self.position if stamp is None else float(stamp * frame.time_base) - self.zero
-        if self.position is None and (time is None or time > 0):
-            self.starts_late = self.ended = True
-        if self.ended:
-            return
-        if frame.is_corrupt and time >= 0:
-            self._stop("a damaged frame")
-            return
-        self.collector.take(frame, time)
-        self.position = time + self.collector.duration(frame)
-        self.ended = self.collector.done
-        self.damage = None
-
-    def _stop(self, damage: str) -> None:
-        """Damage ends the stream, unless it lies before the clip, as what is cut in two by seeking does."""
-        self.ended = self.position is not None and self.position >= 0
-        self.damage = damage
-
-
-class _Frames:
-    """Collects pictures: chooses those on display at the instants wanted and turns them into JPEG files."""
-
-    def __init__(self, length: float, frame_rate: float, size: int) -> None:
-        count = max(1, math.ceil(length * frame_rate - 0.5))
-        self._instants = np.minimum((np.arange(count) + 0.5) / frame_rate, length / 2 if count == 1 else np.inf)
-        self._size = size
-        self._pixel_aspect = 1.0
-        self._interval = 0.0  # s from frame to frame, where frames do not tell
-        self._reformatter = VideoReformatter()
-        self._shown: av.VideoFrame | None = None  # since the latest timestamp
-        self.files: list[bytes] = []
-
-    def prepare(self, stream: av.VideoStream) -> None:
-        self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
-        self._interval = float(1 / (stream.average_rate or np.inf))
-
-    def duration(self, frame: av.VideoFrame) -> float:
-        return float(frame.duration * frame.time_base) if frame.duration else self._interval
-
-    @property
-    def done(self) -> bool:
-        return len(self.files) == len(self._instants)
-
-    def take(self, frame: av.VideoFrame, time: float) -> None:
-        if frame.width * frame.height > MAX_PIXELS:
-            raise Unreadable(f"{frame.width}x{frame.height} pixels, more than {MAX_PIXELS:,}")
-        self._shown = self._shown or frame
-        self._show_until(time)
-        self._shown = frame
-
-    def finish(self, end: float) -> None:
-        if self._shown is not None and end > 0:
-            self._show_until(end)
-            if not self.files:
-                self.files.append(self._encode(self._shown))
-
-    def _show_until(self, time: float) -> None:
-        start = len(self.files)
-        count = int(np.searchsorted(self._instants, time)) - start
-        if count > 0:
-            self.files += [self._encode(self._shown)] * count
-
-    def _encode(self, frame: av.VideoFrame) -> bytes:
-        width, height = self._displayed_size(frame)
-        pixels = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation="LANCZOS", threads=1
-        ).to_ndarray()
-        return jpeg.encode(np.rot90(pixels, round(frame.rotation / 90)), QUALITY)
-
-    def _displayed_size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Width and height with square pixels, before it is turned upright."""
-        width, height = frame.width * max(self._pixel_aspect, 1), frame.height / min(self._pixel_aspect, 1)
-        scale = min(1, self._size / min(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-class _Sound:
-    """Collects sound: runs of frames without gap, each resampled by itself and put where its time is."""
-
-    def __init__(self, length: float, sample_rate: int) -> None:
-        self._length = length
-        self._rate = sample_rate
-        self._runs: list[tuple[float, list[np.ndarray]]] = []  # start, s; parts of int16 [S]
-        self._resampler: AudioResampler | None = None  # of the last run
-        self._form: Any = None  # of its frames
-        self._next = -math.inf  # s, where the last run goes on
-        self.done = False
-
-    def prepare(self, stream: av.AudioStream) -> None:
-        pass
-
-    def duration(self, frame: av.AudioFrame) -> float:
-        if not frame.sample_rate:
-            raise ValueError("sample rate 0")
-        return frame.samples / frame.sample_rate
-
-    def take(self, frame: av.AudioFrame, time: float) -> None:
-        self.done = time >= self._length
-        if self.done or time < -_PREROLL:
-            return
-        form = frame.format.name, frame.layout.name, frame.sample_rate
-        if form != self._form or abs(time - self._next) > _GAP:
-            self._end_run()
-            self._resampler = AudioResampler("s16", "mono", self._rate, options=_RESAMPLING)
-            self._runs.append((time, []))
-            self._form, self._next = form, time
-        self._next += self.duration(frame)
-        frame.pts = None  # a run has no gaps
-        self._add(frame)
-
-    def finish(self, end: float) -> None:
-        self._end_run()
-
-    def samples(self) -> np.ndarray:
-        """int16 [S], from the start of the clip to the end of it, or of the sound."""
-        total = round(self._length * self._rate)
-        placed = [(round(start * self._rate), np.concatenate(parts)) for start, parts in self._runs if parts]
-        samples = np.zeros(min(total, max([0, *(first + len(run) for first, run in placed)])), np.int16)
-        for first, run in placed:
-            run = run[max(0, -first) :]
-            first = max(0, first)
-            samples[first : first + len(run)] = run[: max(0, len(samples) - first)]
-        return samples
-
-    def _end_run(self) -> None:
-        if self._resampler is not None:
-            self._add(None)
-
-    def _add(self, frame: av.AudioFrame | None) -> None:
-        self._runs[-1][1].extend(part.to_ndarray()[0] for part in self._resampler.resample(frame))
+    def value(self, data: bytes) -> dict[str, Any]:
+        """What there is, by name."""
+        clip = super().value(data)
+        return {name: found for name, found in zip(self.names, (clip.frames, clip.samples), strict=True) if len(found)}
 
 
 def _at_least_half(values: Sequence, start: int, stop: int) -> Sequence:
@@ -485,5 +212,33 @@ def _at_least_half(values: Sequence, start: int, stop: int) -> Sequence:
     return part if 2 * len(part) >= stop - start else part[:0]
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+@contextmanager
+def _open(raw: BinaryIO, max_pixels: int) -> Iterator[av.container.InputContainer]:
+    """The file as FFmpeg reads it, from its start. It has no other way out: a playlist leads nowhere.
+
+    Raises:
+      Unreadable: FFmpeg does not know what it is.
+    """
+    os.lseek(raw.fileno(), 0, os.SEEK_SET)  # not `raw.seek`, which would only move within its buffer
+    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd", "max_pixels": str(max_pixels)}
+    try:
+        file = av.open("fd:", options=options, **_OPENING)
+    except (av.FFmpegError, ValueError) as error:
+        raise Unreadable(f"not a video or sound file: {reason(error)}") from error
+    with file:
+        yield file
+
+
+def _tracks(
+    file: av.container.InputContainer, frames: Frames | None, sound: Sound | None, zero: float, position: float | None
+) -> tuple[list[Track], list[str]]:
+    """The streams to read, and what keeps others from being read."""
+    tracks, damage = [], []
+    picture, heard = file.streams.best("video"), file.streams.best("audio")
+    if picture and not picture.disposition & Disposition.attached_pic:  # the cover of an album
+        tracks.append(Track("picture", picture, frames, zero, position))
+    if heard:
+        tracks.append(Track("sound", heard, sound, zero, position))
+    elif file.streams.audio and sound:
+        damage.append("sound: no sample rate, or no channels")
+    return tracks, damage

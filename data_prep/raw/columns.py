@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +17,9 @@ from data_prep.build import console
 from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row, is_missing
-from data_prep.raw.clips import ToFrames, ToSound
+from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
-from data_prep.raw.sounds import ToPcm
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
@@ -54,8 +53,9 @@ class Settings:
       size: longest shorter side of an image, pixels.
       rate: sample rate of sound, Hz.
       fps: frames of a second of a video.
-      seconds: longest part of a video, from its beginning.
+      seconds: longest part of a video or of sound, from its beginning.
       missing: what stands for a missing number, beside nothing at all.
+      max_pixels: of an image or a frame; None: as `limits` says.
     """
 
     folder: Path
@@ -64,6 +64,7 @@ class Settings:
     fps: float
     seconds: float
     missing: tuple[str, ...] = MISSING_MARKS
+    max_pixels: int | None = None
 
 
 class Source(Protocol):
@@ -98,25 +99,21 @@ class _Files:
 
 class _Images(_Files):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
-        super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), ToJpeg(settings.size))
+        to_jpeg = ToJpeg(settings.size, settings.max_pixels)
+        super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), to_jpeg)
 
 
 class _Sounds(_Files):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
         modality = Modality(kind="audio", encoding="pcm_s16le", sample_rate=settings.rate)
-        super().__init__(column, settings, modality, ToPcm(settings.rate))
-        self._of_others = ToSound(0, settings.seconds, sample_rate=settings.rate)
-
-    def take(self, row: Row, report: Report) -> FileTask | None:
-        task = super().take(row, report)
-        is_wav = task is None or task.path.suffix.lower() == ".wav"
-        return task if is_wav else FileTask(self._of_others, task.path)
+        to_sound = ToSound(0, settings.seconds, sample_rate=settings.rate)
+        super().__init__(column, settings, modality, to_sound)
 
 
 class _Videos(_Files):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
         modality = Modality(kind="video", encoding="jpeg", frame_rate=settings.fps)
-        to_frames = ToFrames(0, settings.seconds, settings.fps, settings.size)
+        to_frames = ToFrames(0, settings.seconds, settings.fps, settings.size, max_pixels=settings.max_pixels)
         super().__init__(column, settings, modality, to_frames)
 
 
@@ -206,6 +203,19 @@ def _alike(folder: Path, given: str) -> str:
     return f" (there is {found})" if found else ""
 
 
+def read_once(found: Mapping[str, FileTask | str | np.ndarray | None]) -> dict[str, Any]:
+    """A row's values; frames and sound of the same file become one task, which gives what there is of both."""
+    joined = dict(found)
+    tasks = {name: task for name, task in found.items() if isinstance(task, FileTask)}
+    videos = {task.path: name for name, task in tasks.items() if isinstance(task.convert, ToFrames)}
+    for name, task in tasks.items():
+        if isinstance(task.convert, ToSound) and (video := videos.pop(task.path, None)):
+            frames, sound = joined.pop(video).convert, joined.pop(name).convert
+            both = ToFramesAndSound(**vars(frames) | {"sample_rate": sound.sample_rate, "names": (video, name)})
+            joined[f"{video} and {name}"] = FileTask(both, task.path)
+    return joined
+
+
 def text_of(row: Row, column: str) -> str:
     """A field as a string. Raises UserError if it is empty or not one value."""
     value = row.values.get(column)
@@ -238,7 +248,11 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     _add_column_argument(parser, "video", "[NAME=]COLUMN", "video files")
     console.add_frame_rate_argument(parser)
     parser.add_argument(
-        "--seconds", type=console.count, default=10, metavar="S", help="most of a video that is read (default: 10)"
+        "--seconds",
+        type=console.count,
+        default=10,
+        metavar="S",
+        help="most of a video or of sound that is read (default: 10)",
     )
 
 

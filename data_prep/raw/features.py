@@ -155,13 +155,17 @@ class _InOtherProcesses:
 
 
 class _Images(_InOtherProcesses):
-    def __init__(self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int) -> None:
+    def __init__(
+        self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int, max_pixels: int | None
+    ) -> None:
         _check_is("image", tfds.features.Image, features, columns)
-        super().__init__(columns, Modality(kind="image", encoding="jpeg"), ToJpeg(size))
+        super().__init__(columns, Modality(kind="image", encoding="jpeg"), ToJpeg(size, max_pixels))
 
 
 class _Sounds(_InOtherProcesses):
-    def __init__(self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int) -> None:
+    def __init__(
+        self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int, max_pixels: int | None
+    ) -> None:
         _check_is("audio", tfds.features.Tensor, features, columns)
         if len(feature_at(features, columns[0]).shape) != 1:
             raise UserError(f"--audio: feature {columns[0]!r} is not a sequence of samples: choose another one")
@@ -169,7 +173,9 @@ class _Sounds(_InOtherProcesses):
 
 
 class _Texts:
-    def __init__(self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int) -> None:
+    def __init__(
+        self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int, max_pixels: int | None
+    ) -> None:
         _check_is("text", tfds.features.Text, features, columns)
         (self._feature,) = columns
         self.modality = Modality(kind="text", encoding="utf-8")
@@ -179,7 +185,9 @@ class _Texts:
 
 
 class _Vectors:
-    def __init__(self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int) -> None:
+    def __init__(
+        self, features: tfds.features.FeaturesDict, columns: Sequence[str], size: int, rate: int, max_pixels: int | None
+    ) -> None:
         _check_is("tabular", tfds.features.Tensor, features, columns)
         self._features = columns
         shapes = [feature_at(features, column).shape for column in columns]

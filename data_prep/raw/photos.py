@@ -6,23 +6,40 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import Report
+from data_prep.build.prep_report import DAMAGED, Report
+from data_prep.build.results import Noted
+from data_prep.raw import depth, limits
+from data_prep.raw.files import open_file
 from umemma_jax.data import jpeg
 
+Image.MAX_IMAGE_PIXELS = None  # the size is checked here
+
 QUALITY = 90  # of what is encoded anew
-MAX_PIXELS = 100_000_000  # more are taken for a decompression bomb
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of image files
 NO_IMAGE = "not an image file, by its name (passed over)"
 NO_NAME = "name is not UTF-8 (passed over)"
+SCALED = "picture of other than 8 bits a value (scaled to 8)"
 _BASELINE = 0xC0  # the JPEG marker SOF0; other frames are progressive, lossless or arithmetic-coded
 _OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # without tables of Huffman and arithmetic coding
 _ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-fA-F]+>")  # in Pillow's messages
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF tag and value
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_HEIF = {b"heic", b"heix", b"hevc", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}  # brands
+_LEAST_ROWS = 1 / 2  # share of a truncated picture's rows that makes it worth keeping
+_HARMLESS = "extraneous bytes"  # in a JPEG file, as many cameras write them
 
 
 @dataclass(frozen=True)
@@ -33,52 +50,88 @@ class ToJpeg:
     is decoded, turned upright, scaled down where it is too large, and encoded anew. Of an animation the first frame
     counts; what is transparent becomes white.
 
+    A JPEG that ends too early counts as far as its rows go, if that is half of them.
+
     Attributes:
       size: longest allowed shorter side, pixels.
+      max_pixels: a file of more is refused; None: `limits.PIXELS`.
     """
 
     size: int = 256
+    max_pixels: int | None = None
 
-    def __call__(self, path: Path) -> bytes:
-        """Reads a file.
+    def __call__(self, path: Path) -> bytes | Noted:
+        """Reads a file; what is damaged in it, and how values of other than 8 bits were taken, is noted.
 
         Raises:
-          Unreadable: it cannot be opened, is no image, truncated, damaged, or has more than `MAX_PIXELS`.
+          Unreadable: it cannot be opened, is no image, truncated, damaged, or beyond the limit.
         """
-        try:
-            return self.convert(path.read_bytes())
-        except OSError as error:
-            raise Unreadable(error.strerror or str(error)) from error
+        with open_file(path) as file:
+            return self._read(file)
 
-    def convert(self, data: bytes) -> bytes:
+    def convert(self, data: bytes) -> bytes | Noted:
         """Turns the content of a file into JPEG bytes; raises Unreadable as above."""
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about damaged metadata, and size, which is checked here
-                return self._convert(data)
-        except Unreadable:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            reason = " ".join(_ADDRESS.sub("", str(error)).split())
-            raise Unreadable(f"{type(error).__name__}: {reason[:200]}") from error
+        return self._read(io.BytesIO(data))
 
     def value(self, data: bytes) -> bytes:
         """What the dataset's writer takes."""
         return data
 
-    def _convert(self, data: bytes) -> bytes:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise Unreadable(f"{width}x{height} pixels, more than {MAX_PIXELS:,}")
-            fits = min(width, height) <= self.size
-            if fits and is_plain_jpeg(image, data):
-                return data
-            if not fits:
+    def _read(self, file: BinaryIO) -> bytes | Noted:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about damaged metadata
+                return self._convert(file)
+        except Unreadable:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged files
+            file.seek(0)
+            if file.read(12)[8:] in _HEIF:
+                raise Unreadable("HEIC, which Pillow does not read: convert it to JPEG or PNG") from error
+            reason = " ".join(_ADDRESS.sub("", str(error)).split())
+            raise Unreadable(f"{type(error).__name__}: {reason[:200]}") from error
+
+    def _convert(self, file: BinaryIO) -> bytes | Noted:
+        with Image.open(file) as image:
+            if fault := limits.too_many_pixels(*image.size, self.max_pixels or limits.PIXELS):
+                raise Unreadable(fault)
+            if image.format == "EPS":
+                raise Unreadable("EPS, a program to be run: convert it to JPEG or PNG")
+            damage = None
+            if min(image.size) <= self.size:
+                if (data := _plain_jpeg(image, file)) and (damage := _jpeg_fault(data)) is None:
+                    return data
+            else:
                 # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Twice what is needed keeps the quality.
-                image.draft(None, (2 * width * self.size // min(image.size), 2 * height * self.size // min(image.size)))
-            image.load()
-            return _encode(_shrink(_to_rgb_or_grey(_upright(image)), self.size))
+                image.draft(None, tuple(2 * side * self.size // min(image.size) for side in image.size))
+            bits = depth.significant_bits(file) if image.format == "PNG" else None
+            whole, truncation = _load(image)
+            turn = _TURNS.get(_orientation(image))
+            picture, scaling = self._in_8_bits(whole, bits)
+        stored = _encode(picture if turn is None else picture.transpose(turn))
+        if damage and _HARMLESS in damage:
+            damage = None
+        found = {DAMAGED: truncation or damage, SCALED: scaling}
+        notes = {kind: note for kind, note in found.items() if note}
+        return Noted(stored, notes) if notes else stored
+
+    def _in_8_bits(self, image: Image.Image, bits: int | None) -> tuple[Image.Image, str | None]:
+        """Scaled down in mode "RGB" or "L", and how values of other than 8 bits were taken."""
+        if depth.is_deep(image):
+            return depth.to_8_bits(image, bits, self._shrink)
+        if image.has_transparency_data:
+            shown = self._shrink(image if image.mode in ("RGBA", "LA") else image.convert("RGBA")).convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB"), None
+        mode = "L" if image.mode in ("L", "1") else "RGB"
+        return self._shrink(image if image.mode == mode else image.convert(mode)), None
+
+    def _shrink(self, image: Image.Image) -> Image.Image:
+        """Scales down to a shorter side of `size`, if it is longer."""
+        shorter = min(image.size)
+        if shorter <= self.size:
+            return image
+        width, height = (max(1, round(side * self.size / shorter)) for side in image.size)
+        return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def find_images(folder: Path, report: Report) -> Iterator[Path]:
@@ -94,16 +147,46 @@ def find_images(folder: Path, report: Report) -> Iterator[Path]:
             yield path
 
 
-def is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether an opened file can be stored as it is: a baseline JPEG, RGB or grey, upright, without any fault."""
-    plain = image.format == "JPEG" and image.mode in ("RGB", "L") and _frame_marker(data) == _BASELINE
-    if not plain or _orientation(image) != _UPRIGHT:
-        return False
+def _plain_jpeg(image: Image.Image, file: BinaryIO) -> bytes | None:
+    """The content of a baseline JPEG, RGB or grey, upright, which can be stored as it is unless it has a fault."""
+    if image.format != "JPEG" or image.mode not in ("RGB", "L") or _orientation(image) != _UPRIGHT:
+        return None
+    if file.seek(0, io.SEEK_END) > limits.BYTES:
+        return None
+    file.seek(0)
+    data = file.read()
+    return data if _frame_marker(data) == _BASELINE else None
+
+
+def _jpeg_fault(data: bytes) -> str | None:
+    """What the decoder of training, which is stricter than Pillow, has against a JPEG file; None if it has nothing."""
     try:
-        jpeg.check(data)  # with the decoder of training, which is stricter than Pillow
-    except ValueError:
-        return False
-    return True
+        jpeg.check(data)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _load(image: Image.Image) -> tuple[Image.Image, str | None]:
+    """Decodes an opened file; of a truncated JPEG the rows that there are, and what is missing.
+
+    Raises:
+      Unreadable: half of the rows are missing.
+      Exception: whatever a decoder raises.
+    """
+    try:
+        image.load()
+        return image, None
+    except OSError:
+        if image.format != "JPEG" or not image.im:
+            raise
+    image.tile = []  # nothing more is to be decoded
+    width, height = image.size
+    _, _, _, rows = image.im.getbbox() or (0, 0, 0, 0)  # those that were not decoded are black
+    fault = f"truncated: {rows} of {height} rows"
+    if rows < _LEAST_ROWS * height:
+        raise Unreadable(fault)
+    return image.crop((0, 0, width, rows)), fault
 
 
 def _frame_marker(data: bytes) -> int | None:
@@ -123,41 +206,6 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(_ORIENTATION, _UPRIGHT)
     except Exception:  # damaged metadata do not make a picture unreadable
         return _UPRIGHT
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) != _UPRIGHT else image
-
-
-def _to_rgb_or_grey(image: Image.Image) -> Image.Image:
-    """Any of Pillow's modes as "RGB" or "L" (8 bits)."""
-    if image.mode.startswith("I"):  # 16 bits, in files also as 32
-        return Image.fromarray(_to_8_bits(np.asarray(image)))
-    if image.mode == "F":
-        raise Unreadable("floating-point pixels, of which nobody knows what is white")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode in ("L", "1"):
-        return image.convert("L")
-    return image.convert("RGB")
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    """16-bit values, in any integer dtype, as uint8."""
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise Unreadable("32-bit pixels, of which nobody knows what is white")
-    return np.rint(pixels / np.float32(257)).astype(np.uint8)
-
-
-def _shrink(image: Image.Image, size: int) -> Image.Image:
-    """Scales down to a shorter side of `size`, if it is longer."""
-    shorter = min(image.size)
-    if shorter <= size:
-        return image
-    width, height = (max(1, round(side * size / shorter)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _encode(image: Image.Image) -> bytes:

@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.build.parallel import Damaged, Unreadable
+from data_prep.build.parallel import Unreadable
+from data_prep.build.prep_report import DAMAGED
+from data_prep.build.results import Noted
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,12 @@ class Twice:
                 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
                 time.sleep(1000)
             case b"bug":
-                raise ZeroDivisionError("a bug")
+                raise ZeroDivisionError("a bug\nof two lines")
+            case b"noise":
+                os.write(1, b"what a library prints\n")
+                os.write(2, b"what a library prints\n")
+            case b"hoard":
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory ends
             case b"crash once":
                 path.write_bytes(b"fine")
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -40,11 +47,22 @@ class FirstLine:
     """The first line of a text; what comes after it counts as damage."""
 
     def __call__(self, path):
+        first, *others = path.read_bytes().splitlines()
+        return Noted(first, {DAMAGED: f"{len(others)} more lines"}) if others else first
+
+    def value(self, data):
+        return data.decode()
+
+
+@dataclass(frozen=True)
+class FirstTwoLines:
+    """The first two lines of a text, as two modalities; without a second one it gives one."""
+
+    def __call__(self, path):
         return path.read_bytes()
 
     def value(self, data):
-        first, *others = data.decode().splitlines()
-        return Damaged(first, f"{len(others)} more lines") if others else first
+        return dict(zip(("first", "second"), data.decode().splitlines(), strict=False))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import pytest
 
 from data_prep import ave
 from data_prep.build import clip_dataset
-from data_prep.build.assemble import DAMAGED, UNREADABLE
-from data_prep.build.prep_report import FILE_NAME
+from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from tests.data_prep.prepared import contents
 from tests.data_prep.raw_clips import (
     AVE_CLASSES,
@@ -306,7 +305,7 @@ def test_what_is_absent_or_damaged(raw, rows):
         clip_dataset.ABSENT: [f"video000000 ({raw}/trainSet.txt, line 1)", f"video000015 ({raw}/testSet.txt, line 1)"],
         UNREADABLE: [
             f"{path[1]}: empty file",
-            f"{path[2]}: not a video file: Invalid data found when processing input",
+            f"{path[2]}: not a video or sound file: Invalid data found when processing input",
         ],
         clip_dataset.NO_PICTURE: [str(path[3])],
         clip_dataset.NO_SOUND: [str(path[4])],
@@ -493,7 +492,7 @@ def test_command(raw):
     [
         (["--fps=0"], "--fps: '0' is not a number of frames in a second"),
         (["--fps=nan"], "--fps: 'nan' is not a number"),
-        (["--rate=0"], "--rate: '0' is not a whole number from 1 on"),
+        (["--rate=0"], "--rate: '0' is not a whole number of samples in a second"),
         (["--clip=half"], "invalid choice: 'half'"),
     ],
 )

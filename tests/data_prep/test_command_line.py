@@ -72,10 +72,16 @@ FAULTS = {
     "idx missing": (lambda raw: (raw / LABELS).unlink(), "mnist: no train-labels-idx1-ubyte (.gz or unpacked)"),
     "no recordings": (lambda raw: shutil.rmtree(raw / "fsdd"), "fsdd: no recordings"),
     "wav truncated": (lambda raw: change(raw / WAV, lambda b: b[:-1]), "3_theo_7.wav: truncated"),
-    "not riff": (lambda raw: replace(raw / WAV, b"ID3 an mp3 renamed"), "3_theo_7.wav: not a RIFF WAVE file"),
-    "sample rate": (lambda raw: replace(raw / WAV, wav_bytes(b"1234", sample_rate=16000)), "sample rate 16000 Hz"),
-    "stereo": (lambda raw: replace(raw / WAV, wav_bytes(b"1234", channels=2)), "3_theo_7.wav: 2 channels"),
-    "8 bit": (lambda raw: replace(raw / WAV, wav_bytes(b"1234", bits=8)), "3_theo_7.wav: 8 bits a sample"),
+    "not riff": (lambda raw: replace(raw / WAV, b"ID3 an mp3 renamed"), "3_theo_7.wav: not a WAV file"),
+    "sample rate": (
+        lambda raw: replace(raw / WAV, wav_bytes(b"1234", sample_rate=16000)),
+        "16000 Hz, 16 bits: bring another",
+    ),
+    "stereo": (lambda raw: replace(raw / WAV, wav_bytes(b"1234", channels=2)), "3_theo_7.wav: format 1, channels: 2"),
+    "8 bit": (
+        lambda raw: replace(raw / WAV, wav_bytes(b"1234", bits=8)),
+        "channels: 1, 8000 Hz, 8 bits",
+    ),
     "name": (
         lambda raw: (raw / WAV).rename(raw / "fsdd/recordings/three.wav"),
         "three.wav: the name is not of the form",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data_prep import food101
-from data_prep.build.assemble import NOTHING_LEFT, UNREADABLE
-from data_prep.build.prep_report import FILE_NAME
+from data_prep.build.assemble import NOTHING_LEFT
+from data_prep.build.prep_report import FILE_NAME, UNREADABLE
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import (
     CLASSES,

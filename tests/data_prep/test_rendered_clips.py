@@ -12,8 +12,7 @@ from PIL import Image
 
 from data_prep import ave, kinetics_sound, rendered_clips
 from data_prep.build import clip_dataset
-from data_prep.build.assemble import DAMAGED, UNREADABLE
-from data_prep.build.prep_report import FILE_NAME
+from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.raw.clips import ToClip
 from tests.data_prep.raw_clips import read_clips
 from tests.data_prep.raw_files import wav_bytes

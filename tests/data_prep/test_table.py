@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_prep import table
-from data_prep.build.assemble import DAMAGED, NOTHING_LEFT, UNREADABLE, UNSEEN
+from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
-from data_prep.build.prep_report import FILE_NAME
+from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.raw import columns
+from data_prep.raw.clips import NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, tone, write_clip, write_video
@@ -128,9 +129,7 @@ def test_anything_can_be_empty(tmp_path, rows):
         table.NO_SPLIT: [f"{path}, line 7"],
         "missing number in column 'weight' (kept as missing)": [f"{path}, line 4"],
         columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)", f"{tmp_path}/data ({path}, line 10)"],
-        UNREADABLE: [
-            f"{tmp_path}/data/9.wav: not a RIFF WAVE file: download it again, or remove it if it is something else"
-        ],
+        UNREADABLE: [f"{tmp_path}/data/9.wav: not a video or sound file: Invalid data found when processing input"],
         NOTHING_LEFT: ["0000006"],
     }
 
@@ -404,12 +403,23 @@ def test_videos_and_their_sound(tmp_path, rows):
     found = report(out)
     assert {line.split(": ")[0] for line in found.pop(DAMAGED)} == {str(damaged)}
     assert found == {
-        UNREADABLE: [
-            f"{tmp_path}/data/0.mkv: no picture from 0 s to 2 s",
-            f"{tmp_path}/data/1.mkv: no sound from 0 s to 2 s",
-            *2 * [f"{tmp_path}/data/2.mkv: not a video file: Invalid data found when processing input"],
-        ]
+        NO_PICTURE: [f"{tmp_path}/data/0.mkv: from 0 s to 2 s"],
+        NO_SOUND: [f"{tmp_path}/data/1.mkv: from 0 s to 2 s"],
+        UNREADABLE: [f"{tmp_path}/data/2.mkv: not a video or sound file: Invalid data found when processing input"],
     }
+
+
+def test_silent_videos_are_kept_and_files_are_read_once(tmp_path, rows):
+    """Whichever column names them, and although hardly any is allowed to be unreadable."""
+    for number, row in enumerate(rows):
+        row["video"] = row["sound"] = f"data/{number}.mkv"
+        write_video(tmp_path / row["video"], clock([number / 10] * 10), tone(0.4) if number == 0 else None)
+    columns = Column("video", "seen", ("video",)), Column("audio", "heard", ("sound",))
+    out = prepare(write_csv(tmp_path / "mine.csv", rows), modalities=columns, split="part", seconds=2)
+    splits = open_dataset(out).info.splits.values()
+    assert sum(split.present["seen"] for split in splits) == len(rows)
+    assert sum(split.present["heard"] for split in splits) == 1
+    assert {kind: len(lines) for kind, lines in report(out).items()} == {NO_SOUND: len(rows) - 1}
 
 
 def test_vectors_of_different_sizes(tmp_path, rows):
@@ -429,7 +439,7 @@ def test_vectors_of_different_sizes(tmp_path, rows):
         (["--text=title", "--split=0.8,0.1"], "--split=0.8,0.1: give three shares"),
         (["--text=title", "--split=0.5,0.3,0.3"], "--split=0.5,0.3,0.3: give three shares"),
         (["--text=title", "--split=portion"], "no column 'portion'"),
-        (["--text=title", "--rate=0"], "--rate: '0' is not a whole number from 1 on"),
+        (["--text=title", "--rate=0"], "--rate: '0' is not a whole number of samples in a second"),
         (["--text="], "--text: name a column"),
         (["--video=photo", "--fps=0"], "--fps: '0' is not a number of frames in a second"),
         (["--video=photo", "--seconds=0"], "--seconds: '0' is not a whole number from 1 on"),

@@ -9,8 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import tfds as prep
-from data_prep.build.assemble import UNREADABLE
-from data_prep.build.prep_report import FILE_NAME
+from data_prep.build.prep_report import FILE_NAME, UNREADABLE
 from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import photo_bytes

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from data_prep.build.assemble import (
-    DAMAGED,
     UNSEEN,
     RawExample,
     check_ids,
@@ -16,9 +15,9 @@ from data_prep.build.assemble import (
     write_dataset,
 )
 from data_prep.build.parallel import FileTask
-from data_prep.build.prep_report import FILE_NAME, Report
+from data_prep.build.prep_report import DAMAGED, FILE_NAME, Report
 from data_prep.raw.photos import ToJpeg
-from tests.data_prep.conversions import FirstLine
+from tests.data_prep.conversions import FirstLine, FirstTwoLines
 from tests.data_prep.prepared import read_features
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
@@ -120,3 +119,17 @@ def test_what_is_left_of_a_damaged_file_is_kept_and_said(tmp_path, writer):
     assert json.loads((tmp_path / "out" / FILE_NAME).read_text()) == {
         DAMAGED: {"count": 1, "entries": [f"{tmp_path}/damaged.txt: 2 more lines"]}
     }
+
+
+def test_a_file_that_gives_two_modalities_is_read_once(tmp_path):
+    """And one that lacks the second is no unreadable file."""
+    out, text = tmp_path / "out", Modality(kind="text", encoding="utf-8")
+    writer = DatasetWriter(out, name="two", description="", classes=["a"], modalities={"first": text, "second": text})
+    (tmp_path / "both.txt").write_text("one\ntwo")
+    (tmp_path / "one.txt").write_text("one")
+    paths = [tmp_path / "both.txt", tmp_path / "one.txt"]
+    examples = [RawExample("train", path.stem, 0, {"both": FileTask(FirstTwoLines(), path)}) for path in paths]
+    write_dataset(writer, str(out), examples, Report(), processes=1)
+    found = [{name: example.get(name) for name in ("first", "second")} for example in read_features(out, "train")]
+    assert found == [{"first": "one", "second": "two"}, {"first": "one", "second": None}]
+    assert json.loads((out / FILE_NAME).read_text()) == {}

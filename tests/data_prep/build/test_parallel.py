@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build.parallel import Failure, FileTask, run_tasks, work_folder, work_folder_path
+from data_prep.build import parallel
+from data_prep.build.parallel import FileTask, run_tasks, work_folder, work_folder_path
+from data_prep.build.results import Failure
 from tests.data_prep.conversions import Slow, Twice
 from umemma_jax.errors import UserError
 
@@ -58,7 +61,8 @@ def test_failures_stand_in_their_places(tmp_path, files):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"crash", "reading it ended the process (exit code -11)"),
+        (b"crash", "reading it ended the process (Segmentation fault)"),
+        (b"hoard", "reading it ended the process (killed, as for lack of memory)"),
         (b"exit", "reading it ended the process (exit code 3)"),
         (b"hang", "took longer than 0.3 s"),
     ],
@@ -73,9 +77,21 @@ def test_the_first_death_is_forgiven(tmp_path, files):
     assert convert(files(b"a", b"crash once", b"b"), tmp_path / "work") == [b"aa", b"finefine", b"bb"]
 
 
-def test_a_bug_is_not_taken_for_a_bad_file(tmp_path, files):
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        convert(files(b"a", b"bug"), tmp_path / "work")
+def test_any_exception_is_a_failure_that_says_where(tmp_path, files):
+    found = convert(files(b"a", b"bug", b"c"), tmp_path / "work")
+    assert found[::2] == [b"aa", b"cc"]
+    assert re.fullmatch(r"ZeroDivisionError: a bug of two lines \(conversions.py, line \d+\)", found[1].reason)
+
+
+def test_what_libraries_print_is_not_shown(tmp_path, files, capfd):
+    assert convert(files(b"noise"), tmp_path / "work") == [b"noisenoise"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_process_that_cannot_start(tmp_path, files, monkeypatch):
+    monkeypatch.setattr(parallel, "_work", os._exit)
+    with pytest.raises(UserError, match=r"could not be started .*: try again with fewer processes"):
+        convert(files(b"a"), tmp_path / "work")
 
 
 def test_processes_end_when_the_results_are_no_longer_wanted(tmp_path, files):
@@ -108,7 +124,7 @@ def test_damaged_work_is_noticed(tmp_path, files):
     convert(paths, tmp_path / "work")
     (chunk,) = (tmp_path / "work").glob("*.chunk")
     content = bytearray(chunk.read_bytes())
-    content[content.index(b"aabb")] ^= 1
+    content[content.index(b"bb")] ^= 1
     chunk.write_bytes(content)
     with pytest.raises(UserError, match=r"finished work is damaged: remove the file and run again"):
         convert(paths, tmp_path / "work")

@@ -9,9 +9,11 @@ import scipy.signal
 from av.stream import Disposition
 from PIL import Image
 
-from data_prep.build.parallel import Damaged, Unreadable
-from data_prep.raw import clips
-from data_prep.raw.clips import Clip, ToClip, ToFrames, ToSound
+from data_prep.build.parallel import Unreadable
+from data_prep.build.prep_report import DAMAGED
+from data_prep.build.results import Noted
+from data_prep.raw.clips import NO_SOUND, Clip, ToClip, ToFrames, ToFramesAndSound, ToSound
+from data_prep.raw.tracks import Track
 from tests.data_prep.raw_clips import (
     FORMS,
     add_pictures,
@@ -98,8 +100,8 @@ def test_long_file_is_not_read_from_its_beginning(video, monkeypatch):
     path = video(".mp4", 30.0, pictures=clock(np.arange(30 * FPS) % (5 * FPS) / FPS))
     whole = ToClip(0, 30).read(path)
     read = []
-    decode = clips._Track.decode
-    monkeypatch.setattr(clips._Track, "decode", lambda track, packet: read.append(packet) or decode(track, packet))
+    decode = Track.decode
+    monkeypatch.setattr(Track, "decode", lambda track, packet: read.append(packet) or decode(track, packet))
     part = ToClip(21, 23).read(path)
     np.testing.assert_allclose(times(part), times(whole)[21:23], atol=TOLERANCE)
     half_a_sample = 1200  # of the tone's steepest part
@@ -115,6 +117,24 @@ def test_part_of_a_long_file_with_few_key_frames(video, suffix):
     part = ToClip(13.6, 16.6).read(path)
     np.testing.assert_allclose(times(part), [4.08, 0.08, 1.08], atol=TOLERANCE + 1 / FPS)
     assert (len(part.samples), part.damage) == (3 * RATE, None)
+
+
+@pytest.mark.parametrize(("suffix", "every"), [(".ts", 1000), (".ts", 130), (".mp4", 1000), (".mkv", 1000)])
+def test_clip_after_the_last_key_frame(tmp_path, suffix, every):
+    """In a transport stream seeking finds the place, and from there on nothing that a picture could be decoded from."""
+    path, options = tmp_path / f"late{suffix}", {"preset": "ultrafast", "x264-params": f"keyint={every}:scenecut=0"}
+    with av.open(str(path), "w") as file:
+        video, sound = add_pictures(file), add_sound(file, FORMS[suffix][1])
+        video.codec_context.options = options
+        pictures = list(video_frames(clock(np.arange(8 * FPS) % (4 * FPS) / FPS), video))
+        for second in range(8):
+            encode(file, video, pictures[second * FPS : (second + 1) * FPS], last=False)
+            encode(file, sound, [sound_frame(tone(1.0), sound, 48000, second)], last=False)
+        for stream in file.streams:
+            encode(file, stream, [])
+    for clip in (ToClip(6, 8).read(path), ToFrames(6, 8).read(path)):
+        np.testing.assert_allclose(times(clip), [2.48, 3.48], atol=0.16)
+        assert clip.damage is None
 
 
 def test_variable_frame_rate(video):
@@ -423,7 +443,7 @@ def test_no_moov(video):
     path = video(".mp4")
     content = path.read_bytes()
     path.write_bytes(content.replace(b"moov", b"none", 1))
-    with pytest.raises(Unreadable, match="not a video file"):
+    with pytest.raises(Unreadable, match="not a video or sound file"):
         ToClip(0, 10).read(path)
 
 
@@ -431,9 +451,9 @@ def test_no_moov(video):
     ("content", "reason"),
     [
         (b"", "empty file"),
-        (b"<html>Video unavailable</html>" * 100, "not a video file: Invalid data"),
-        (np.random.default_rng(0).bytes(5000), "not a video file"),
-        (wav_bytes(b"\0\1" * 8000, sample_rate=0), "not a video file: Invalid data"),
+        (b"<html>Video unavailable</html>" * 100, "not a video or sound file: Invalid data"),
+        (np.random.default_rng(0).bytes(5000), "not a video or sound file"),
+        (wav_bytes(b"\0\1" * 8000, sample_rate=0), "not a video or sound file: Invalid data"),
         (b"1\n00:00:00,000 --> 00:00:02,000\nA subtitle\n", "neither picture nor sound in it"),
     ],
 )
@@ -464,10 +484,13 @@ def test_unknown_codec(video):
     assert (len(clip.frames), len(clip.samples), clip.damage) == (0, 4 * RATE, "picture: no decoder for it")
 
 
-def test_huge_pictures(video, monkeypatch):
-    monkeypatch.setattr(clips, "MAX_PIXELS", 96 * 64 - 1)
-    with pytest.raises(Unreadable, match="96x64 pixels, more than 6,143"):
-        ToClip(0, 10).read(video())
+def test_huge_pictures(video):
+    path = video()
+    with pytest.raises(Unreadable, match="picture: 96x64 pixels, more than --max-pixels=6,143"):
+        ToFrames(0, 10, max_pixels=96 * 64 - 1).read(path)
+    clip = ToClip(0, 10, max_pixels=96 * 64 - 1).read(path)
+    assert (len(clip.frames), len(clip.samples)) == (0, 4 * RATE)
+    assert len(ToFrames(0, 10, max_pixels=2 * 96 * 64).read(path).frames) == 4
 
 
 def test_sound_without_a_rate(tmp_path):
@@ -489,13 +512,18 @@ def test_sound_without_a_rate(tmp_path):
 
 
 def frames_alone(path, **options):
-    to_frames = ToFrames(0, 10, **options)
-    return to_frames.value(to_frames(path))
+    return converted(ToFrames(0, 10, **options), path)
 
 
 def sound_alone(path, **options):
-    to_sound = ToSound(0, 10, **options)
-    return to_sound.value(to_sound(path))
+    return converted(ToSound(0, 10, **options), path)
+
+
+def converted(conversion, path):
+    """What of a file comes to the dataset, and what the report says of damage."""
+    result = conversion(path)
+    data, notes = (result.data, result.notes) if isinstance(result, Noted) else (result, {})
+    return conversion.value(data), notes.get(DAMAGED)
 
 
 @pytest.mark.parametrize("suffix", FORMS)
@@ -504,8 +532,8 @@ def test_alone_as_together(video, suffix):
     for path in (video(suffix), video(suffix, sound=tone(1.5)), video(suffix, seconds=1.5, sound=tone(4.0))):
         together = ToClip(0, 10, frame_rate=2, sample_rate=8000).read(path)
         assert together.damage is None
-        assert frames_alone(path, frame_rate=2) == together.frames
-        np.testing.assert_array_equal(sound_alone(path, sample_rate=8000), together.samples)
+        assert frames_alone(path, frame_rate=2) == (together.frames, None)
+        np.testing.assert_array_equal(sound_alone(path, sample_rate=8000)[0], together.samples)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -514,13 +542,24 @@ def test_what_is_left_of_a_damaged_file(video, suffix):
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 6 // 10])
     together = ToClip(0, 10).read(path)
-    frames, sound = frames_alone(path), sound_alone(path)
-    assert isinstance(frames, Damaged) and frames.value == together.frames
-    assert isinstance(sound, Damaged)
-    np.testing.assert_array_equal(sound.value, together.samples)
+    (frames, lost_picture), (sound, lost_sound) = frames_alone(path), sound_alone(path)
+    assert frames == together.frames and lost_picture
+    np.testing.assert_array_equal(sound, together.samples)
+    assert lost_sound
     if suffix == ".mp4":  # the others only say how long all of it is
-        assert frames.reason.startswith("picture: ") and "sound" not in frames.reason
-        assert sound.reason.startswith("sound: ") and "picture" not in sound.reason
+        assert lost_picture.startswith("picture: ") and "sound" not in lost_picture
+        assert lost_sound.startswith("sound: ") and "picture" not in lost_sound
+
+
+def test_both_of_which_one_may_be_absent(video):
+    to_both = ToFramesAndSound(0, 10, names=("seen", "heard"))
+    together = ToClip(0, 10).read(path := video())
+    found = to_both.value(to_both(path))
+    assert found["seen"] == together.frames
+    np.testing.assert_array_equal(found["heard"], together.samples)
+    silent = to_both(video(sound=None))
+    assert list(to_both.value(silent.data)) == ["seen"]
+    assert silent.notes == {NO_SOUND: "from 0 s to 10 s"}
 
 
 def test_nothing_of_what_is_wanted(video):
@@ -575,13 +614,13 @@ def test_less_than_half_of_a_second_does_not_count(video, seen, heard, frames, s
     "clip",
     [
         Clip([b"one", b"\n{}", b"3"], np.array([1, -2, 32767], np.int16)),
-        Clip([], np.array([5], np.int16), 'ends at "3 s"\nté'),
+        Clip([], np.array([5], np.int16), "the damage is not packed"),
         Clip([b"one"], np.zeros(0, np.int16)),
     ],
 )
 def test_packed_and_unpacked(clip):
     found = Clip.unpack(clip.pack())
-    assert (found.frames, found.samples.tolist(), found.damage) == (clip.frames, clip.samples.tolist(), clip.damage)
+    assert (found.frames, found.samples.tolist()) == (clip.frames, clip.samples.tolist())
     assert found.samples.dtype == np.int16
 
 

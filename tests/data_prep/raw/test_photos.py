@@ -1,4 +1,5 @@
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin
 
 from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import Report
+from data_prep.build.prep_report import DAMAGED, Report
+from data_prep.build.results import Noted
 from data_prep.raw import photos
 from data_prep.raw.photos import ToJpeg
 from umemma_jax.data import jpeg
@@ -30,8 +32,9 @@ def encoded(image, form, **options):
     return buffer.getvalue()
 
 
-def decoded(data):
+def decoded(result):
     """The stored picture, as training would see it before it is scaled."""
+    data = result.data if isinstance(result, Noted) else result
     jpeg.check(data)
     image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG"
@@ -165,8 +168,104 @@ def test_grey(mode):
     bright = int(grey.max())
     form = "TIFF" if mode == "I" else "PNG"
     stored = ToJpeg().convert(encoded(image, form))
+    assert isinstance(stored, Noted) == mode.startswith("I")
     assert decoded(stored).mode == "L"
     assert_corners(stored, [[value] * 3 for value in (0, bright, 0, bright)], tolerance=3)
+
+
+# --- values of other than 8 bits --------------------------------------------------------------------------------------
+
+
+def ramp(low, high, dtype, width=256):
+    """Columns from `low` to `high`."""
+    return np.repeat(np.linspace(low, high, width)[np.newaxis], 40, axis=0).astype(dtype)
+
+
+def tiff(pixels, bits=None, photometric=1, **ranges):
+    """A TIFF file of grey pixels with what it states of them, packed by hand; 12 bits are packed densely."""
+    sample_format = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    if bits == 12:
+        pairs = pixels.reshape(-1, 2).astype(int)
+        first, second = pairs[:, 0], pairs[:, 1]
+        packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1)
+        data = packed.astype(np.uint8).tobytes()
+    height, width = pixels.shape
+    entries = {256: width, 257: height, 258: bits or 8 * pixels.dtype.itemsize, 259: 1, 262: photometric, 273: 8}
+    entries |= {277: 1, 278: height, 279: len(data), 339: sample_format}
+    entries |= {{"least": 280, "largest": 281}[name]: value for name, value in ranges.items()}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+    header = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return header + data + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+def with_significant_bits(png, bits):
+    chunk = b"sBIT" + bytes([bits])
+    return png[:33] + struct.pack(">I", 1) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "black", "white"),
+    [
+        (encoded(Image.fromarray(ramp(0, 65535, np.uint16)), "PNG"), 0, 255),
+        (encoded(Image.fromarray(ramp(0, 4000, np.uint16)), "PNG"), 0, 255 * 4000 / 4095),  # 12 bits
+        (encoded(Image.fromarray(ramp(0, 1000, np.uint16)), "TIFF"), 0, 255 * 1000 / 1023),  # 10 bits
+        (encoded(Image.fromarray(ramp(0, 250, np.uint16)), "TIFF"), 0, 250),  # 8 bits in 16
+        (encoded(Image.fromarray(ramp(0, 900, np.uint16)), "JPEG2000"), 0, 255 * 900 / 1023),
+        (with_significant_bits(encoded(Image.fromarray(ramp(0, 1000, np.uint16)), "PNG"), 12), 0, 255 * 1000 / 4095),
+        (with_significant_bits(encoded(Image.fromarray(ramp(0, 65535, np.uint16)), "PNG"), 12), 0, 255),  # scaled up
+        (tiff(ramp(0, 1000, np.uint16), bits=12), 0, 255 * 1000 / 4095),
+        (tiff(ramp(200, 1500, np.uint16), least=100, largest=1600), 17, 238),
+        (tiff(ramp(0, 4095, np.uint16), photometric=0), 255, 0),  # white is zero
+        (tiff(ramp(-1000, 3000, np.int16)), 0, 255),
+        (tiff(ramp(0, 4000, np.int16)), 0, 255 * 4000 / 4095),
+        (tiff(ramp(-100, 100, np.int8)), 0, 255),
+        (tiff(ramp(0, 2**32 - 1, np.uint32)), 0, 255),
+        (tiff(ramp(0, 60000, np.int32)), 0, 255 * 60000 / 65535),
+        (tiff(ramp(0, 0.5, np.float32)), 0, 128),
+        (tiff(ramp(0, 200, np.float32)), 0, 200),
+        (tiff(ramp(-3, 5, np.float32)), 0, 255),
+        (tiff(ramp(1e-3, 2e-3, np.float32)), 0, 255),  # stretched, as all that follow
+        (encoded(Image.fromarray(ramp(31000, 33000, np.uint16)), "PNG"), 0, 255),
+        (with_significant_bits(encoded(Image.fromarray(ramp(300, 420, np.uint16)), "PNG"), 255), 0, 255),
+    ],
+)  # fmt: skip
+def test_values_of_other_than_8_bits(data, black, white):
+    result = ToJpeg().convert(data)
+    assert list(result.notes) == [photos.SCALED] and result.notes[photos.SCALED].startswith("values from ")
+    found = np.asarray(decoded(result), int)
+    np.testing.assert_allclose([found[:, 1].mean(), found[:, -2].mean()], [black, white], atol=4)
+    assert len(np.unique(found)) > 50
+
+
+def test_a_hot_pixel_does_not_darken_all_others():
+    pixels = ramp(300, 900, np.uint16)
+    pixels[5, 7] = 65535
+    found = np.asarray(decoded(ToJpeg().convert(encoded(Image.fromarray(pixels), "PNG"))), int)
+    assert found[20, 250] - found[20, 5] > 200
+
+
+def test_what_is_not_finite_is_black():
+    pixels = ramp(10, 20, np.float32)
+    pixels[:, :20], pixels[0, 30], pixels[0, 31] = np.nan, np.inf, -np.inf
+    found = np.asarray(decoded(ToJpeg().convert(tiff(pixels))), int)
+    assert found[:, :18].max() < 10 and found[:, -1].min() > 245
+    with pytest.raises(Unreadable, match="no pixel has a finite value"):
+        ToJpeg().convert(tiff(np.full((8, 8), np.nan, np.float32)))
+
+
+@pytest.mark.parametrize("value", [0, 7, 65535])
+def test_one_value_everywhere(value):
+    result = ToJpeg().convert(tiff(np.full((8, 8), value, np.uint16)))
+    assert np.unique(decoded(result)).tolist() == [{0: 0, 7: 7, 65535: 255}[value]]
+
+
+def test_scaled_down_and_to_8_bits():
+    found = decoded(ToJpeg(100).convert(encoded(Image.fromarray(ramp(0, 4095, np.uint16, 1000)), "PNG")))
+    assert found.size == (1000, 40)
+    found = decoded(ToJpeg(20).convert(encoded(Image.fromarray(ramp(0, 4095, np.uint16, 1000)), "PNG")))
+    assert found.size == (500, 20)
+    np.testing.assert_allclose(np.asarray(found, float).mean(axis=0), np.linspace(0, 255, 500), atol=3)
 
 
 # --- size -------------------------------------------------------------------------------------------------------------
@@ -209,13 +308,33 @@ def test_large_jpegs_are_not_decoded_in_full(monkeypatch):
 
 
 @pytest.mark.parametrize("side", [60, 300], ids=["stored as it is", "scaled"])
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize(
+    ("form", "share"),
+    [
+        *(("JPEG", share) for share in (0.01, 0.3)),
+        *((form, share) for form in ("PNG", "GIF", "WEBP", "TIFF", "BMP") for share in (0.0, 0.01, 0.3, 0.5, 0.9)),
+    ],
+)
 def test_truncated(side, form, share):
     noise = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
     data = encoded(Image.fromarray(noise), form)
     with pytest.raises(Unreadable):
         ToJpeg(100).convert(data[: int(share * len(data))])
+
+
+@pytest.mark.parametrize("side", [60, 300], ids=["not scaled", "scaled"])
+@pytest.mark.parametrize("share", [0.7, 0.9])
+def test_truncated_jpeg_counts_as_far_as_it_goes(side, share):
+    noise = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
+    data = encoded(Image.fromarray(noise), "JPEG", quality=95)
+    to_jpeg = ToJpeg(100)
+    whole, cut = to_jpeg.convert(data), to_jpeg.convert(data[: int(share * len(data))])
+    assert "truncated: " in cut.notes[DAMAGED]
+    (width, height), (_, all_rows) = decoded(cut).size, decoded(whole).size
+    assert (width >= min(side, 100)) and (share - 0.25) * all_rows <= height
+    if side == 60:
+        found, expected = (np.asarray(decoded(result), int)[: height - 8] for result in (cut, whole))
+        assert np.abs(found - expected).mean() < 8  # encoded twice
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
@@ -239,10 +358,18 @@ def test_decompression_bombs():
             ToJpeg().convert(bytes(header))
 
 
-def test_float_and_32_bit_pixels():
-    for array in (np.ones((4, 4), np.float32), np.full((4, 4), 1 << 20, np.int32)):
-        with pytest.raises(Unreadable, match="nobody knows what is white"):
-            ToJpeg().convert(encoded(Image.fromarray(array), "TIFF"))
+def test_size_is_a_matter_of_the_limit():
+    data = encoded(quadrants(60, 40), "PNG")
+    with pytest.raises(Unreadable, match="60x40 pixels, more than --max-pixels=2,399"):
+        ToJpeg(max_pixels=2399).convert(data)
+    assert_corners(ToJpeg(max_pixels=2400).convert(data))
+
+
+def test_heic_and_eps_are_named():
+    with pytest.raises(Unreadable, match="HEIC, which Pillow does not read: convert it"):
+        ToJpeg().convert(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(Unreadable, match="EPS, a program to be run"):
+        ToJpeg().convert(encoded(quadrants(), "EPS"))
 
 
 def test_files(tmp_path):
@@ -251,7 +378,7 @@ def test_files(tmp_path):
     assert ToJpeg()(tmp_path / "photo.jpg") == data
     with pytest.raises(Unreadable, match="No such file"):
         ToJpeg()(tmp_path / "absent.jpg")
-    with pytest.raises(Unreadable, match="Is a directory"):
+    with pytest.raises(Unreadable, match="a directory instead of a file"):
         ToJpeg()(tmp_path)
 
 

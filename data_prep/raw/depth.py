@@ -1,0 +1,132 @@
+"""Grey pictures whose values are not simply 0 to 255: what is black and what is white in them.
+
+What the file states counts (how many bits a value has, the least and the largest value), unless values lie outside of
+it. Otherwise the values tell: 0 is black, and white is the largest number of 8, 10, 12, 14, 16, 24 or 32 bits, the
+fewest that hold them; of fractions up to 1 it is 1. Where there are negative values black and white are the least and
+the largest one. A picture that would use less than an eighth of the brightness so is stretched to all of it.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from numbers import Real
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from data_prep.build.parallel import Unreadable
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_RANGES = ((340, 341), (280, 281))  # SMin- and SMaxSampleValue, Min- and MaxSampleValue
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
+_DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and microscopes give a value
+_LEAST_SHARE = 1 / 8  # of the brightness that a picture uses unless it is stretched
+_ASIDE = 0.1  # % of the values that may become darker than black by that, and that may become brighter than white
+_STRIP = 1 << 22  # pixels looked at together
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened file is such a picture."""
+    return image.mode[0] in "IF" or (image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED)
+
+
+def significant_bits(file: BinaryIO) -> int | None:
+    """How many bits a value has by a PNG file's chunk sBIT, in grey or in red; None if it has none."""
+    position = file.tell()  # from which Pillow goes on reading
+    file.seek(8)
+    while (header := file.read(8)) and header[4:] not in (b"sBIT", b"IDAT", b"IEND"):
+        file.seek(int.from_bytes(header[:4], "big") + 4, os.SEEK_CUR)  # over its content and checksum
+    bits = int.from_bytes(file.read(1), "big") if header[4:] == b"sBIT" else None
+    file.seek(position)
+    return bits
+
+
+def to_8_bits(
+    image: Image.Image, bits: int | None, shrink: Callable[[Image.Image], Image.Image]
+) -> tuple[Image.Image, str]:
+    """A picture in mode "L", and what was made of its values, for people.
+
+    Args:
+      image: loaded.
+      bits: of a value, where the file states them elsewhere than in tags of TIFF.
+      shrink: what scales pictures of mode "F" down.
+
+    Raises:
+      Unreadable: no pixel has a finite value.
+    """
+    low, high = _extrema(image)
+    black, white, why = _range(image, bits, low, high)
+    pixels = np.asarray(shrink(_to_float(image, low)), np.float64)
+    darkest, brightest = np.percentile(pixels, (_ASIDE, 100 - _ASIDE))
+    if 0 < brightest - darkest < _LEAST_SHARE * (white - black):
+        black, white, why = darkest, brightest, f"stretched, of {low:g} to {high:g}"
+    levels = np.rint(255 * np.clip((pixels - black) / (white - black), 0, 1)).astype(np.uint8)
+    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow sees to in 8 bits only
+        levels = 255 - levels
+    return Image.fromarray(levels), f"values from {black:g} to {white:g}, {why}"
+
+
+def _range(image: Image.Image, bits: int | None, low: float, high: float) -> tuple[float, float, str]:
+    """What is black and white by the file or by its least and largest value, and why."""
+    for black, white in _stated(image, bits):
+        if black <= low and high <= white and black < white:
+            return black, white, "as the file states"
+    if low < 0:
+        return low, max(high, low + 1), "as far as they reach"
+    if high <= 1 and image.mode == "F":
+        return 0, 1, "as fractions"
+    held = int(high).bit_length()
+    held = next((bits for bits in _DEPTHS if bits >= held), held)
+    return 0, 2.0**held - 1, f"of {held} bits"
+
+
+def _stated(image: Image.Image, bits: int | None) -> Iterator[tuple[float, float]]:
+    """The ranges of values that a file states."""
+    for tags in _RANGES:
+        limits = [_tag(image, tag) for tag in tags]
+        if None not in limits:
+            yield float(limits[0]), float(limits[1])
+    bits = bits or _tag(image, _BITS)
+    if bits and bits % 8:  # 16 or 32 say how a value is stored, not what it means
+        yield 0, 2.0**bits - 1
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    """The least and the largest finite value."""
+    low, high = math.inf, -math.inf
+    for _, pixels in _strips(image):
+        if len(finite := pixels[np.isfinite(pixels)]):
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        raise Unreadable("no pixel has a finite value")
+    return low, high
+
+
+def _to_float(image: Image.Image, low: float) -> Image.Image:
+    """In mode "F"; what is not finite becomes `low`."""
+    found = Image.new("F", image.size)
+    for corner, pixels in _strips(image):
+        found.paste(Image.fromarray(np.where(np.isfinite(pixels), pixels, low).astype(np.float32)), corner)
+    return found
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """The values of a picture in parts, each with its upper left corner: an array of all would take much memory."""
+    width, height = image.size
+    rows = max(1, _STRIP // width)
+    for top in range(0, height, rows):
+        pixels = np.asarray(image.crop((0, top, width, min(height, top + rows))))
+        if image.mode == "L":  # Pillow takes signed bytes for unsigned ones
+            pixels = pixels.view(np.int8)
+        elif image.mode == "I" and _tag(image, _SAMPLE_FORMAT) == _UNSIGNED:  # and 32 unsigned bits for signed ones
+            pixels = pixels.view(np.uint32)
+        yield (0, top), pixels
+
+
+def _tag(image: Image.Image, tag: int) -> float | None:
+    """A number that a TIFF file states, or the first of several; None if it does not."""
+    value = getattr(image, "tag_v2", {}).get(tag)
+    if isinstance(value, tuple) and value:
+        value = value[0]
+    return value if isinstance(value, Real) else None
