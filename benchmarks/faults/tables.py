@@ -367,8 +367,10 @@ def _types(rows: list[Row], rng: np.random.Generator, path: Path) -> None:
         "title+": arrow.array([row["title"] for row in rows]),
     }
     some = {name: choices[name] for name in choices if rng.random() < 0.5}
-    name = str(rng.choice(list(bad)))
-    _parquet(rows, path, **some, **({name: bad[name]} if rng.random() < 0.5 else {}))
+    if rng.random() < 0.5:
+        name = str(rng.choice(list(bad)))
+        some[name] = bad[name]
+    _parquet(rows, path, **some)
 
 
 def _flipped(rows: list[Row], rng: np.random.Generator, path: Path) -> None:
