@@ -14,6 +14,7 @@ from umemma_jax.errors import UserError
 
 # What stands for a missing label or number in a file that has them only as text, in upper or lower case.
 MISSING_MARKS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "None", "NULL", "?")
+SHOWN = 20  # columns, where one is not there
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}  # sign -> its name, in messages
 
 
@@ -146,7 +147,9 @@ def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> N
             raise UserError(f"{path}: {times} columns have the same name, {name!r}: rename all but one")
     for column in wanted:
         if column not in found:
-            raise UserError(f"{path}: no column {column!r}; it has: {', '.join(found)}{_hint(column, found)}")
+            others = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            has = f"{', '.join(found[:SHOWN])}{others}"
+            raise UserError(f"{path}: no column {column!r}; it has: {has}{_hint(column, found)}")
 
 
 def _hint(wanted: str, found: Sequence[str]) -> str:
