@@ -48,7 +48,7 @@ def get_config(argument: str) -> ConfigDict:
 def image(modality: Modality) -> dict[str, Any]:
     """As many convolutions as the size allows, at most four."""
     side = min(modality.shape[:2]) if modality.shape else PHOTO_SIDE
-    encoder = {"name": "lenet", "channels": 16, "layers": min(3, side.bit_length() - 2)}
+    encoder = {"name": "lenet", "channels": 16, "layers": max(1, min(3, side.bit_length() - 2))}
     return tower_config(encoder, {"shift": side / 16}, length=0 if modality.shape else PHOTO_SIDE)
 
 
@@ -60,7 +60,7 @@ def video(modality: Modality) -> dict[str, Any]:
 
 def audio(modality: Modality) -> dict[str, Any]:
     """Convolutions on a log-mel spectrogram of 25 ms frames, every 10 ms; at most four."""
-    window, hop = modality.sample_rate // 40, modality.sample_rate // 100
+    window, hop = max(2, modality.sample_rate // 40), max(1, modality.sample_rate // 100)
     frames = -(-modality.max_samples // hop)
     channels = (16, 32, 64, 128)[: max(1, frames.bit_length() - 2)]
     spectrogram = {"win_length": window, "hop_length": hop, "n_fft": 1 << window.bit_length(), "n_mels": 32}

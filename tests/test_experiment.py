@@ -5,10 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from data_prep.build.vocabulary import tokenizer_file
 from tests import small_run
 from umemma_jax import experiment
 from umemma_jax.config import tower_config
-from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
+from umemma_jax.data.tokenizer import TOKENIZER
 from umemma_jax.errors import UserError
 
 
@@ -51,6 +53,26 @@ def test_lengths_and_means_are_those_of_the_pipeline(dataset):
     assert built.means["image"].shape == (1, 8, 8, 1) and built.means["image"].dtype == np.uint8
     assert built.means["audio"]["samples"].shape == (1, 800)
     assert experiment.build(small_run.get_config(dataset)).means == {}
+
+
+def test_how_much_of_texts_is_cut(tmp_path):
+    """One in four texts has twice as many words as there is room for; two tokens of each are special."""
+    texts = ["one two three four five six"] * 3 + ["one two three four five six " * 2]
+    modalities = {"title": Modality("text", "utf-8"), "note": Modality("text", "utf-8")}
+    with DatasetWriter(tmp_path, name="t", description="", classes=["a", "b"], modalities=modalities) as writer:
+        for number in range(40):
+            long = None if number < 4 else texts[number % 4]
+            writer.write("train", id=str(number), label=number % 2, title=long, note="one")
+        writer.write("test", id="x", label=0, title="one", note="two")
+        writer.add_file(TOKENIZER, tokenizer_file(texts))
+    config = small_run.get_config(tmp_path, modalities=("title", "note"), data__validation_share=0.0)
+    for name in config.modalities:
+        config.inputs[name] = tower_config({"name": "word_embeddings"}, length=8)
+    assert experiment.build(config).cut_texts() == [
+        "title: 25% of the texts are longer than 8 tokens, 16% of all tokens are cut (config.inputs.title.length)"
+    ]
+    config.inputs.title.length = 14
+    assert experiment.build(config).cut_texts() == []
 
 
 # Refusals.

@@ -246,6 +246,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             tell(f"Comparison: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
+        for line in built.cut_texts() if parsed.mode == "train" and distributed.is_first() else ():
+            tell(line)
         trained = train.train(built, workdir) if parsed.mode == "train" else train.load(built, workdir)
         if parsed.mode == "export":
             for folder in inputs.export(built.inputs, trained.fusion, workdir / "export"):

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
 from umemma_jax import missing
+from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.kinds import codec
@@ -23,6 +24,8 @@ from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
 
 PyTree = Any
+
+LOOKED_AT = 500  # training examples, for how much of their texts is cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +83,28 @@ class Experiment:
                 f"{self.dataset.path}: was replaced by another dataset since this command has begun: put the old one "
                 "back and the same command continues, or use another --workdir"
             )
+
+    def cut_texts(self) -> list[str]:
+        """A line for each modality of texts that are cut at its length: how many, and how much of them.
+
+        Of some training examples, which are read.
+        """
+        inputs = [x for x in self.inputs if x.tokenizer]
+        if not inputs:
+            return []
+        some = np.unique(np.linspace(0, len(self.train_rows) - 1, LOOKED_AT).astype(int))
+        features = self.dataset.source(self.config.data.train_split).examples(self.train_rows[some])
+        lines = []
+        for x in inputs:
+            texts = [text.decode() for row in features if (text := example.bytes_value(row, x.name)) is not None]
+            tokens = x.tokenizer.count(texts)
+            cut = np.maximum(tokens - x.length, 0)
+            if cut.any():
+                lines.append(
+                    f"{x.name}: {np.mean(cut > 0):.0%} of the texts are longer than {x.length} tokens, "
+                    f"{cut.sum() / tokens.sum():.0%} of all tokens are cut (config.inputs.{x.name}.length)"
+                )
+        return lines
 
     def batches(self, split: str, rows: np.ndarray | None = None) -> Iterator[PyTree]:
         """A split once, in order, in padded evaluation batches."""

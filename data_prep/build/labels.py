@@ -1,5 +1,6 @@
 """From the fields of a table's column to the names of classes, by rules that are said where they change anything."""
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -8,10 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import Row, is_missing
+from data_prep.build.rows import Row, is_missing, short
 from umemma_jax.errors import UserError
 
 SEPARATOR = "|"  # between several labels of a field, if the fields say so themselves
+LONGEST = 200  # characters of a label
 MOST_CLASSES = 20  # that numbers may have, and labels that hardly ever come twice
 
 NO_LABEL = "row without label (dropped)"
@@ -46,10 +48,10 @@ def read_labels(
         entries = value if isinstance(value, list) else [value]
         known = [_name(row, column, entry) for entry in entries if not is_missing(entry, missing)]
         if entries and not known:
-            report.add(NO_LABEL, row.where if value is None else f"{row.where}: {value!r}")
+            report.add(NO_LABEL, row.where if value is None else f"{row.where}: {short(value)}")
             continue
         if len(known) < len(entries):
-            report.add(NO_ENTRY, f"{row.where}: {value!r}")
+            report.add(NO_ENTRY, f"{row.where}: {short(value)}")
         fields[row.where] = (isinstance(value, list), known)
     lists = any(is_list for is_list, _ in fields.values())
     single = {where: names[0] for where, (is_list, names) in fields.items() if not is_list}
@@ -78,13 +80,22 @@ def sorted_classes(names: Collection[str]) -> list[str]:
 
 
 def _name(row: Row, column: str, value: Any) -> str:
-    if isinstance(value, list | dict | tuple):
-        raise UserError(f"{row.where}: {value!r} in column {column!r} is no label: give one value, or a list of them")
-    if isinstance(value, float):
-        whole = value.is_integer()
-    else:
-        whole = isinstance(value, Decimal) and value == value.to_integral_value()
-    return str(int(value)) if whole else str(value).strip()  # 2.0 is what pandas makes of 2 in a column with holes
+    if isinstance(value, float) and value.is_integer():  # 2.0 is what pandas makes of 2 in a column with holes
+        value = int(value)
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        value = int(value)
+    name = str(value).strip()
+    if (
+        isinstance(value, list | dict | tuple)
+        or value in (math.inf, -math.inf)
+        or len(name) > LONGEST
+        or any(unicodedata.category(sign) == "Cc" for sign in name)
+    ):
+        raise UserError(
+            f"{row.where}: {short(value)} in column {column!r} is no label: give one value in one line of up to "
+            f"{LONGEST} characters, or a list of such"
+        )
+    return name
 
 
 def _parts(text: str, separator: str, missing: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from umemma_jax.errors import UserError
 
 # What stands for a missing label or number in a file that has them only as text, in upper or lower case.
 MISSING_MARKS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "None", "NULL", "?")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80  # characters
+SHOWN = 20  # columns, where one is not there
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}  # sign -> its name, in messages
 
 
@@ -58,6 +62,11 @@ def is_missing(value: Any, marks: Sequence[str]) -> bool:
     """Whether a value of a row, or of a list in it, is none: empty, null, NaN, or one of the marks."""
     value = _stripped(value)
     return value is None or (isinstance(value, str) and value.casefold() in map(str.casefold, marks))
+
+
+def short(value: Any) -> str:
+    """A value as in Python, of a length that a message can have."""
+    return _SHORT.repr(value)
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
@@ -146,7 +155,9 @@ def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> N
             raise UserError(f"{path}: {times} columns have the same name, {name!r}: rename all but one")
     for column in wanted:
         if column not in found:
-            raise UserError(f"{path}: no column {column!r}; it has: {', '.join(found)}{_hint(column, found)}")
+            others = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            has = f"{', '.join(found[:SHOWN])}{others}"
+            raise UserError(f"{path}: no column {column!r}; it has: {has}{_hint(column, found)}")
 
 
 def _hint(wanted: str, found: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from data_prep.build import console
 from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
@@ -24,6 +24,7 @@ from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
 RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: arguments of DatasetWriter.write
+LONGEST_NAME = 100  # characters of a modality's
 SHOWN = 3  # paths, where none exists
 NO_FILE = "file does not exist (left out)"
 _ARGUMENT = re.compile(r"(?:(?P<name>[A-Za-z0-9_]+)=)?(?P<columns>.+)", re.DOTALL)
@@ -172,7 +173,7 @@ class _Vectors:
             number = math.nan
         if not abs(number) <= float(np.finfo(np.float32).max):
             raise UserError(
-                f"{row.where}: {field!r} in column {column!r} is no finite number: correct it or leave it empty"
+                f"{row.where}: {short(field)} in column {column!r} is no finite number: correct it or leave it empty"
             )
         return number
 
@@ -192,7 +193,7 @@ def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) ->
             continue
         given = [text_of(row, column.columns[0]) for row in rows if column.columns[0] in row.values]
         if given and not any(os.path.isfile(folder / path) for path in given):
-            first = (f"{folder / path}{_alike(folder, path)}" for path in given[:SHOWN])
+            first = (f"{short(str(folder / path))}{_alike(folder, path)}" for path in given[:SHOWN])
             raise UserError(
                 f"--{column.kind}={column.columns[0]}: none of the {len(given)} files exists: {', '.join(first)}"
             )
@@ -277,5 +278,9 @@ def check_names(modalities: Sequence[Column] | None) -> None:
     for name, times in Counter(modality.name for modality in modalities).items():
         if times > 1:
             raise UserError(f"--{name}: {times} modalities of this name: name them, as in --{name}=NAME=COLUMN")
-        if name in RESERVED:
+        if name in RESERVED or len(name) > LONGEST_NAME:
             raise UserError(f"{name}=COLUMN: a modality cannot be called {name!r}: choose another name")
+    for modality in modalities:
+        for column, times in Counter(modality.columns).items():
+            if times > 1:
+                raise UserError(f"--{modality.kind}: column {column!r} stands {times} times: name it once")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.data.conftest import unsealed
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches
@@ -63,7 +64,7 @@ def test_without_names_the_number_of_columns_counts(tmp_path):
         (("a", "b", "c"), TRAINED, "none of the columns that the model was trained on, age, height, weight; it has: a"),
         (None, TRAINED, "this dataset does not name its columns, the training's are age, height, weight"),
         (("a", "b", "c"), Modality("tabular", "float32", shape=(3,)), "the training's dataset does not name its col"),
-        (None, Modality("tabular", "float32", shape=(4,)), r"its shape is \(3,\), the model was trained on \(4,\)"),
+        (None, Modality("tabular", "float32", shape=(4,)), r"shape is \(3,\), the model was trained on \(4,\)"),
     ],
 )
 def test_columns_that_cannot_be_matched(tmp_path, columns, trained, message):
@@ -73,7 +74,7 @@ def test_columns_that_cannot_be_matched(tmp_path, columns, trained, message):
 
 
 def test_older_datasets_name_their_columns_in_the_command_that_made_them(tmp_path):
-    dataset = table(tmp_path / "new", ("weight", "height", "age"), [[3, 2, 1]])
+    dataset = unsealed(table(tmp_path / "new", ("weight", "height", "age"), [[3, 2, 1]]))
     file = dataset.path / "dataset.json"
     content = json.loads(file.read_text())
     columns = content["modalities"]["table"].pop("columns")

@@ -232,7 +232,7 @@ def test_wrong_paths_are_shown_with_what_is_like_them(tmp_path, rows):
     path = write_csv(tmp_path / "mine.csv", rows)
     with pytest.raises(UserError) as error:
         prepare(path)
-    shown = [f"{tmp_path}/{row['photo']} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])]
+    shown = [f"{str(tmp_path / row['photo'])!r} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])]
     assert str(error.value) == f"--image=photo: none of the 30 files exists: {', '.join(shown)}"
 
 
@@ -434,6 +434,8 @@ def test_vectors_of_different_sizes(tmp_path, rows):
     [
         ([], "no modality: name a column with one of --image, --audio, --text, --tabular"),
         (["--image=photo", "--image=photo"], "--image: 2 modalities of this name: name them, as in --image=NAME="),
+        (["--tabular=height,height"], "--tabular: column 'height' stands 2 times: name it once"),
+        ([f"--text={'a' * 101}=title"], "a modality cannot be called 'aaa"),
         (["--image=foto"], "no column 'foto'; it has: photo, clip, title"),
         (["--text=label=title"], "a modality cannot be called 'label'"),
         (["--text=title", "--split=0.8,0.1"], "--split=0.8,0.1: give three shares"),

@@ -89,6 +89,11 @@ class Tokenizer:
             tokens[row, : lengths[row]] = [*self._start, *content, *self._end]
         return {"tokens": tokens, "length": lengths}
 
+    def count(self, texts: Sequence[str]) -> np.ndarray:
+        """How many tokens B texts have that are not cut, special tokens included, int64 [B]."""
+        encoded = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
+        return np.array([self.specials + len(of_text.ids) for of_text in encoded], np.int64)
+
     def __repr__(self) -> str:
         return f"Tokenizer({self.path}, {self.vocabulary} tokens)"
 

@@ -105,7 +105,7 @@ def _check_format(where: str, found: Modality, trained: Modality) -> None:
         by_name = field == "shape" and found.columns and trained.columns
         if here != trained_on and not by_name:
             raise UserError(
-                f"{where}: its {field} is {here}, the model was trained on {trained_on}: prepare it in the same way"
+                f"{where}: {field} is {here}, the model was trained on {trained_on}: prepare it in the same way"
             )
 
 

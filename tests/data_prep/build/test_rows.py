@@ -87,6 +87,11 @@ def test_numbers_lists_and_nan(tmp_path):
         ("t.jsonl", b'{"a": 1, "b": 2, "a": 3}\n', "t.jsonl, line 1: not JSON ('a' comes 2 times)"),
         ("t.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "t.jsonl, line 1: not JSON"),
         ("t.jsonl", b'{"a": 1' + b"0" * 5000 + b"}\n", "t.jsonl, line 1: not JSON"),
+        (
+            "t.csv",
+            ",".join(f"x{n}" for n in range(90)).encode(),
+            "x18, x19 and 70 more (is its first line the header?)",
+        ),
         ("t.jsonl", b"\n", "t.jsonl: empty"),
         ("t.jsonl", b'{"a": 1}\n{"a": "\xff"}', "t.jsonl, line 2: not UTF-8"),
         ("t.jsonl", b"[1]\n", "t.jsonl, line 1: not a JSON object"),
