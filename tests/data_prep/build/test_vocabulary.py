@@ -20,6 +20,6 @@ def test_it_knows_the_words_of_the_texts_and_marks_start_and_end(tmp_path):
 
 
 def test_the_same_texts_give_the_same_tokenizer_in_any_process():
-    code = "import tests.data_prep.test_vocabulary as t; print(t.tokenizer_file(t.TEXTS).decode())"
+    code = "import tests.data_prep.build.test_vocabulary as t; print(t.tokenizer_file(t.TEXTS).decode())"
     found = [subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(2)]
     assert found[0] == found[1] == tokenizer_file(TEXTS) + b"\n"
