@@ -370,7 +370,7 @@ def test_nothing_is_written_into_a_folder_that_is_for_reading(small: Dataset):
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
 def test_folders_that_cannot_be(tmp_path: Path, name: str):
-    with pytest.raises(UserError, match="make .* with the dataset's command") as caught:
+    with pytest.raises(UserError, match=r"make .* with the dataset's command") as caught:
         open_dataset(tmp_path / name)
     assert "\n" not in str(caught.value)
 
