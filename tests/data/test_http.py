@@ -170,12 +170,11 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 def test_whole_files(serve, name: str, harm):
     url = serve(name, harm)
-    before, start = peak(), time.monotonic()
+    before = peak()
     with pytest.raises(UserError, match=rf"{name}.*{HARMS[harm]}") as caught:
         dataset = open_dataset(url)
         _ = dataset.statistics, dataset.source("train")
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 10
     assert peak() - before < 100 << 20
 
 
@@ -183,11 +182,10 @@ def test_whole_files(serve, name: str, harm):
 def test_shards(serve, harm):
     messages = HARMS | {slow: "more than the 4 bytes", another_part: "ValueError: the server sends bytes 0-3/1000 inst"}
     url = serve(".tfrecord", harm)
-    before, start = peak(), time.monotonic()
+    before = peak()
     with pytest.raises(UserError, match=rf"tfrecord.*{messages[harm]}") as caught:
         open_dataset(url)
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 10
     assert peak() - before < 100 << 20
 
 

@@ -56,8 +56,9 @@ class Dataset:
         of their frames, likewise. Modalities without one (no train split, or text) are left out.
         """
         arrays = self._arrays(STATISTICS)
-        if not arrays.keys() <= self.info.modalities.keys() or not all(np.isfinite(x).all() for x in arrays.values()):
-            raise UserError(f"{self.path / STATISTICS}: not of this dataset: prepare it again")
+        for name, mean in arrays.items():
+            if not np.isfinite(mean).all():
+                raise UserError(f"{self.path / STATISTICS}: {name} is not finite: prepare the dataset again")
         return arrays
 
     def source(self, split: str) -> RecordSource:
