@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.data.conftest import edit
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches
@@ -74,14 +75,13 @@ def test_columns_that_cannot_be_matched(tmp_path, columns, trained, message):
 
 def test_older_datasets_name_their_columns_in_the_command_that_made_them(tmp_path):
     dataset = table(tmp_path / "new", ("weight", "height", "age"), [[3, 2, 1]])
-    file = dataset.path / "dataset.json"
-    content = json.loads(file.read_text())
+    content = json.loads((dataset.path / "dataset.json").read_text())
     columns = content["modalities"]["table"].pop("columns")
     content["source"]["modalities"] = [
         {"kind": "text", "name": "note", "columns": ["note"]},
         {"kind": "tabular", "name": "table", "columns": columns},
     ]
-    file.write_text(json.dumps(content))
+    edit(dataset.path, **content)
     unseen = UnseenDataset(open_dataset(dataset.path), {"table": TRAINED})
     np.testing.assert_array_equal(batch(unseen)["inputs"]["table"][0], [1, 2, 3])
 
