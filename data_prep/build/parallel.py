@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import traceback
@@ -97,7 +96,7 @@ class FileTask:
 
 def work_folder_path(out: str | Path) -> Path:
     """Where finished work of the dataset at `out` is kept until the dataset stands."""
-    out = Path(out).resolve()
+    out = Path(os.path.realpath(out))
     return out.with_name(f"{out.name}.work")
 
 
@@ -121,7 +120,8 @@ def work_folder(out: str | Path) -> Iterator[Path]:
             raise UserError(f"{folder}: another run is preparing this dataset: wait for it, or stop it") from error
         except OSError:
             pass  # a file system without locks
-        _remove_what_a_killed_run_left(Path(out).resolve())
+        for partial in folder.glob("*.partial"):  # of a killed run
+            partial.unlink(missing_ok=True)
         try:
             yield folder
         except BaseException:
@@ -129,14 +129,6 @@ def work_folder(out: str | Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
     shutil.rmtree(folder, ignore_errors=True)  # the lock is closed by now, as NFS wants it
-
-
-def _remove_what_a_killed_run_left(out: Path) -> None:
-    """Removes temporary folders of the dataset's writer, which SIGKILL gave no time to do so."""
-    name = re.compile(re.escape(out.name) + r"\.partial-[0-9a-f]{8}")
-    for path in out.parent.iterdir():
-        if name.fullmatch(path.name):
-            shutil.rmtree(path)
 
 
 def run_tasks(

@@ -9,16 +9,21 @@ import http.client
 import math
 import os
 import tarfile
-import tempfile
+import time
 import urllib.request
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from data_prep.build.console import progress
+from umemma_jax.data.unfinished import UnfinishedFolder, clear_up
 from umemma_jax.errors import UserError
 
 _BLOCK = 1 << 20
 _TIMEOUT = 30  # seconds without an answer
+_GRACE, _SLOWEST = 60.0, 20_000  # s after which a file must have come at so many bytes per second
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def registered_files(dataset: str) -> list[RemoteFile]:
 
 
 def fetch(files: list[RemoteFile], folder: Path, otherwise: str) -> list[Path]:
-    """Downloads files that are not yet in a folder, and checks their sums.
+    """Downloads files that are not yet in a folder, whole and right, and checks their sums.
 
     Args:
       files: what to download.
@@ -58,11 +63,12 @@ def fetch(files: list[RemoteFile], folder: Path, otherwise: str) -> list[Path]:
       Their paths in the folder.
 
     Raises:
-      UserError: there is no network, the server does not answer, a sum is wrong, or the disk is full.
+      UserError: there is no network, the server does not answer, or too slowly, a length or sum is wrong, or the disk
+        is full.
     """
     paths = [folder / file.name for file in files]
     for file, path in zip(files, paths, strict=True):
-        if path.is_file() and path.stat().st_size == file.size:
+        if path.is_file() and path.stat().st_size == file.size and _sha256(path) == file.sha256:
             continue
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -82,10 +88,11 @@ def unpack(archive: Path) -> Path:
     folder = archive.with_name(archive.name.removesuffix(".tar.gz"))
     if not folder.is_dir():
         try:
-            with tempfile.TemporaryDirectory(dir=archive.parent) as scratch, tarfile.open(archive) as tar:
+            clear_up(folder)
+            with UnfinishedFolder(folder) as scratch, tarfile.open(archive) as tar:
                 tar.extractall(scratch, filter="data")
-                os.replace(Path(scratch) / folder.name, folder)
-        except (OSError, EOFError, tarfile.TarError) as error:
+                os.replace(scratch / folder.name, folder)
+        except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             raise UserError(f"{archive}: cannot be unpacked ({error}): remove it and try again") from error
     return folder
 
@@ -96,7 +103,7 @@ def _download(file: RemoteFile, path: Path) -> None:
     digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(file.url, timeout=_TIMEOUT) as response, partial.open("wb") as output:
-            blocks = iter(lambda: response.read(_BLOCK), b"")
+            blocks = _blocks(response, file.size)
             for block in progress(blocks, f"{file.name} (MiB)", math.ceil(file.size / _BLOCK)):
                 digest.update(block)
                 output.write(block)
@@ -105,3 +112,26 @@ def _download(file: RemoteFile, path: Path) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _blocks(response: BinaryIO, size: int) -> Iterator[bytes]:
+    """The body, a MiB at a time. Raises OSError if it is longer than `size`, or comes too slowly."""
+    start, received, block = time.monotonic(), 0, bytearray()
+    while part := response.read1(_BLOCK - len(block)):
+        received += len(part)
+        seconds = time.monotonic() - start
+        if received > size:
+            raise OSError(f"longer than the {size} bytes that tensorflow-datasets has")
+        if seconds > _GRACE and received < seconds * _SLOWEST:
+            raise TimeoutError(f"only {received} bytes in {seconds:.0f} s")
+        block += part
+        if len(block) == _BLOCK:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,9 +4,11 @@ import gzip
 import math
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from umemma_jax.data import bounds, files
 from umemma_jax.errors import UserError
 
 _GZIP = b"\x1f\x8b"
@@ -26,28 +28,33 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     Raises:
       UserError: the file cannot be read, is of another kind, truncated, or longer than it says.
     """
-    data = _read(path)
-    magic = bytes([0, 0, _UINT8, rank])
-    if data[:4] != magic:
-        raise UserError(
-            f"{path}: not the expected idx file: it starts with {data[:4].hex() or 'nothing'} instead of "
-            f"{magic.hex()}: download it again, or check that it is not another file renamed"
-        )
-    header = 4 + 4 * rank
-    shape = [int.from_bytes(data[at : at + 4], "big") for at in range(4, header, 4)]
-    expected = header + math.prod(shape)
-    if len(data) != expected:
-        kind = "truncated" if len(data) < expected else "too long"
-        raise UserError(f"{path}: {kind}: {len(data)} bytes instead of {expected}: download it again")
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
-
-
-def _read(path: Path) -> bytes:
-    """The file's content, unpacked."""
+    magic, header = bytes([0, 0, _UINT8, rank]), 4 + 4 * rank
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data.startswith(_GZIP) else data
+        with _opened(path) as file:
+            start = file.read(header)
+            shape = [int.from_bytes(start[at : at + 4], "big") for at in range(4, header, 4)]
+            expected = header + math.prod(shape)
+            if start[:4] != magic:
+                raise UserError(
+                    f"{path}: not the expected idx file: it starts with {start[:4].hex() or 'nothing'} instead of "
+                    f"{magic.hex()}: download it again, or check that it is not another file renamed"
+                )
+            bounds.check("bytes", expected, bounds.FILE_BYTES)
+            data = file.read(expected - header + 1)  # the one too many tells a file that is longer
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: truncated or damaged gzip file ({error}): download it again") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}: download it again") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    found = len(start) + len(data)
+    if found != expected:
+        fault = f"truncated: {found} instead of" if found < expected else "too long: more than"
+        raise UserError(f"{path}: {fault} {expected} bytes: download it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The file's content, unpacked as it is read."""
+    file = open(files.regular(path), "rb")  # noqa: SIM115  closed by who reads it
+    return gzip.open(file) if file.peek(len(_GZIP)).startswith(_GZIP) else file

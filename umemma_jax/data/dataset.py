@@ -56,8 +56,9 @@ class Dataset:
         of their frames, likewise. Modalities without one (no train split, or text) are left out.
         """
         arrays = self._arrays(STATISTICS)
-        if not arrays.keys() <= self.info.modalities.keys() or not all(np.isfinite(x).all() for x in arrays.values()):
-            raise UserError(f"{self.path / STATISTICS}: not of this dataset: prepare it again")
+        for name, mean in arrays.items():
+            if not np.isfinite(mean).all():
+                raise UserError(f"{self.path / STATISTICS}: {name} is not finite: prepare the dataset again")
         return arrays
 
     def source(self, split: str) -> RecordSource:
@@ -115,7 +116,7 @@ class Dataset:
     def _read(self, name: str, optional: bool) -> bytes | None:
         """A file's content, once its length and checksum are found right; None if it is absent, and may be so."""
         path, stated = self.path / name, (self.info.files or {}).get(name)
-        if stated is None and optional and not path.exists():
+        if stated is None and optional and not _is_there(path):
             return None
         size, crc = stated or (bounds.FILE_BYTES, None)
         try:
@@ -160,6 +161,11 @@ def open_dataset(path: str | os.PathLike | RemotePath, prep: str | None = None) 
 
 def _read(path: Location, bound: int) -> bytes:
     return path.read_bytes(bound) if isinstance(path, RemotePath) else files.read(path, bound)
+
+
+def _is_there(path: Location) -> bool:
+    """Whether there is such a file, or a symbolic link, wherever it leads."""
+    return path.exists() if isinstance(path, RemotePath) else os.path.lexists(path)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -213,6 +219,6 @@ def _check_folder(path: Path, remedy: str) -> None:
     """Raises UserError unless the folder holds a dataset."""
     if not path.is_dir():
         raise UserError(f"{path}: the data folder does not exist: make it with {remedy}")
-    if not (path / DATASET).exists():
+    if not _is_there(path / DATASET):
         found = "is empty" if not any(path.iterdir()) else f"has no {DATASET}"
         raise UserError(f"{path}: the data folder {found}: make the dataset with {remedy}")

@@ -15,7 +15,12 @@ from umemma_jax.data import bounds
 
 def opened(path: Path) -> int:
     """A file descriptor to read a regular file. Raises OSError if it is none, or leads out of its folder."""
-    check_inside(path)
+    _check_inside(path)
+    return regular(path)
+
+
+def regular(path: Path) -> int:
+    """As `opened`, wherever links lead."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -23,15 +28,9 @@ def opened(path: Path) -> int:
     return descriptor
 
 
-def check_inside(path: Path) -> None:
-    """Raises OSError if the path is a symbolic link that leads out of its folder."""
-    if os.path.islink(path) and not os.path.realpath(path).startswith(os.path.realpath(path.parent) + os.sep):
-        raise OSError(errno.EPERM, "a symbolic link out of the folder: put the file itself there")
-
-
 def size(path: Path) -> int:
     """Bytes of a regular file. Raises as `opened`."""
-    check_inside(path)
+    _check_inside(path)
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
@@ -43,3 +42,8 @@ def read(path: Path, bound: int = bounds.FILE_BYTES) -> bytes:
     with open(opened(path), "rb", buffering=0) as file:
         bounds.check("bytes", os.fstat(file.fileno()).st_size, bound)
         return file.readall()
+
+
+def _check_inside(path: Path) -> None:
+    if os.path.islink(path) and not os.path.realpath(path).startswith(os.path.realpath(path.parent) + os.sep):
+        raise OSError(errno.EPERM, "a symbolic link out of the folder: put the file itself there")

@@ -207,7 +207,7 @@ def _modality(record: dict[str, Any]) -> Modality:
             raise ValueError(f"field {name!r} holds what is no {name}")
     modality = Modality(_get(record, "kind", str), _get(record, "encoding", str), **optional)
     codec = kinds.codec(modality)  # raises ValueError where the kind is unknown or lacks something
-    for name in ("mean", "std"):
+    for name in ("mean", "std", "columns", "missing"):
         if name in optional and len(optional[name]) != getattr(codec, "channels", 0):
             raise ValueError(f"field {name!r} has {len(optional[name])} values, of another number of channels")
     return modality
@@ -218,8 +218,11 @@ def _named(modalities: dict[str, Modality], source: dict[str, Any]) -> dict[str,
     given = source.get("modalities")
     columns = {}
     for record in given if isinstance(given, list) else ():
-        if isinstance(record, dict) and isinstance(record.get("columns"), list):
-            columns[record.get("name")] = tuple(record["columns"])
+        if not isinstance(record, dict) or not isinstance(record.get("name"), str):
+            continue
+        names = record.get("columns")
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            columns[record["name"]] = tuple(names)
     named = {}
     for name, modality in modalities.items():
         lacks = modality.kind == "tabular" and modality.columns is None

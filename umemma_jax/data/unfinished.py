@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class UnfinishedFolder:
-    """A new folder beside `place`, locked.
+    """A new folder beside `place`, locked; as a context manager it is removed at the end.
 
     Attributes:
       path: of the folder.
@@ -26,6 +26,12 @@ class UnfinishedFolder:
         self.path.mkdir(parents=True)
         self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _lock(self._descriptor)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         """Removes the folder, unless it was renamed, and lets go of the lock."""

@@ -181,12 +181,11 @@ def test_one_run_at_a_time(tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
-    for name in ("out.partial-0a1b2c3d", "out.partial-other", "other.partial-0a1b2c3d"):
-        (tmp_path / name).mkdir()
-    with work_folder(tmp_path / "out"):
-        assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "other.partial-0a1b2c3d", "out.partial-other", "out.work",
-        ]  # fmt: skip
+    (tmp_path / "out.work").mkdir()
+    for name in ("a.chunk", "b.7.partial"):
+        (tmp_path / "out.work" / name).touch()
+    with work_folder(tmp_path / "out") as folder:
+        assert sorted(path.name for path in folder.iterdir()) == ["a.chunk", "lock"]
 
 
 # --- killing it -------------------------------------------------------------------------------------------------------
