@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,20 @@ from umemma_jax import preprocess
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
-from umemma_jax.devices import distributed, sharding
+from umemma_jax.devices import distributed, memory, sharding
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, encoder_module
+from umemma_jax.preprocess.ranges import unfit
 from umemma_jax.weights import pretrained
 from umemma_jax.weights.pretrained import Converted
 
 PyTree = Any
 
 LOADING_FIELDS = {"pretrained": str, "first_layer": str}  # of `inputs.<m>.encoder`, besides the Model's
+LOOPED = ("depth", "layers")  # fields that say how many layers there are; each takes time to trace
+MOST_LAYERS = 1000
 NOT_FIELDS = ("parent", "name", "axis_name")  # of a Linen module that no config sets
+SMALLEST_VALUE = 4  # bytes of a batch for each unit of a length: int16 samples twice, or tokens
 LARGEST_PADDING = 128  # rows by which an embedding may be larger than its vocabulary, to be a round number
 
 
@@ -41,6 +46,8 @@ class Input:
       tokenizer: of text.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
+      parameter_bytes: of its encoder.
+      row_bytes: of one example in a batch on the host, and of what the encoder takes of it.
     """
 
     name: str
@@ -50,6 +57,8 @@ class Input:
     tokenizer: Tokenizer | None
     pretrained: Converted | None
     first_layer: str
+    parameter_bytes: int = 0
+    row_bytes: tuple[int, int] = (0, 0)
 
     def start(self, variables: PyTree) -> PyTree:
         """A model's variables with this modality's encoder at its pre-trained weights.
@@ -110,11 +119,11 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     )
     buckets = _checked_buckets(recipe, f"config.inputs.{name}.buckets")
     built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)
-    variables = _trace(built, modality, recipe.encoder.name)
+    raw, x, variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         with _at(f"{field}.pretrained"):
             converted.check(variables, first_layer)
-    return built
+    return dataclasses.replace(built, parameter_bytes=_bytes(variables), row_bytes=(_bytes(raw), _bytes(x)))
 
 
 def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Path]:
@@ -163,6 +172,11 @@ def _checked_fields(model: type, encoder: ConfigDict, field: str) -> dict[str, A
         if not config_lib.fits(value, known[key]):
             kind = getattr(known[key], "__name__", known[key])
             raise UserError(f"{field}.{key}: {value!r} is not of type {kind}")
+        if reason := unfit(value):
+            raise UserError(f"{field}.{key}: {reason}")
+        repeats = value if key in LOOPED else len(value) if isinstance(value, list | tuple) else 0
+        if repeats > MOST_LAYERS and "." not in encoder.name:
+            raise UserError(f"{field}.{key}: {repeats} layers, there are {MOST_LAYERS} at most")
     return given
 
 
@@ -212,12 +226,21 @@ def _check_vocabulary(rows: int, tokenizer: Tokenizer, field: str) -> None:
         )
 
 
-def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
-    """Shapes of the encoder's variables: values that are each of the right type may not go together."""
+def _bytes(tree: PyTree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, PyTree]:
+    """One row of a batch, and the shapes of what the encoder takes and of its variables.
+
+    Values that are each of the right type may not go together.
+    """
     field = f"config.inputs.{built.name}"
+    if reason := memory.excess(SMALLEST_VALUE * (built.length or 0)):
+        raise UserError(f"{field}.length: {reason}")
     try:
         raw = codec(modality, built.length, built.tokenizer).decode([None])
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise UserError(f"{field}.length: {error}") from error
     try:
         x = jax.eval_shape(built.tower.preprocess, raw)
@@ -241,4 +264,4 @@ def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
         ) from error
     if len(features.shape) != 2 or not all(features.shape):
         raise UserError(f"{field}.encoder: {encoder} gives features of shape {features.shape} instead of [B, D]")
-    return variables
+    return raw, x, variables
