@@ -236,18 +236,21 @@ def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input],
     On an accelerator, XLA itself refuses what does not fit there.
     """
     on_host = jax.default_backend() == "cpu"
-    rows = {field: config[field].batch_size // jax.process_count() for field in ("data", "evaluation")}
     on_disk, prepared = (sum(x.row_bytes[part] for x in inputs) for part in (0, 1))
-    largest = max(inputs, key=lambda x: x.parameter_bytes)
-    copies = STATE_COPIES if on_host else 1
-    cached = on_disk * train_rows
-    tests = dataset.info.splits[config.data.test_split].examples
+    row = on_disk + prepared if on_host else on_disk
+    widest = max(inputs, key=lambda x: x.parameter_bytes)
+    longest = max(inputs, key=lambda x: max(x.row_bytes))
+    state = (STATE_COPIES if on_host else 1) * sum(x.parameter_bytes for x in inputs)
+    tables = config.evaluation.seeds * dataset.info.splits[config.data.test_split].examples
     sizes = {
-        f"inputs.{largest.name}.encoder": copies * sum(x.parameter_bytes for x in inputs),
-        **{f"{field}.batch_size": count * (on_disk + on_host * prepared) for field, count in rows.items()},
-        "data.cache_megabytes": cached if cached <= config.data.cache_megabytes << 20 else 0,
-        "evaluation.seeds": config.evaluation.seeds * tests * (TABLE_BYTES + len(inputs)),
+        f"inputs.{widest.name}.encoder: {widest.encoder}": state,
+        "evaluation.seeds": tables * (TABLE_BYTES + len(inputs)),
     }
+    for field in ("data", "evaluation"):
+        count = config[field].batch_size // jax.process_count()
+        sizes[f"{field}.batch_size: {count} rows, of inputs.{longest.name} most"] = count * row
+    if on_disk * train_rows <= config.data.cache_megabytes << 20:
+        sizes["data.cache_megabytes"] = on_disk * train_rows
     for field, size in sizes.items():
         if reason := memory.excess(size):
             raise UserError(f"config.{field}: {reason}")

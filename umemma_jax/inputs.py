@@ -60,6 +60,13 @@ class Input:
     parameter_bytes: int = 0
     row_bytes: tuple[int, int] = (0, 0)
 
+    @property
+    def encoder(self) -> str:
+        """Its family and what was chosen of it, for error messages: `lenet (channels=8, layers=2)`."""
+        module, fields = self.tower.encoder.func.__module__, self.tower.encoder.keywords
+        chosen = ", ".join(f"{name}={value!r}" for name, value in fields.items() if name != "axis_name")
+        return module.removeprefix("umemma_jax.encoders.") + (f" ({chosen})" if chosen else "")
+
     def start(self, variables: PyTree) -> PyTree:
         """A model's variables with this modality's encoder at its pre-trained weights.
 
@@ -119,6 +126,9 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     )
     buckets = _checked_buckets(recipe, f"config.inputs.{name}.buckets")
     built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)
+    rows = config.data.batch_size // jax.process_count()
+    if reason := memory.excess(SMALLEST_VALUE * rows * recipe.length):  # before there is as much as one row
+        raise UserError(f"config.inputs.{name}.length: {reason}")
     raw, x, variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         with _at(f"{field}.pretrained"):
@@ -174,9 +184,16 @@ def _checked_fields(model: type, encoder: ConfigDict, field: str) -> dict[str, A
             raise UserError(f"{field}.{key}: {value!r} is not of type {kind}")
         if reason := unfit(value):
             raise UserError(f"{field}.{key}: {reason}")
+        numbers = value if isinstance(value, list | tuple) else (value,)
+        if "." not in encoder.name and any(isinstance(number, int) and number < 0 for number in numbers):
+            raise UserError(f"{field}.{key}: {value} is negative")
         repeats = value if key in LOOPED else len(value) if isinstance(value, list | tuple) else 0
         if repeats > MOST_LAYERS and "." not in encoder.name:
             raise UserError(f"{field}.{key}: {repeats} layers, there are {MOST_LAYERS} at most")
+    if given.get("first_layer", "") not in ("", *pretrained.FIRST_LAYERS):
+        raise UserError(
+            f"{field}.first_layer: {given['first_layer']!r} is neither {' nor '.join(pretrained.FIRST_LAYERS)}"
+        )
     return given
 
 
@@ -236,8 +253,6 @@ def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTr
     Values that are each of the right type may not go together.
     """
     field = f"config.inputs.{built.name}"
-    if reason := memory.excess(SMALLEST_VALUE * (built.length or 0)):
-        raise UserError(f"{field}.length: {reason}")
     try:
         raw = codec(modality, built.length, built.tokenizer).decode([None])
     except (ValueError, MemoryError) as error:
@@ -260,8 +275,8 @@ def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTr
         reason = (str(error).splitlines() or [""])[0]
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(x))
         raise UserError(
-            f"{field}.encoder: {encoder} fails on inputs of shape {shapes} ({type(error).__name__}: {reason})"
+            f"{field}.encoder: {built.encoder} fails on inputs of shape {shapes} ({type(error).__name__}: {reason})"
         ) from error
     if len(features.shape) != 2 or not all(features.shape):
-        raise UserError(f"{field}.encoder: {encoder} gives features of shape {features.shape} instead of [B, D]")
+        raise UserError(f"{field}.encoder: {built.encoder} gives features of shape {features.shape} instead of [B, D]")
     return raw, x, variables
