@@ -103,7 +103,7 @@ def test_a_signal_that_is_ignored_stays_so():
         (OSError(28, "No space left on device", "x"), "error: [Errno 28] No space left on device: 'x'"),
         (
             MemoryError("Unable to allocate 8 TiB"),
-            "error: out of memory (Unable to allocate 8 TiB): lower config.data.",
+            "error: out of memory (Unable to allocate 8 TiB): lower config.",
         ),
         (RuntimeError("RESOURCE_EXHAUSTED: 9 GiB.\nmore"), "error: out of memory (RESOURCE_EXHAUSTED: 9 GiB.): lower"),
     ],

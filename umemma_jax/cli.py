@@ -142,12 +142,8 @@ def parse(argv: Sequence[str]) -> Command | None:
         "the TPU pod says.",
         flag_values=values,
     )
-    processes = flags.DEFINE_integer(
-        "processes", os.environ.get("JAX_NUM_PROCESSES"), "How many, with --coordinator.", 1, flag_values=values
-    )
-    process = flags.DEFINE_integer(
-        "process", os.environ.get("JAX_PROCESS_ID"), "The number of this one, from 0.", 0, flag_values=values
-    )
+    processes = flags.DEFINE_integer("processes", None, "How many, with --coordinator.", 1, flag_values=values)
+    process = flags.DEFINE_integer("process", None, "The number of this one, from 0.", 0, flag_values=values)
     help_wanted = flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
     try:
         rest = values(argv, known_only=True)
@@ -181,9 +177,19 @@ def parse(argv: Sequence[str]) -> Command | None:
         data.value,
         split.value,
         coordinator.value,
-        processes.value,
-        process.value,
+        _number_of(processes, "JAX_NUM_PROCESSES", coordinator),
+        _number_of(process, "JAX_PROCESS_ID", coordinator),
     )
+
+
+def _number_of(flag: flags.FlagHolder, variable: str, coordinator: flags.FlagHolder) -> int | None:
+    """The flag's value, or else that of the variable, which counts where there is a coordinator."""
+    if flag.value is not None and not coordinator.value:
+        raise UserError(f"--{flag.name}={flag.value}: say where the processes meet, with --coordinator=HOST:PORT")
+    text = os.environ.get(variable, "") if coordinator.value and flag.value is None else ""
+    if text and not (text.isascii() and text.isdecimal()):
+        raise UserError(f"{variable}={text}: is no whole number: mend the variable, or give --{flag.name}")
+    return int(text) if text else flag.value
 
 
 def _override(config: ConfigDict, argv: Sequence[str]) -> None:

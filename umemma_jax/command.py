@@ -78,14 +78,14 @@ def status(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except (UserError, OSError) as error:
-        return _failed(str(error))
+        return failed(str(error))
     except KeyboardInterrupt as stop:
         print("interrupted; the same command continues", flush=True)
         return 128 + getattr(stop, "signal", signal.SIGINT)  # what shells report of a process that a signal ended
     except Exception as error:
         if not _out_of_memory(error):
             raise
-        return _failed(
+        return failed(
             f"out of memory ({_first_line(error)}): lower config.data.batch_size or the inputs' length, compute the "
             "batch in parts (config.<stage>.accumulate), or set `remat` of a transformer or a ResNet"
         )
@@ -104,7 +104,8 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines()))
 
 
-def _failed(reason: str) -> int:
+def failed(reason: str) -> int:
+    """Says why the command has failed; returns the exit status."""
     print(f"error: {one_line(redacted(reason))}", file=sys.stderr, flush=True)
     return 1
 

@@ -21,6 +21,7 @@ from umemma_jax import fusion
 from umemma_jax.errors import UserError
 from umemma_jax.methods import METHODS
 from umemma_jax.missing import MIXED
+from umemma_jax.preprocess.ranges import unfit
 
 # What a run may change when it is started again on the same workdir: it does not touch the parameters.
 FREE_TO_CHANGE = (
@@ -36,6 +37,9 @@ FREE_TO_CHANGE = (
     "fsdp",
     "profile",
 )
+
+MOST_MODALITIES = 16  # every missing pattern is predicted and reported
+MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
 OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess")
@@ -83,7 +87,9 @@ def _run(file: str, code: Callable[[], Any]) -> Any:
         raise
     except SyntaxError as error:
         raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}: mend the line") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() too
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
         where = f"{file}, line {lines[-1]}" if lines else file
         raise UserError(f"{where}: {type(error).__name__}: {error}: mend the line") from error
@@ -279,7 +285,9 @@ def _check_fields(config: ConfigDict, default: ConfigDict, prefix: str = "") -> 
         _require(key in config, field, "missing: start the config from default_config() and tower_config()")
         value, kind = config[key], type(standard)
         if not fits(value, kind):
-            raise UserError(f"config.{field}: {value!r} is not of type {kind.__name__}, such as {standard!r}")
+            raise UserError(f"config.{field}: {_short(value)} is not of type {kind.__name__}, such as {standard!r}")
+        if reason := unfit(value):
+            raise UserError(f"config.{field}: {reason}")
         if isinstance(standard, ConfigDict) and key not in OPEN_FIELDS:
             _check_fields(value, standard, f"{field}.")
 
@@ -304,6 +312,11 @@ def _check_modalities(config: ConfigDict) -> None:
     names = config.modalities
     _require(all(isinstance(name, str) for name in names), "modalities", f"{names} are not all names")
     _require(len(names) >= 2, "modalities", f"{tuple(names)}: name at least two")
+    _require(
+        len(names) <= MOST_MODALITIES,
+        "modalities",
+        f"{len(names)} have 2^{len(names)} - 1 missing patterns: name {MOST_MODALITIES} at most",
+    )
     _require(len(set(names)) == len(names), "modalities", "a name stands twice")
     for name in names:
         _require(name in config.inputs, f"inputs.{name}", f"missing, though '{name}' is in config.modalities")
@@ -334,6 +347,7 @@ def _check_ranges(config: ConfigDict) -> None:
     for field, least in whole.items():
         value = get(config, field)
         _require(least <= value < 2**31, field, f"{value} must be {least} or more, and fit into 31 bits")
+    _require(config.data.threads <= MOST_THREADS, "data.threads", f"{config.data.threads}, use {MOST_THREADS} at most")
     shares = ["data.validation_share", "dropout"]
     positive = []
     for stage in ("unimodal", "fusion"):
@@ -353,8 +367,9 @@ def _check_ranges(config: ConfigDict) -> None:
         value = get(config, field)
         _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")
     rates = config.evaluation.rates
-    valid = len(rates) > 0 and all(fits(rate, float) and 0 <= rate <= 1 for rate in rates)
-    _require(valid, "evaluation.rates", f"{rates} must be numbers in [0, 1], at least one")
+    valid = 0 < len(rates) <= MOST_RATES and all(fits(rate, float) and 0 <= rate <= 1 for rate in rates)
+    remedy = f"{_short(rates)} must be numbers in [0, 1], at least one and at most {MOST_RATES}"
+    _require(valid, "evaluation.rates", remedy)
 
 
 def check_accumulation(config: ConfigDict, shards: int) -> None:
@@ -420,6 +435,11 @@ def add_open_field(config: ConfigDict, field: str, text: str) -> None:
         value = text
     with get(config, parent).unlocked() as opened:
         opened[key] = value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _require(condition: bool, field: str, remedy: str) -> None:

@@ -1,7 +1,7 @@
 """What training and evaluation share: dataset, model and mesh, built from one config."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
-from umemma_jax.devices import distributed
+from umemma_jax.devices import distributed, memory
 from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
@@ -26,6 +26,8 @@ from umemma_jax.model import LateFusion
 PyTree = Any
 
 LOOKED_AT = 500  # training examples, for how much of their texts is cut
+STATE_COPIES = 4  # of the parameters in a training step: themselves, gradients, and two moments of the optimiser
+TABLE_BYTES = 16  # of an example in a table of the missing-rate grid: its rank, and what sorts it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,6 +178,7 @@ def build(config: ConfigDict) -> Experiment:
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
+    _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
     model = LateFusion(
         towers=tuple(x.tower for x in inputs),
@@ -249,6 +252,32 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
     present = source.present(config.modalities)
     train_rows, validation = split_rows(source.labels(), present, data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
+
+
+def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input], train_rows: int) -> None:
+    """Raises UserError, naming the field, where what its value asks for does not fit into the machine's memory.
+
+    On an accelerator, XLA itself refuses what does not fit there.
+    """
+    on_host = jax.default_backend() == "cpu"
+    on_disk, prepared = (sum(x.row_bytes[part] for x in inputs) for part in (0, 1))
+    row = on_disk + prepared if on_host else on_disk
+    widest = max(inputs, key=lambda x: x.parameter_bytes)
+    longest = max(inputs, key=lambda x: max(x.row_bytes))
+    state = (STATE_COPIES if on_host else 1) * sum(x.parameter_bytes for x in inputs)
+    tables = config.evaluation.seeds * dataset.info.splits[config.data.test_split].examples
+    sizes = {
+        f"inputs.{widest.name}.encoder: {widest.encoder}": state,
+        "evaluation.seeds": tables * (TABLE_BYTES + len(inputs)),
+    }
+    for field in ("data", "evaluation"):
+        count = config[field].batch_size // jax.process_count()
+        sizes[f"{field}.batch_size: {count} rows, of inputs.{longest.name} most"] = count * row
+    if on_disk * train_rows <= config.data.cache_megabytes << 20:
+        sizes["data.cache_megabytes"] = on_disk * train_rows
+    for field, size in sizes.items():
+        if reason := memory.excess(size):
+            raise UserError(f"config.{field}: {reason}")
 
 
 def _check_train_rows(config: ConfigDict, dataset: Dataset, rows: np.ndarray, mesh: Mesh) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from umemma_jax import preprocess
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
-from umemma_jax.devices import distributed, sharding
+from umemma_jax.devices import distributed, memory, sharding
 from umemma_jax.errors import UserError
 from umemma_jax.model import Tower, checked_fields, encoder_module, field_types
 from umemma_jax.weights import pretrained
@@ -27,6 +28,7 @@ PyTree = Any
 
 # Of `inputs.<m>.encoder`, besides the Model's.
 LOADING_FIELDS = {"pretrained": str, "first_layer": str, **GRID}
+SMALLEST_VALUE = 4  # bytes of a batch for each unit of a length: int16 samples twice, or tokens
 LARGEST_PADDING = 128  # rows by which an embedding may be larger than its vocabulary, to be a round number
 
 
@@ -42,6 +44,8 @@ class Input:
       tokenizer: of text.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
+      parameter_bytes: of its encoder.
+      row_bytes: of one example in a batch on the host, and of what the encoder takes of it.
     """
 
     name: str
@@ -51,6 +55,15 @@ class Input:
     tokenizer: Tokenizer | None
     pretrained: Converted | None
     first_layer: str
+    parameter_bytes: int = 0
+    row_bytes: tuple[int, int] = (0, 0)
+
+    @property
+    def encoder(self) -> str:
+        """Its family and what was chosen of it, for error messages: `lenet (channels=8, layers=2)`."""
+        module, fields = self.tower.encoder.func.__module__, self.tower.encoder.keywords
+        chosen = ", ".join(f"{name}={value!r}" for name, value in fields.items() if name != "axis_name")
+        return module.removeprefix("umemma_jax.encoders.") + (f" ({chosen})" if chosen else "")
 
     def start(self, variables: PyTree) -> PyTree:
         """A model's variables with this modality's encoder at its pre-trained weights.
@@ -96,6 +109,8 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     given = {key: value for key, value in recipe.encoder.to_dict().items() if key != "name"}
     given = checked_fields(model, given, LOADING_FIELDS, field)
     path, first_layer = given.pop("pretrained", ""), given.pop("first_layer", "")
+    if first_layer not in ("", *pretrained.FIRST_LAYERS):
+        raise UserError(f"{field}.first_layer: {first_layer!r} is neither {' nor '.join(pretrained.FIRST_LAYERS)}")
     converted = _converted(recipe.encoder.name, path, given, field) if path else None
     given.pop("grid", None)
     tokenizer = _tokenizer(recipe, dataset, converted, name)
@@ -113,11 +128,14 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     )
     buckets = _checked_buckets(recipe, f"config.inputs.{name}.buckets")
     built = Input(name, tower, recipe.length or None, buckets, tokenizer, converted, first_layer)
-    variables = _trace(built, modality, recipe.encoder.name)
+    rows = config.data.batch_size // jax.process_count()
+    if reason := memory.excess(SMALLEST_VALUE * rows * recipe.length):  # before there is as much as one row
+        raise UserError(f"config.inputs.{name}.length: {reason}")
+    raw, x, variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         with _at(f"{field}.pretrained"):
             converted.check(variables, first_layer)
-    return built
+    return dataclasses.replace(built, parameter_bytes=_bytes(variables), row_bytes=(_bytes(raw), _bytes(x)))
 
 
 def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Path]:
@@ -214,12 +232,19 @@ def _check_vocabulary(rows: int, tokenizer: Tokenizer, field: str) -> None:
         )
 
 
-def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
-    """Shapes of the encoder's variables: values that are each of the right type may not go together."""
+def _bytes(tree: PyTree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, PyTree]:
+    """One row of a batch, and the shapes of what the encoder takes and of its variables.
+
+    Values that are each of the right type may not go together.
+    """
     field = f"config.inputs.{built.name}"
     try:
         raw = codec(modality, built.length, built.tokenizer).decode([None])
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise UserError(f"{field}.length: {error}") from error
     try:
         x = jax.eval_shape(built.tower.preprocess, raw)
@@ -239,8 +264,8 @@ def _trace(built: Input, modality: Modality, encoder: str) -> PyTree:
         reason = (str(error).splitlines() or [""])[0]
         shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(x))
         raise UserError(
-            f"{field}.encoder: {encoder} fails on inputs of shape {shapes} ({type(error).__name__}: {reason})"
+            f"{field}.encoder: {built.encoder} fails on inputs of shape {shapes} ({type(error).__name__}: {reason})"
         ) from error
     if len(features.shape) != 2 or not all(features.shape):
-        raise UserError(f"{field}.encoder: {encoder} gives features of shape {features.shape} instead of [B, D]")
-    return variables
+        raise UserError(f"{field}.encoder: {built.encoder} gives features of shape {features.shape} instead of [B, D]")
+    return raw, x, variables

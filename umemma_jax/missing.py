@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -83,8 +84,8 @@ def policy_from_config(missing: Mapping, modalities: Sequence[str]) -> Policy:
         pattern = by_set.get(frozenset(name.split("+")))
         if pattern is None:
             raise UserError(f"config.missing.keep: unknown pattern '{name}', use one of {', '.join(names)}")
-        if not weight >= 0:
-            raise UserError(f"config.missing.keep['{name}'] = {weight}: a weight is 0 or more")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
+            raise UserError(f"config.missing.keep['{name}'] = {weight}: a weight is a number, 0 or more")
         patterns.append((pattern, float(weight)))
     total = sum(weight for _, weight in patterns)
     if total == 0:

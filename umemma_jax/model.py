@@ -16,7 +16,10 @@ from umemma_jax.devices.sharding import Devices
 from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
 from umemma_jax.missing import Capacities, Compacted, Layout, run_compacted
+from umemma_jax.preprocess.ranges import unfit
 
+LOOPED = ("depth", "layers")  # fields that say how many layers there are; each takes time to trace
+MOST_LAYERS = 1000
 NOT_FIELDS = ("parent", "name", "axis_name")  # of a Linen module that no user sets
 
 PyTree = Any
@@ -231,4 +234,18 @@ def checked_fields(model: type, given: Mapping[str, Any], others: Mapping[str, A
         if not config.fits(value, known[key]):
             kind = getattr(known[key], "__name__", known[key])
             raise UserError(f"{where}.{key}: {value!r} is not of type {kind}")
+        if reason := unfit(value):
+            raise UserError(f"{where}.{key}: {reason}")
+        if "." not in encoder:
+            _check_own_field(f"{where}.{key}", key, value)
     return dict(given)
+
+
+def _check_own_field(where: str, key: str, value: Any) -> None:
+    """What holds of every number that an encoder of ours takes."""
+    numbers = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(number, int) and number < 0 for number in numbers):
+        raise UserError(f"{where}: {value} is negative")
+    repeats = value if key in LOOPED else len(value) if isinstance(value, list | tuple) else 0
+    if repeats > MOST_LAYERS:
+        raise UserError(f"{where}: {repeats} layers, there are {MOST_LAYERS} at most")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from tests import small_run
 from tests.training.test_train import wait_for
 from umemma_jax import experiment
-from umemma_jax.devices import distributed
+from umemma_jax.devices import distributed, roll_call
 from umemma_jax.errors import UserError
 from umemma_jax.training import train
 
@@ -170,6 +171,9 @@ def test_an_error_of_the_first_process_is_said_once_and_ends_the_other(recipe, t
     [
         (("somewhere", 2, 0), r"--coordinator=somewhere: is not HOST:PORT, nor auto"),
         (("host:", 2, 0), r"is not HOST:PORT"),
+        (("http://host:80", 2, 0), r"is not HOST:PORT"),
+        (("fe80::1:80", 2, 0), r"an IPv6 address in brackets"),
+        (("host:65536", 2, 0), r"the port is one of 1 to 65535"),
         (("host:1234", None, 0), r"say how many --processes there are"),
         (("host:1234", 2, None), r"which --process this is"),
         (("host:1234", 2, 2), r"--process=2: with --processes=2, it is one of 0 to 1"),
@@ -186,6 +190,87 @@ def test_the_first_process_is_waited_for_only_so_long(monkeypatch):
         UserError, match=r"127\.0\.0\.1:1: nobody answers there \(Connection refused\): start --process=0"
     ):
         distributed.join("127.0.0.1:1", 2, 1)
+
+
+def test_a_host_that_cannot_be_resolved(monkeypatch):
+    monkeypatch.setattr(roll_call, "RESOLVE_SECONDS", 0.0)
+    for process in (0, 1):
+        with pytest.raises(UserError, match=r"nowhere\.invalid:1234: the host cannot be resolved \(.*\): check"):
+            distributed.join("nowhere.invalid:1234", 2, process)
+
+
+@pytest.fixture
+def address():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return roll_call.Address("127.0.0.1", free.getsockname()[1])
+
+
+def answers(address, processes, callers, seconds=20.0):
+    """What process 0 and the others are told; each of `callers` says (process, processes)."""
+
+    def outcome(function, *arguments):
+        try:
+            function(*arguments, seconds)
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(callers) + 1) as threads:
+        first = threads.submit(outcome, roll_call.answer, address, processes)
+        others = [threads.submit(outcome, roll_call.ask, address, *caller) for caller in callers]
+        return first.result(), [other.result() for other in others]
+
+
+def test_all_are_here(address):
+    assert answers(address, 4, [(3, 4), (1, 4), (2, 4)]) == (None, [None] * 3)
+
+
+def test_two_of_the_same_number(address):
+    first, others = answers(address, 3, [(1, 3), (1, 3)])
+    assert first == "--processes=3: two processes were started with --process=1: give each its own number"
+    assert others == [first.replace("--processes=3", f"--coordinator={address}")] * 2
+
+
+def test_another_number_of_processes(address):
+    first, others = answers(address, 3, [(1, 2)])
+    assert first.endswith("process 1 was started with --processes=2, process 0 with --processes=3")
+    assert others == [first.replace("--processes=3:", f"--coordinator={address}:")]
+
+
+def test_who_does_not_come_is_named(address):
+    first, others = answers(address, 4, [(2, 4)], seconds=1.0)
+    assert first == "--processes=4: process 1, 3 of 4 did not come within 1 s"
+    assert others == [first.replace("--processes=4:", f"--coordinator={address}:")]
+
+
+def test_strangers_at_the_port_are_passed_over(address):
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(roll_call.answer, address, 2, 20.0)
+        for said in (b"GET / HTTP/1.1\r\n", b"umemma_jax process one of two\n", b"x" * 1000, b""):
+            with roll_call._connected(address, time.monotonic() + 5) as stranger:
+                stranger.sendall(said)
+        roll_call.ask(address, 1, 2, 20.0)
+        assert first.result() is None
+
+
+def test_the_port_is_in_use(address):
+    refused = pytest.raises(UserError, match=rf"port {address.port} of 127\.0\.0\.1: Address already in use: choose")
+    with socket.create_server((address.host, address.port)), refused:
+        distributed.join(str(address), 2, 0)
+
+
+def test_the_coordinator_listens_where_the_host_is_named(address, monkeypatch, capsys):
+    assert roll_call.listening_address(address) == address
+    local = roll_call.Address("localhost", address.port)
+    assert roll_call.listening_address(local).host in ("127.0.0.1", "::1")
+    assert capsys.readouterr().out == ""
+    # A name of loopback to itself, and an address between the machines.
+    for found in ("127.0.1.1", "192.0.2.1"):
+        monkeypatch.setattr(roll_call, "_resolved", lambda address, found=found: [found])
+        assert roll_call.listening_address(roll_call.Address("host0", address.port)).host in roll_call.EVERYWHERE
+        assert "host0 is none of this machine's own addresses: listening on all interfaces" in capsys.readouterr().out
+    monkeypatch.setenv(roll_call.BIND, "[::1]:80")
+    assert roll_call.listening_address(address) == roll_call.Address("::1", 80)
 
 
 def test_errors_that_have_nothing_to_do_with_other_processes_stay_what_they_are():

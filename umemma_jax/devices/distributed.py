@@ -6,14 +6,15 @@ workdir, and read the same prepared dataset from wherever each finds it.
 
 import contextlib
 import itertools
-import socket
-import time
+import threading
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from umemma_jax import command
+from umemma_jax.devices import roll_call
 from umemma_jax.errors import UserError
 
 AUTO = "auto"
@@ -38,51 +39,58 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
     Raises:
       UserError: one of the three is missing or wrong, or not all of them came together.
     """
-    arguments = (None, None, None)
+    arguments = {"cluster_detection_method": None}
     if coordinator != AUTO:
-        arguments = coordinator, processes, process
-        _check(*arguments)
+        address = _check(coordinator, processes, process)
         print(f"process {process} of {processes}: joining the others at {coordinator}", flush=True)
+        listening = None
         if process > 0:
-            _wait_for(coordinator)
+            roll_call.ask(address, process, processes, JOIN_SECONDS)
+        else:
+            listening = roll_call.listening_address(address)
+            roll_call.answer(listening, processes, JOIN_SECONDS)
+        arguments = {
+            "coordinator_address": str(address),
+            "num_processes": processes,
+            "process_id": process,
+            "coordinator_bind_address": listening and str(listening),
+            "cluster_detection_method": "deactivate",
+        }
     jax.config.update("jax_enable_preemption_service", True)  # `asked_to_end` needs it, whatever the environment says
-    try:
-        jax.distributed.initialize(
-            *arguments,
-            cluster_detection_method=None if coordinator == AUTO else "deactivate",
-            initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=SILENCE_SECONDS,
-        )
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--coordinator={coordinator}: the processes do not come together: {reason}") from error
+    with _given_up_after(JOIN_SECONDS, f"--coordinator={coordinator}: the others did not come: start all"):
+        try:
+            jax.distributed.initialize(
+                **arguments,
+                initialization_timeout=JOIN_SECONDS + SILENCE_SECONDS,
+                heartbeat_timeout_seconds=SILENCE_SECONDS,
+            )
+        except Exception as error:  # whatever the variables of a cluster can make of it
+            reason = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"--coordinator={coordinator}: the processes do not come together "
+                f"({type(error).__name__}: {reason}): check the flags and the cluster's variables"
+            ) from error
 
 
-def _check(coordinator: str, processes: int | None, process: int | None) -> None:
-    host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--coordinator={coordinator}: is not HOST:PORT, nor {AUTO}")
+def _check(coordinator: str, processes: int | None, process: int | None) -> roll_call.Address:
+    address = roll_call.parse(coordinator, "--coordinator", f", nor {AUTO}")
     if processes is None or process is None:
         raise UserError(f"--coordinator={coordinator}: say how many --processes there are, and which --process this is")
     if not 0 <= process < processes:
         raise UserError(f"--process={process}: with --processes={processes}, it is one of 0 to {processes - 1}")
+    return address
 
 
-def _wait_for(coordinator: str) -> None:
-    """Returns once process 0 listens. JAX itself, after JOIN_SECONDS, would end the process and dump its stack."""
-    host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + JOIN_SECONDS
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=JOIN_SECONDS).close()
-            return
-        except OSError as error:
-            if time.monotonic() > end:
-                raise UserError(
-                    f"--coordinator={coordinator}: nobody answers there ({error.strerror or error}): start --process=0 "
-                    "too, with the same --coordinator, on the host that it names"
-                ) from error
-        time.sleep(0.2)
+@contextlib.contextmanager
+def _given_up_after(seconds: float, reason: str) -> Iterator[None]:
+    """Ends the process with one line if it takes longer: JAX, which cannot be interrupted, would dump its stack."""
+    timer = threading.Timer(seconds, lambda: command.end(command.failed(reason)))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def several() -> bool:
@@ -136,8 +144,10 @@ def on_all(found: bool) -> bool:
 def asked_to_end() -> bool:
     """Whether SIGTERM has come to one of the processes; it turns true on all of them at the same call.
 
-    All call it equally often. JAX takes note of the signal.
+    All call it equally often. JAX takes note of the signal, unless its preemption service is switched off.
     """
+    if not jax.config.jax_enable_preemption_service:
+        return False
     return multihost_utils.reached_preemption_sync_point(next(_calls))
 
 

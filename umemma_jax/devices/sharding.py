@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from umemma_jax.devices import memory
 from umemma_jax.errors import UserError
 
 AXIS = "data"
@@ -170,7 +171,7 @@ class CompiledStep:
         shapes = tuple(x.shape for x in jax.tree.leaves(batch))
         if shapes not in self._executables:
             start = time.perf_counter()
-            self._executables[shapes] = self.lower(state, batch).compile()
+            self._executables[shapes] = _fitting(self.lower(state, batch).compile())
             self.compile_seconds += time.perf_counter() - start
             self.compilations += 1
         return self._executables[shapes](state, batch)
@@ -178,6 +179,19 @@ class CompiledStep:
     def lower(self, state: PyTree, batch: PyTree) -> jax.stages.Lowered:
         """What is to be compiled for arrays, or shapes, like these."""
         return self._jitted.lower(state, batch)
+
+
+def _fitting(step: jax.stages.Compiled) -> jax.stages.Compiled:
+    """The step, if it fits into the host's memory; on an accelerator, XLA itself refuses what does not fit there."""
+    needed = step.memory_analysis() if jax.default_backend() == "cpu" else None
+    if needed is not None:
+        size = needed.argument_size_in_bytes + needed.output_size_in_bytes + needed.temp_size_in_bytes
+        if reason := memory.excess(size - needed.alias_size_in_bytes):
+            raise UserError(
+                f"config.data.batch_size: a training step: {reason}, compute it in parts (config.<stage>.accumulate), "
+                "or set `remat` of a transformer or a ResNet"
+            )
+    return step
 
 
 def compile_step(step: Callable, mesh: Mesh, parallel: str) -> CompiledStep:

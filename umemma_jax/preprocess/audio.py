@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umemma_jax.devices import memory
 from umemma_jax.errors import UserError
 from umemma_jax.preprocess.filters import hann_window, kaldi_filters, mel_filters, symmetric_hann_window
 from umemma_jax.preprocess.fourier import power_spectrum
-from umemma_jax.preprocess.ranges import check_not_negative, check_positive
+from umemma_jax.preprocess.ranges import check_at_most, check_memory, check_not_negative, check_positive
 
 INT16_FULL_SCALE = 32768.0
+FLOAT32, FLOAT64 = 4, 8  # bytes
 PREEMPHASIS = 0.97  # Kaldi's default
+LOUDEST, NOISIEST = 200.0, 1e6  # dB, and a share of the deviation: float32 does not overflow below
 WAVEFORM, SPECTROGRAM = 0, 1  # folded into a row's key, so that the two stages draw independently
 
 
@@ -71,10 +74,14 @@ class Spectrogram:
         """Checks ranges; messages start with the field, as `build` expects."""
         check_positive(self, "sample_rate", "win_length", "hop_length", "floor", "std")
         check_not_negative(self, "speed", "gain", "noise", "shift", "time_mask", "freq_mask")
+        check_at_most(self, gain=LOUDEST, noise=NOISIEST, time_mask=1, freq_mask=1)
+        if self.win_length < 2:
+            raise ValueError(f"win_length: a window of {self.win_length} sample is 0, use 2 or more")
+        check_memory("win_length", 4 * FLOAT64 * self.win_length)  # a window, with what it is made of
         if self.normalise not in ("example", "fixed"):
             raise ValueError(f"normalise: '{self.normalise}' is neither 'example' nor 'fixed'")
-        if self.speed >= 1 or max(self.time_mask, self.freq_mask) > 1:
-            raise ValueError("speed: must be below 1, and masks at most 1")
+        if self.speed >= 1:
+            raise ValueError(f"speed: must be below 1, got {self.speed}")
 
     def _spectrum(self, samples: jax.Array) -> jax.Array:
         """Waveforms [B, S] -> [B, T, F], less `log(floor)`, so that silence is exactly 0."""
@@ -166,10 +173,11 @@ class LogMel(Spectrogram):
         """Checks ranges; messages start with the field, as `build` expects."""
         super().__post_init__()
         check_positive(self, "n_mels")
-        check_not_negative(self, "f_min")
+        check_not_negative(self, "f_min", "n_fft")
         if self.n_fft and self.n_fft < self.win_length:
             raise ValueError(f"n_fft: {self.n_fft} points are fewer than win_length {self.win_length}")
         _check_band(self.f_min, self.top, self.sample_rate)
+        _check_filters(self.n_mels, self.n_fft or self.win_length)
         if not self._filters().any(axis=0).all():
             raise ValueError(f"n_mels: {self.n_mels} filters are narrower than the spectrum's bins, raise n_fft")
 
@@ -234,6 +242,7 @@ class Fbank(Spectrogram):
         check_positive(self, "n_mels")
         check_not_negative(self, "f_min", "frames")
         _check_band(self.f_min, self.top, self.sample_rate)
+        _check_filters(self.n_mels, self.n_fft)
         if self.window not in ("hann", "povey"):
             raise ValueError(f"window: '{self.window}' is neither 'hann' nor 'povey'")
 
@@ -241,6 +250,11 @@ class Fbank(Spectrogram):
     def top(self) -> float:
         """Upper edge of the last filter, Hz."""
         return self.f_max or self.sample_rate / 2
+
+    @property
+    def n_fft(self) -> int:
+        """Points of the Fourier transform."""
+        return 1 << (self.win_length - 1).bit_length()
 
     @property
     def _blank(self) -> float:
@@ -253,9 +267,8 @@ class Fbank(Spectrogram):
         cut = cut - cut.mean(axis=2, keepdims=True)
         cut = cut - PREEMPHASIS * jnp.concatenate([cut[..., :1], cut[..., :-1]], axis=2)
         window = symmetric_hann_window(self.win_length) ** (0.85 if self.window == "povey" else 1)
-        n_fft = 1 << (self.win_length - 1).bit_length()
-        power = power_spectrum(cut * jnp.array(window, jnp.float32)[None, None], n_fft)
-        filters = kaldi_filters(self.n_mels, n_fft, self.sample_rate, self.f_min, self.top)
+        power = power_spectrum(cut * jnp.array(window, jnp.float32)[None, None], self.n_fft)
+        filters = kaldi_filters(self.n_mels, self.n_fft, self.sample_rate, self.f_min, self.top)
         mels = jnp.log(jnp.maximum(jnp.matmul(power, filters, precision="highest") / self.floor, 1))
         return jnp.pad(mels, ((0, 0), (0, (self.frames or frames) - frames), (0, 0)))
 
@@ -308,6 +321,10 @@ def _check_band(low: float, high: float, sample_rate: int) -> None:
         raise ValueError(f"f_max: {high:g} Hz is not between f_min and half of {sample_rate} Hz")
 
 
+def _check_filters(n_mels: int, n_fft: int) -> None:
+    check_memory("n_mels" if n_mels > n_fft else "n_fft", 4 * FLOAT64 * n_mels * (n_fft // 2 + 1))
+
+
 def _scaled(raw: Mapping[str, jax.Array]) -> jax.Array:
     """Samples [B, S] in [-1, 1), 0 after each row's length."""
     samples = raw["samples"].astype(jnp.float32) / INT16_FULL_SCALE
@@ -326,6 +343,9 @@ def _frames_within(size: int, win_length: int, hop_length: int) -> int:
 
 def _cut(samples: jax.Array, win_length: int, hop_length: int, frames: int) -> jax.Array:
     """Waveforms [B, S] -> frames [B, T, win_length], zeros past the end."""
+    # Each sample's place, and the frames of a row.
+    if reason := memory.excess((FLOAT64 + 2 * FLOAT32) * frames * win_length):
+        raise UserError(f"preprocess.hop_length: {frames} frames of {win_length} samples: {reason}")
     covered = (frames - 1) * hop_length + win_length
     samples = jnp.pad(samples, ((0, 0), (0, max(covered - samples.shape[1], 0))))
     return samples[:, np.arange(frames)[:, None] * hop_length + np.arange(win_length)]
@@ -358,6 +378,7 @@ class Waveform:
     def __post_init__(self) -> None:
         """Checks ranges; messages start with the field, as `build` expects."""
         check_not_negative(self, "gain", "shift", "noise")
+        check_at_most(self, gain=LOUDEST, noise=NOISIEST)
 
     def __call__(self, raw: Mapping[str, jax.Array], keys: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Raw int16 samples and lengths -> float32 [B, S]."""

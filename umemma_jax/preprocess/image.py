@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from umemma_jax.errors import UserError
-from umemma_jax.preprocess.ranges import check_not_negative
+from umemma_jax.preprocess.ranges import check_at_most, check_not_negative
 from umemma_jax.preprocess.standardise import standardise
 
+FARTHEST = 1e6  # pixels
 CUT = 0  # folded into a row's key, so that the cut is drawn independently of the rest
 
 
@@ -46,7 +47,8 @@ class Image:
 
     def __post_init__(self) -> None:
         """Checks ranges; messages start with the field, as `build` expects."""
-        check_not_negative(self, "crop", "resized_crop", "shift", "rotation", "scale", "shear")
+        check_not_negative(self, "std", "crop", "resized_crop", "shift", "rotation", "scale", "shear")
+        check_at_most(self, shift=FARTHEST, rotation=360, scale=10, shear=10)
         if self.resized_crop >= 1:
             raise ValueError("resized_crop: must be below 1, as something has to be left")
 

@@ -9,6 +9,7 @@ import jax
 from umemma_jax.errors import UserError
 from umemma_jax.preprocess.audio import Fbank, LogMel, Stft, Waveform
 from umemma_jax.preprocess.image import Image
+from umemma_jax.preprocess.ranges import unfit
 from umemma_jax.preprocess.tabular import Tabular
 from umemma_jax.preprocess.text import Text
 from umemma_jax.preprocess.video import Video
@@ -48,7 +49,7 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
         raise UserError(f"{where}: no preprocessing for kind '{kind}', there is {', '.join(sorted(KINDS))}")
     config = dict(config)
     form = config.pop("form", next(iter(KINDS[kind])))
-    if form not in KINDS[kind]:
+    if not isinstance(form, str) or form not in KINDS[kind]:
         raise UserError(f"{where}.form: '{form}' is none of {', '.join(KINDS[kind])}, the forms of kind '{kind}'")
     preprocess = KINDS[kind][form]
     stated = {key: getattr(modality, key) for key in preprocess.STATED}
@@ -76,6 +77,8 @@ def _typed(where: str, value: Any, expected: Any) -> Any:
     """`value` as bool, int, float, str or tuple of floats, whichever is expected, or UserError."""
     if expected == tuple[float, ...] and isinstance(value, list | tuple):
         return tuple(_typed(where, item, float) for item in value)
+    if reason := unfit(value):
+        raise UserError(f"{where}: {reason}")
     if expected is float and type(value) is int:
         return float(value)
     if type(value) is not expected:

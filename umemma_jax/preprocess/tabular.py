@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umemma_jax.preprocess.ranges import check_not_negative
+
 
 @dataclasses.dataclass(frozen=True)
 class Tabular:
@@ -25,6 +27,10 @@ class Tabular:
     missing: tuple[float, ...] = ()
 
     STATED = ("mean", "std", "missing")
+
+    def __post_init__(self) -> None:
+        """Checks ranges; messages start with the field, as `build` expects."""
+        check_not_negative(self, "std")
 
     def __call__(self, raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> jax.Array:
         """Raw [B, D] -> standardised [B, D] and 1 where a number is missing, else 0, [B, L]; nothing random."""
