@@ -1,6 +1,7 @@
 """What a trained model says of examples of its own dataset, and of others that lack labels or modalities."""
 
 import csv
+import types
 
 import jax
 import numpy as np
@@ -26,6 +27,12 @@ def finished(tmp_path_factory):
     small_run.write_dataset(path, missing_share=0.3)
     built = experiment.build(small_run.get_config(path, unimodal__epochs=2, fusion__epochs=2))
     return built, train.train(built, tmp_path_factory.mktemp("run"))
+
+
+def test_a_split_without_examples_is_named():
+    nothing = types.SimpleNamespace(path="folder", info=None, source=lambda split: ())
+    with pytest.raises(UserError, match="folder: split 'test' has no examples"):
+        predict.predict(types.SimpleNamespace(dataset=nothing), {}, nothing, "test")
 
 
 def all_rows(dataset, split, built):

@@ -17,6 +17,7 @@ import numpy as np
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
+from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, pattern_name, run_compacted
 from umemma_jax.reporting.report import npz, write_files
@@ -69,13 +70,16 @@ def predict(experiment: Experiment, variables: PyTree, dataset: Dataset, split: 
       split: of it.
 
     Raises:
-      UserError: there is no such split, or the dataset does not have the model's modalities as they were trained.
+      UserError: there is no such split or nothing in it, or the dataset does not have the model's modalities as they
+        were trained.
     """
     info, notes = experiment.dataset.info, ()
     if dataset is not experiment.dataset:
         unseen = UnseenDataset(dataset, {m: info.modalities[m] for m in experiment.modalities})
         experiment, notes = dataclasses.replace(experiment, dataset=unseen), tuple(unseen.notes)
     source = experiment.dataset.source(split)
+    if not len(source):
+        raise UserError(f"{dataset.path}: split '{split}' has no examples")
     parts = list(_probabilities(experiment, variables, split, info.multi_label))
     present, probabilities = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
     probabilities[~present.any(axis=1)] = np.nan
