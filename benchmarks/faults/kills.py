@@ -43,7 +43,7 @@ def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[st
     while killed < count:
         recipe, workdir = recipes[number % len(recipes)], folder / f"run{number}"
         kills = 0
-        while kills < min(KILLS, count - killed) and recipe.killed_after(rng, workdir):
+        while kills < min(KILLS, count - killed) and recipe.killed(rng, workdir):
             kills += 1
         yield "second process", *recipe.beside_another(workdir)
         outcome = recipe.finished(workdir)
@@ -60,24 +60,19 @@ class _Recipe:
         self._file = folder / f"recipe{name}.py"
         self._file.write_text(RECIPE.format(path=str(folder / "data"), changes=changes))
         self._built = experiment.build(small_run.get_config(folder / "data", **changes))
-        whole, began = folder / f"whole{name}", time.monotonic()
-        process = self._start(whole)
-        _wait(process, (whole / "config.json").exists)
-        self._begun = time.monotonic() - began  # seconds until training begins
-        process.communicate()
-        self._seconds = time.monotonic() - began
+        whole = folder / f"whole{name}"
+        self._start(whole).communicate()
         self._expected = self._parameters(whole)
 
-    def killed_after(self, rng: np.random.Generator, workdir: Path) -> bool:
-        """Starts the run and kills it at a random moment; False if it has come to its end before."""
-        process = self._start(workdir)
-        try:
-            process.communicate(timeout=rng.uniform(self._begun, self._seconds))
-            return False
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            return True
+    def killed(self, rng: np.random.Generator, workdir: Path) -> bool:
+        """Starts the run and kills it after a random number of steps and a moment; False if it has ended before."""
+        process, steps = self._start(workdir), _lines(workdir) + rng.integers(10)
+        _wait(process, lambda: _lines(workdir) >= steps)
+        time.sleep(rng.uniform(0, 0.2))
+        killed = process.poll() is None
+        process.kill()
+        process.communicate()
+        return killed
 
     def beside_another(self, workdir: Path) -> tuple[str, str]:
         """The outcome of the same command while it runs; the first process goes on to its end."""
@@ -113,6 +108,11 @@ class _Recipe:
         pipe = subprocess.PIPE
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def _lines(workdir: Path) -> int:
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _wait(process: subprocess.Popen, ready: Callable[[], bool]) -> None:
