@@ -98,28 +98,29 @@ def shapes_of(state: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def accepted(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> tuple[str, str]:
-    """The family that takes a checkpoint, or empty; and what the others said, or an exception."""
-    said = ""
+def taken_by(shapes: dict[str, tuple[int, ...]], config: dict[str, Any]) -> tuple[list[str], str]:
+    """The families that take a checkpoint; and an exception that is no refusal, or empty."""
+    found = []
     for family in FAMILIES:
         opened = Weights((Path("folder/model.safetensors"),), config, shapes, {})
         try:
             convert.make_plan(family, opened, {}, "folder")
-        except UserError as error:
-            said = said if "is no checkpoint of family" in str(error) else str(error)
+            found.append(family)
+        except UserError:
+            pass
         except Exception as error:
-            return "", f"TRACEBACK {type(error).__name__}: {error}"
-        else:
-            return family, ""
-    return "", said
+            return found, f"{family}: {type(error).__name__}: {error}"
+    return found, ""
 
 
 # --- numerics ---------------------------------------------------------------------------------------------------------
 
 
-def timm_pair(name: str, folder: Path) -> tuple[np.ndarray, torch.Tensor]:
+def timm_pair(name: str, family: str, folder: Path) -> tuple[np.ndarray, torch.Tensor]:
     """An input, and the features that a small model of this architecture makes of it; its weights are saved."""
     import timm
+
+    del family  # which the name decides
 
     arguments = {}
     if "patch" in name:
@@ -132,7 +133,7 @@ def timm_pair(name: str, folder: Path) -> tuple[np.ndarray, torch.Tensor]:
     return x, network.forward_head(network.forward_features(channels_first(x)), pre_logits=True)
 
 
-def transformers_pair(name: str, folder: Path) -> tuple[Any, torch.Tensor]:
+def transformers_pair(name: str, family: str, folder: Path) -> tuple[Any, torch.Tensor]:
     """As `timm_pair`, of a class of transformers."""
     network_class, config_class = transformers_classes()[name]
     config = config_class()
@@ -149,9 +150,12 @@ def transformers_pair(name: str, folder: Path) -> tuple[Any, torch.Tensor]:
     if kind == "audio-spectrogram-transformer":
         x = normal(2, config.max_length, config.num_mel_bins)
         return x, base(torch.from_numpy(x)).last_hidden_state[:, :2].mean(1)
-    if kind in ("vit", "deit", "vit_msn", "vit_mae", "resnet", "clip", "clip_vision_model"):
-        side = 64 if kind == "resnet" else getattr(parts[0] if parts else config, "image_size", 224)
+    if family in ("vit", "resnet"):
+        side = 64 if family == "resnet" else getattr(parts[0] if parts else config, "image_size", 224)
         x = normal(2, side, side, 3)
+        if kind == "timm_wrapper":
+            timm_model = network.timm_model
+            return x, timm_model.forward_head(timm_model.forward_features(channels_first(x)), pre_logits=True)
         if kind == "clip" and hasattr(network, "get_image_features"):
             return x, network.get_image_features(channels_first(x)).pooler_output
         output = getattr(base, "vision_model", base)(channels_first(x))
@@ -159,7 +163,11 @@ def transformers_pair(name: str, folder: Path) -> tuple[Any, torch.Tensor]:
             return x, getattr(output, "image_embeds", output.pooler_output).flatten(1)
         return x, output.last_hidden_state[:, : 2 if kind == "deit" else 1].mean(1)
     tokens = np.random.default_rng(0).integers(5, 1000, (2, 12)).astype(np.int32)
+    if kind.startswith("clip"):  # whose feature is that of the end of the text
+        tokens[:, -1] = (parts[-1] if parts else config).eos_token_id
     x = {"tokens": tokens, "length": np.full(2, 12, np.int32)}
+    if hasattr(network, "get_text_features"):
+        return x, network.get_text_features(torch.from_numpy(tokens).long()).pooler_output
     output = base(torch.from_numpy(tokens).long())
     if "text_embeds" in output:
         return x, output.text_embeds
@@ -204,7 +212,7 @@ def difference(pair: Any, name: str, family: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "theirs").mkdir()
-        x, expected = pair(name, folder / "theirs")
+        x, expected = pair(name, family, folder / "theirs")
         card = convert.convert(family, folder / "theirs", folder / "ours")
         model = encoder_module(family).Model(**card.fields)
         like = jax.eval_shape(model.init, jax.random.key(0), x)
@@ -226,24 +234,22 @@ def main() -> int:
     wrong = []
     for library in arguments.libraries or LIBRARIES:
         architectures, pair = LIBRARIES[library]
-        taken, counts = {}, collections.Counter()
+        taken, counts = collections.defaultdict(dict), collections.Counter()
         for name, shapes, config in architectures(arguments.only):
             for kind, stated in (("with config.json", config), ("bare", {})):
-                family, said = accepted(shapes, stated)
-                outcome = "accepted" if family else "traceback" if said.startswith("TRACEBACK") else "refused"
-                counts[kind, outcome] += 1
-                if outcome == "traceback":
-                    wrong.append(f"{name}, {kind}: {said}")
-                if family:
-                    taken.setdefault(kind, {})[name] = family
+                families, error = taken_by(shapes, stated)
+                counts[kind, "accepted" if families else "error" if error else "refused"] += 1
+                taken[kind] |= {name: families} if families else {}
+                wrong += [f"{name}, {kind}: {error}"] if error else []
         print(f"{library}: {dict(counts)}", flush=True)
-        stated, bare = taken.get("with config.json", {}), taken.get("bare", {})
+        stated, bare = taken["with config.json"], taken["bare"]
         print(f"  accepted: {', '.join(stated)}\n  bare alone: {', '.join(bare.keys() - stated.keys())}", flush=True)
-        for name, family in stated.items() if arguments.numerics else ():
+        pairs = [(name, family) for name, families in stated.items() for family in families]
+        for name, family in pairs if arguments.numerics else ():
             found = difference(pair, name, family)
-            print(f"  {name}: {found:.1e}", flush=True)
+            print(f"  {name}, {family}: {found:.1e}", flush=True)
             if not found < LARGEST:
-                wrong.append(f"{name}: {found:.1e} standard deviations off")
+                wrong.append(f"{name}, {family}: {found:.1e} standard deviations off")
     print("\n".join(["wrong:", *wrong] if wrong else ["none wrongly accepted"]))
     return 1 if wrong else 0
 

@@ -1,11 +1,13 @@
 """From a config's modality to a tower: pre-trained encoders and tokenizers, and what is refused before any training."""
 
 import io
+import types
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
+from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
 
 from tests import small_run
@@ -155,6 +157,48 @@ def test_channel_statistics_are_the_checkpoints_unless_given(dataset, tmp_path):
 
 
 # Text.
+
+
+AST = {
+    "form": "fbank",
+    "sample_rate": 16000,
+    "n_mels": 64,
+    "frames": 50,
+    "normalise": "fixed",
+    "mean": -6.0,
+    "std": 4.0,
+}
+
+
+def preprocessing(kind, stated, given=None, **modality):
+    """The preprocessing of a modality whose encoder's checkpoint states some of it."""
+    converted = types.SimpleNamespace(card=types.SimpleNamespace(inputs=stated))
+    recipe = ConfigDict({"preprocess": given or {}})
+    modality = types.SimpleNamespace(**{"kind": kind, "mean": None, "std": None, "sample_rate": None, **modality})
+    return inputs.build_preprocess(recipe, modality, converted, "m")
+
+
+def test_sound_is_made_as_the_checkpoint_states_unless_given():
+    found = preprocessing("audio", AST, sample_rate=16000)
+    assert (type(found).__name__, found.mean, found.std, found.n_mels, found.frames) == ("Fbank", -6.0, 4.0, 64, 50)
+    assert preprocessing("audio", AST, {"frames": 40}, sample_rate=16000).frames == 40
+    other = preprocessing("audio", AST, {"form": "log_mel"}, sample_rate=16000)
+    assert (type(other).__name__, other.n_mels, other.mean) == ("LogMel", 40, 0.0)
+
+
+def test_sound_of_another_rate_than_the_checkpoints_is_refused_unless_given():
+    with pytest.raises(
+        UserError, match=r"preprocess\.sample_rate: the checkpoint is for 16000 Hz, and the dataset has 1"
+    ):
+        preprocessing("audio", AST, sample_rate=11025)
+    assert preprocessing("audio", AST, {"sample_rate": 11025}, sample_rate=11025).sample_rate == 11025
+
+
+def test_one_stated_value_is_that_of_every_channel():
+    found = preprocessing("image", {"mean": [127.5], "std": [64.0]}, mean=[1.0, 2, 3], std=[1.0, 1, 1])
+    assert (found.mean, found.std) == ((127.5,) * 3, (64.0,) * 3)
+    of_three = {"mean": [1.0, 2.0, 3.0], "std": [1.0] * 3}
+    assert preprocessing("image", of_three, mean=[5.0], std=[2.0]).mean == (5.0,)
 
 
 def test_text_trains_and_reports(texts, tmp_path):

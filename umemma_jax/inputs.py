@@ -122,7 +122,7 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         fields["axis_name"] = sharding.AXIS
     tower = Tower(
         name=name,
-        preprocess=_preprocess(recipe, modality, converted, name),
+        preprocess=build_preprocess(recipe, modality, converted, name),
         encoder=functools.partial(model, **fields),
         frozen=recipe.frozen or config.fusion.only,
     )
@@ -175,7 +175,7 @@ def _converted(family: str, path: str, given: dict[str, Any], field: str) -> Con
         return pretrained.obtain(family, path, given)
 
 
-def _preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Any:
+def build_preprocess(recipe: ConfigDict, modality: Modality, converted: Converted | None, name: str) -> Any:
     """The preprocessing; what the config does not say is the checkpoint's, else the dataset's.
 
     Raises:

@@ -230,10 +230,10 @@ def checked_fields(model: type, given: Mapping[str, Any], others: Mapping[str, A
     encoder = model.__module__.removeprefix("umemma_jax.encoders.")
     for key, value in given.items():
         if key not in known:
-            raise UserError(f"{where}.{key}: unknown, {encoder} takes {', '.join(sorted(known))}")
+            raise UserError(f"{where}.{key:.80}: unknown, {encoder} takes {', '.join(sorted(known))}")
         if not config.fits(value, known[key]):
             kind = getattr(known[key], "__name__", known[key])
-            raise UserError(f"{where}.{key}: {value!r} is not of type {kind}")
+            raise UserError(f"{where}.{key}: {value!r:.80} is not of type {kind}")
         if reason := unfit(value):
             raise UserError(f"{where}.{key}: {reason}")
         if "." not in encoder:

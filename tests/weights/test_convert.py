@@ -244,6 +244,86 @@ def test_a_checkpoint_of_another_family_says_of_which(bert, tmp_path):
         convert.convert("vit", bert, tmp_path / "out")
 
 
+SMALL_BERT = {
+    "model_type": "bert",
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "intermediate_size": 192,
+    "vocab_size": 60,
+    "num_attention_heads": 4,
+}
+
+
+def test_a_config_that_is_the_checkpoints_own_is_believed(bert, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_BERT, "architectures": ["BertForMaskedLM"]}))
+    fields = convert.convert("bert", bert, tmp_path / "out").fields
+    assert (fields["heads"], fields["pool"]) == (4, "cls")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    assert convert.convert("bert", bert, tmp_path / "pooled").fields["pool"] == "mean"
+    assert convert.convert("bert", bert, tmp_path / "given", {"pool": "cls"}).fields["pool"] == "cls"
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        # Other models under the same tensors' names.
+        ({"model_type": "big_bird"}, "model_type 'big_bird', which may compute something else"),
+        ({"model_type": "roberta-prelayernorm"}, "model_type 'roberta-prelayernorm'"),
+        ({"architectures": ["BertWithRotaryModel"]}, "architectures 'BertWithRotaryModel'"),
+        ({"architectures": 5}, "architectures 5"),
+        ({"model_type": ["bert"]}, "model_type ['bert']"),
+        ({"auto_map": {"AutoModel": "their_code.Model"}}, "auto_map"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"position_embedding_type": "alibi"}, "position_embedding_type 'alibi' is not supported"),
+        # That of another checkpoint, all of it or what its class would make of the rest.
+        ({"hidden_size": 768}, "has hidden_size = 768, and this checkpoint's is 48"),
+        ({"intermediate_size": None}, "intermediate_size = None, a int belongs there"),
+        ({"num_hidden_layers": 2.5}, "num_hidden_layers = 2.5, a int belongs there"),
+        ({"num_attention_heads": True}, "num_attention_heads = True, a int belongs there"),
+        ({"layer_norm_eps": "small"}, "layer_norm_eps = 'small', a float belongs there"),
+        ({"hidden_act": "silu"}, "activation 'silu' is not supported"),
+    ],
+)
+def test_a_config_of_something_else_is_refused_by_name(changes, message, bert, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({**SMALL_BERT, **changes}))
+    with pytest.raises(UserError) as caught:
+        convert.convert("bert", bert, tmp_path / "out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_a_config_leaves_out_is_what_its_class_would_have(bert, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="leaves it to the default hidden_size = 768, and this checkpoint's is 48"):
+        convert.convert("bert", bert, tmp_path / "out")
+
+
+VIT_LIKE = {
+    "embeddings.cls_token": (1, 1, 8),
+    "embeddings.patch_embeddings.projection.weight": (8, 3, 4, 4),
+    "encoder.layer.0.layernorm_before.weight": (8,),
+    "encoder.layer.0.intermediate.dense.weight": (16, 8),
+}
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        VIT_LIKE,  # BEiT: without positions
+        # ViViT: with patches of several frames
+        VIT_LIKE
+        | {
+            "embeddings.patch_embeddings.projection.weight": (8, 3, 2, 4, 4),
+            "embeddings.position_embeddings": (1, 9, 8),
+        },
+    ],
+    ids=["BEiT", "ViViT"],
+)
+def test_relatives_of_vit_without_config_are_refused(shapes, tmp_path):
+    message = refusal(tmp_path, {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, "vit")
+    assert "is no checkpoint of family vit" in message or "tensor embeddings.patch_embeddings.projection" in message
+
+
 def test_what_neither_shapes_nor_config_decide_must_be_given(bert, tmp_path):
     with pytest.raises(UserError) as caught:
         convert.convert("bert", bert, tmp_path / "out")

@@ -69,9 +69,9 @@ class Source:
         Raises:
           UserError: it is of another type than the default.
         """
-        value = self.config.get(key)
-        if value is None:
+        if key not in self.config:
             return default
+        value = self.config[key]
         if type(value) is int and type(default) is float:
             value = float(value)
         if type(value) is not type(default) or (type(value) is float and not math.isfinite(value)):
@@ -89,7 +89,7 @@ class Source:
         """
         for key, (default, found) in known.items():
             if self.config and (value := self.stated(key, default)) != found:
-                said = "has" if self.config.get(key) is not None else "leaves it to the default"
+                said = "has" if key in self.config else "leaves it to the default"
                 raise UserError(
                     f"config.json {said} {key} = {value!r}, and this checkpoint's is {found!r}: "
                     "put its own config.json beside it"

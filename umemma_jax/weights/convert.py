@@ -310,7 +310,9 @@ def _check_given(table: Format, fields: Mapping[str, Any], given: Mapping[str, A
             continue
         mine = tuple(given[name]) if isinstance(given[name], list) else given[name]
         if mine != value:
-            raise UserError(f"{where}: {name} = {mine!r} was given, and the checkpoint has {value!r}: leave it out")
+            raise UserError(
+                f"{where}: {name} = {mine!r:.80} was given, and the checkpoint has {value!r:.80}: leave it out"
+            )
 
 
 def _decided(
@@ -370,7 +372,7 @@ def lists(missing: Sequence[str], unused: Sequence[str], other: Sequence[str]) -
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(name if len(name) <= 120 else f"{name[:120]}..." for name in names[:SHOWN]) + more
 
 
 # The command line.
