@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -363,6 +365,33 @@ def test_size_is_a_matter_of_the_limit():
     with pytest.raises(Unreadable, match="60x40 pixels, more than --max-pixels=2,399"):
         ToJpeg(max_pixels=2399).convert(data)
     assert_corners(ToJpeg(max_pixels=2400).convert(data))
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from data_prep.raw.photos import ToJpeg
+def most():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ToJpeg()(Path(sys.argv[1]))
+before = most()
+ToJpeg()(Path(sys.argv[2]))
+print(most() - before)
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK"])
+def test_memory_for_each_pixel(tmp_path, mode):
+    """As README states it: a tiny file can hold many pixels."""
+    form = "TIFF" if mode in ("F", "CMYK") else "PNG"
+    options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
+    if mode == "P":
+        options["transparency"] = 0
+    for name, side in (("small", 16), ("large", 4000)):
+        Image.new(mode, (side, side)).save(tmp_path / name, form, **options)
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "small"), str(tmp_path / "large")]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert taken < 10 * 4000**2
 
 
 def test_heic_and_eps_are_named():
