@@ -3,7 +3,9 @@ import struct
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin
@@ -238,6 +240,28 @@ def test_values_of_other_than_8_bits(data, black, white):
     found = np.asarray(decoded(result), int)
     np.testing.assert_allclose([found[:, 1].mean(), found[:, -2].mean()], [black, white], atol=4)
     assert len(np.unique(found)) > 50
+
+
+def colour_ramp(white, form):
+    """16 bits a colour, red rising to `white` to the right, green to the left, as FFmpeg writes it."""
+    red = ramp(0, white, np.uint16)
+    pixels = np.ascontiguousarray(np.stack([red, red[:, ::-1], np.full_like(red, white // 2)], axis=-1))
+    pixel_format = {"png": "rgb48be", "tiff": "rgb48le"}[form]
+    encoder = av.CodecContext.create(form, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 256, 40, pixel_format, Fraction(1)
+    frame = av.VideoFrame.from_ndarray(pixels, "rgb48le").reformat(format=pixel_format)
+    return b"".join(bytes(packet) for part in (frame, None) for packet in encoder.encode(part))
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+@pytest.mark.parametrize(("white", "levels"), [(65535, 255), (4000, 255 * 4000 / 4095), (1000, 255 * 1000 / 1023)])
+def test_16_bits_a_colour(white, levels, form):
+    result = ToJpeg().convert(colour_ramp(white, form))
+    found = np.asarray(decoded(result), int)[20]
+    expected = [[0, levels, levels / 2], [levels, 0, levels / 2]]
+    np.testing.assert_allclose(found[[1, -2]], expected, atol=20)  # a JPEG's colours are coarse
+    assert len(np.unique(found[:, 0])) > 100
+    assert isinstance(result, Noted) == (white < 65535)
 
 
 def test_a_hot_pixel_does_not_darken_all_others():
