@@ -1,9 +1,11 @@
-"""Grey pictures whose values are not simply 0 to 255: what is black and what is white in them.
+"""Pictures whose values are not simply 0 to 255: what is black and what is white in them.
 
 What the file states counts (how many bits a value has, the least and the largest value), unless values lie outside of
 it. Otherwise the values tell: 0 is black, and white is the largest number of 8, 10, 12, 14, 16, 24 or 32 bits, the
 fewest that hold them; of fractions up to 1 it is 1. Where there are negative values black and white are the least and
 the largest one. A picture that would use less than an eighth of the brightness so is stretched to all of it.
+
+Of 16 bits of a colour Pillow keeps the upper 8. Where these are few, as of 12 bits, FFmpeg reads the picture.
 """
 
 import math
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import BinaryIO
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -21,6 +24,8 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _RANGES = ((340, 341), (280, 281))  # SMin- and SMaxSampleValue, Min- and MaxSampleValue
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and microscopes give a value
+_FFMPEG_FORMS = {"PNG": "png_pipe", "TIFF": "tiff_pipe"}  # by Pillow's names
+_FEW = 64  # of 256 values of the upper 8 bits
 _LEAST_SHARE = 1 / 8  # of the brightness that a picture uses unless it is stretched
 _ASIDE = 0.1  # % of the values that may become darker than black by that, and that may become brighter than white
 _STRIP = 1 << 22  # pixels looked at together
@@ -42,6 +47,16 @@ def significant_bits(file: BinaryIO) -> int | None:
     return bits
 
 
+def is_16_bit_colour(image: Image.Image) -> bool:
+    """Whether a picture that is opened, but not loaded, is one of 16 bits for each of red, green and blue."""
+    return image.mode == "RGB" and image.format in _FFMPEG_FORMS and any(";16" in str(tile.args) for tile in image.tile)
+
+
+def is_dim(image: Image.Image) -> bool:
+    """Whether the upper 8 bits of 16, in mode "RGB", have few values."""
+    return max(high for _, high in image.getextrema()) < _FEW
+
+
 def to_8_bits(
     image: Image.Image, bits: int | None, shrink: Callable[[Image.Image], Image.Image]
 ) -> tuple[Image.Image, str]:
@@ -56,15 +71,34 @@ def to_8_bits(
       Unreadable: no pixel has a finite value.
     """
     low, high = _extrema(image)
+    levels, said = _levels(np.asarray(shrink(_to_float(image, low))), low, high, image, bits)
+    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow sees to in 8 bits only
+        levels = 255 - levels
+    return Image.fromarray(levels), said
+
+
+def colour_to_8_bits(
+    file: BinaryIO, image: Image.Image, bits: int | None, shrink: Callable[[Image.Image], Image.Image]
+) -> tuple[Image.Image, str]:
+    """Likewise of a picture of 16 bits a colour, in mode "RGB", which is read from its file again."""
+    file.seek(0)
+    with av.open(file, format=_FFMPEG_FORMS[image.format]) as source:
+        pixels = next(source.decode(video=0)).to_ndarray(format="rgb48le")
+    colours = [np.asarray(shrink(Image.fromarray(pixels[..., colour].astype(np.float32)))) for colour in range(3)]
+    levels, said = _levels(np.stack(colours, axis=-1), float(pixels.min()), float(pixels.max()), image, bits)
+    return Image.fromarray(levels), said
+
+
+def _levels(
+    pixels: np.ndarray, low: float, high: float, image: Image.Image, bits: int | None
+) -> tuple[np.ndarray, str]:
+    """Values, of which the least and the largest were `low` and `high`, as uint8; and how, for people."""
     black, white, why = _range(image, bits, low, high)
-    pixels = np.asarray(shrink(_to_float(image, low)), np.float64)
     darkest, brightest = np.percentile(pixels, (_ASIDE, 100 - _ASIDE))
     if 0 < brightest - darkest < _LEAST_SHARE * (white - black):
         black, white, why = darkest, brightest, f"stretched, of {low:g} to {high:g}"
-    levels = np.rint(255 * np.clip((pixels - black) / (white - black), 0, 1)).astype(np.uint8)
-    if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow sees to in 8 bits only
-        levels = 255 - levels
-    return Image.fromarray(levels), f"values from {black:g} to {white:g}, {why}"
+    levels = np.rint(255 * np.clip((pixels.astype(np.float64) - black) / (white - black), 0, 1)).astype(np.uint8)
+    return levels, f"values from {black:g} to {white:g}, {why}"
 
 
 def _range(image: Image.Image, bits: int | None, low: float, high: float) -> tuple[float, float, str]:

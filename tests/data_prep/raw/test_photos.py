@@ -1,7 +1,11 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin
@@ -238,6 +242,28 @@ def test_values_of_other_than_8_bits(data, black, white):
     assert len(np.unique(found)) > 50
 
 
+def colour_ramp(white, form):
+    """16 bits a colour, red rising to `white` to the right, green to the left, as FFmpeg writes it."""
+    red = ramp(0, white, np.uint16)
+    pixels = np.ascontiguousarray(np.stack([red, red[:, ::-1], np.full_like(red, white // 2)], axis=-1))
+    pixel_format = {"png": "rgb48be", "tiff": "rgb48le"}[form]
+    encoder = av.CodecContext.create(form, "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 256, 40, pixel_format, Fraction(1)
+    frame = av.VideoFrame.from_ndarray(pixels, "rgb48le").reformat(format=pixel_format)
+    return b"".join(bytes(packet) for part in (frame, None) for packet in encoder.encode(part))
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+@pytest.mark.parametrize(("white", "levels"), [(65535, 255), (4000, 255 * 4000 / 4095), (1000, 255 * 1000 / 1023)])
+def test_16_bits_a_colour(white, levels, form):
+    result = ToJpeg().convert(colour_ramp(white, form))
+    found = np.asarray(decoded(result), int)[20]
+    expected = [[0, levels, levels / 2], [levels, 0, levels / 2]]
+    np.testing.assert_allclose(found[[1, -2]], expected, atol=20)  # a JPEG's colours are coarse
+    assert len(np.unique(found[:, 0])) > 100
+    assert isinstance(result, Noted) == (white < 65535)
+
+
 def test_a_hot_pixel_does_not_darken_all_others():
     pixels = ramp(300, 900, np.uint16)
     pixels[5, 7] = 65535
@@ -363,6 +389,33 @@ def test_size_is_a_matter_of_the_limit():
     with pytest.raises(Unreadable, match="60x40 pixels, more than --max-pixels=2,399"):
         ToJpeg(max_pixels=2399).convert(data)
     assert_corners(ToJpeg(max_pixels=2400).convert(data))
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from data_prep.raw.photos import ToJpeg
+def most():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+ToJpeg()(Path(sys.argv[1]))
+before = most()
+ToJpeg()(Path(sys.argv[2]))
+print(most() - before)
+"""
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK"])
+def test_memory_for_each_pixel(tmp_path, mode):
+    """As README states it: a tiny file can hold many pixels."""
+    form = "TIFF" if mode in ("F", "CMYK") else "PNG"
+    options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
+    if mode == "P":
+        options["transparency"] = 0
+    for name, side in (("small", 16), ("large", 4000)):
+        Image.new(mode, (side, side)).save(tmp_path / name, form, **options)
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "small"), str(tmp_path / "large")]
+    taken = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert taken < 10 * 4000**2
 
 
 def test_heic_and_eps_are_named():
