@@ -14,14 +14,13 @@ Each is counted and listed in `prep_report.json` beside the data.
 """
 
 import argparse
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.build import console
+from data_prep.build import console, json_text
 from data_prep.build.assemble import RawExample, trained_classes, write_dataset
 from data_prep.build.layout import check_layout
 from data_prep.build.parallel import FileTask
@@ -151,7 +150,7 @@ def _read_movies(raw: Path, report: Report) -> list[Movie]:
 
 def _read_movie(path: Path, split: str) -> Movie:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json_text.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -102,8 +102,13 @@ def _check_closed(records: Sequence[Record], delimiter: str, header: bool) -> No
     fields = (record.fields for record in records[header:])
     columns = [_Column(values) for values in zip(*fields, strict=False)] if long else []
     for record in long:
-        if not _quoted_well(record, delimiter) or _swallowed(record, delimiter, columns):
+        if not _quoted_well(record, delimiter):
             raise _unclosed(record)
+    # Where texts of several lines are usual, some lines read like records by chance. A mark that is not closed, on the
+    # other hand, would end at the opening mark of the next such text, which keeps no rule of quoting.
+    swallowed = [record for record in long if _swallowed(record, delimiter, columns)]
+    if swallowed and 2 * len(swallowed) >= len(long):
+        raise _unclosed(swallowed[0])
 
 
 def _unclosed(record: Record) -> UserError:
@@ -169,8 +174,9 @@ class _Column:
 
 
 def _form(value: str) -> str:
-    """A value with its words and numbers made equal: `img/cat_12.jpg` is like `img/dog_7.jpg`."""
-    return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", value[:_LOOKED_AT].strip()))
+    """A value with its words, and its numbers and codes, made equal: `img/cat_3f9.jpg` is like `img/dog_71.jpg`."""
+    codes = re.sub(r"[^\W_]*\d[^\W_]*", "9", value[:_LOOKED_AT].strip())
+    return re.sub(r"[^\W\d_]+", "a", codes)
 
 
 def _swallowed(record: Record, delimiter: str, columns: Sequence[_Column]) -> bool:

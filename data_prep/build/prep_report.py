@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from umemma_jax.errors import UserError
@@ -9,6 +10,7 @@ from umemma_jax.errors import UserError
 FILE_NAME = "prep_report.json"
 UNREADABLE = "unreadable file (left out)"
 DAMAGED = "damaged file (what is readable is kept)"
+PRINTED = 20  # kinds of problems
 LISTED = 10_000  # most entries that are listed of one kind of problem; all are counted
 
 
@@ -16,7 +18,8 @@ class Report:
     """Collects problems by kind."""
 
     def __init__(self) -> None:
-        self._problems: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._problems: dict[str, list[str]] = {}  # the first ones of each kind
 
     def add(self, kind: str, entry: str) -> None:
         """Notes a problem.
@@ -26,11 +29,13 @@ class Report:
           entry: id or file, and the reason where there is one.
         """
         printable = entry.encode(errors="backslashreplace").decode()  # names of files can be any bytes
-        self._problems.setdefault(kind, []).append(printable)
+        self._counts[kind] += 1
+        if self._counts[kind] <= LISTED:
+            self._problems.setdefault(kind, []).append(printable)
 
     def count(self, kind: str) -> int:
         """How many problems of a kind there were."""
-        return len(self._problems.get(kind, []))
+        return self._counts[kind]
 
     def write(self, folder: Path) -> Path:
         """Writes the report into a folder, by rename; returns its path."""
@@ -44,12 +49,14 @@ class Report:
         return path
 
     def print_summary(self, path: Path) -> None:
-        """Prints one line for each kind of problem."""
+        """Prints one line for each of the first kinds of problems."""
         print(f"report: {path}")
-        for kind, entries in self._problems.items():
-            print(f"  {len(entries)} x {kind}, e.g. {entries[0]}")
+        for kind, entries in list(self._problems.items())[:PRINTED]:
+            print(f"  {self._counts[kind]} x {kind}, e.g. {entries[0]}")
+        if len(self._problems) > PRINTED:
+            print(f"  and {len(self._problems) - PRINTED} more kinds")
 
     def encoded(self) -> bytes:
         """The report's file."""
-        shown = {kind: {"count": len(entries), "entries": entries[:LISTED]} for kind, entries in self._problems.items()}
+        shown = {kind: {"count": self._counts[kind], "entries": entries} for kind, entries in self._problems.items()}
         return (json.dumps(shown, indent=2, ensure_ascii=False) + "\n").encode()

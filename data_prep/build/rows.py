@@ -1,7 +1,6 @@
 """Tables as rows: CSV, TSV, JSON lines and Parquet, by the ending of the file's name."""
 
 import difflib
-import json
 import math
 import reprlib
 from collections import Counter
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
 from umemma_jax.errors import UserError
 
@@ -100,8 +100,8 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 continue
             where = f"{path}, line {number}"
             try:
-                values = json.loads(line, object_pairs_hook=_object)
-            except (ValueError, RecursionError) as error:
+                values = json_text.parse(line)
+            except ValueError as error:
                 raise UserError(f"{where}: not JSON ({error}): write one object on each line") from error
             if not isinstance(values, dict):
                 raise UserError(f"{where}: not a JSON object: write one object on each line")
@@ -110,14 +110,6 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     if not found:
         raise UserError(f"{path}: empty: write one object on each line")
     _check_columns(path, columns, list(found))
-
-
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError if a key comes twice."""
-    for key, times in Counter(key for key, _ in pairs).items():
-        if times > 1:
-            raise ValueError(f"{key!r} comes {times} times")
-    return dict(pairs)
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:

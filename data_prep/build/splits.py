@@ -1,9 +1,9 @@
 """Names of splits, and split files: JSON objects that list the examples of each split."""
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from data_prep.build import json_text
 from umemma_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")  # of a prepared dataset
@@ -34,7 +34,7 @@ def read_split_file(path: Path, known: Sequence[str], required: Collection[str])
       UserError: the file cannot be read, is no such JSON, has unknown splits, lacks some, or lists an id twice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_text.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:

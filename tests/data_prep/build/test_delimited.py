@@ -56,6 +56,7 @@ TEXT = 'He said: "No!"\nThen, after a while,\nshe "went", too.'
         [[TEXT, "good" if number % 2 else "bad"] for number in range(20)],
         [["good" if number % 2 else "bad", TEXT] for number in range(20)],
         [[f"photo_{number}.jpg", TEXT] for number in range(20)],
+        [[TEXT if number else "Soft, 2\nand warm, 3", str(number % 5)] for number in range(20)],
         [[TEXT], ["one"], ["two\nthree"]],
         [
             [f"A title, {number}", f"I love it, but\nit shrank, really, {number}", str(number % 5)]

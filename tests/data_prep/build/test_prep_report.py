@@ -30,6 +30,15 @@ def test_names_that_are_not_utf8(tmp_path, capsys):
     assert "1 x odd, e.g. caf\\udce9.jpg" in capsys.readouterr().out
 
 
+def test_of_many_kinds_the_first_are_printed(tmp_path, capsys):
+    report = Report()
+    for number in range(prep_report.PRINTED + 3):
+        report.add(f"kind {number}", "x")
+    report.print_summary(tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [*(f"  1 x kind {n}, e.g. x" for n in range(prep_report.PRINTED)), "  and 3 more kinds"]
+
+
 def test_cannot_be_written(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         Report().write(tmp_path / "absent")

@@ -85,7 +85,7 @@ def test_numbers_lists_and_nan(tmp_path):
         ("t.csv", b"A ,b\n1,2\n", "no column 'a'; it has: A, b (is 'A' meant?)"),
         ("t.csv", b"1,2\n3,4\n", "no column 'a'; it has: 1, 2 (is its first line the header?)"),
         ("t.jsonl", b'{"a": 1, "b": 2, "a": 3}\n', "t.jsonl, line 1: not JSON ('a' comes 2 times)"),
-        ("t.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "t.jsonl, line 1: not JSON"),
+        ("t.jsonl", b'{"a": ' + b"[" * 100_000 + b"\n", "t.jsonl, line 1: not JSON (nested too deeply)"),
         ("t.jsonl", b'{"a": 1' + b"0" * 5000 + b"}\n", "t.jsonl, line 1: not JSON"),
         (
             "t.csv",

@@ -29,6 +29,8 @@ def test_real_files(shared_data):
     ("content", "complaint"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, r"not JSON \(nested too deeply\)"),
+        ('{"train": ["a"], "test": ["b"], "train": []}', r"not JSON \('train' comes 2 times\)"),
         ([], "not a JSON object"),
         ({"train": [1], "test": ["a"]}, "not a JSON object"),
         (
