@@ -29,6 +29,7 @@ def test_real_files(shared_data):
     ("content", "complaint"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ([], "not a JSON object"),
         ({"train": [1], "test": ["a"]}, "not a JSON object"),
         (
