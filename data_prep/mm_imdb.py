@@ -153,7 +153,7 @@ def _read_movie(path: Path, split: str) -> Movie:
         record = json_text.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}): download it again") from error
     plots = _strings(path, record, "plot")
     genres = tuple(genre for genre in _strings(path, record, "genres") if not is_missing(genre, MISSING_MARKS))

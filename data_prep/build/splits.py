@@ -37,7 +37,7 @@ def read_split_file(path: Path, known: Sequence[str], required: Collection[str])
         content = json_text.parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}): bring a file {{split: [id, ...]}}") from error
     if not isinstance(content, dict) or not all(_is_list_of_str(ids) for ids in content.values()):
         raise UserError(f"{path}: not a JSON object {{split: [id, ...]}}: bring another file")

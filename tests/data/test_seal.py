@@ -103,6 +103,11 @@ def test_an_index_that_cuts_records_elsewhere_is_made_again(small: Dataset):
     assert len(open_dataset(small.path).source("train").records(range(30))) == 30
 
 
+def test_what_a_clone_without_lfs_leaves(small: Dataset):
+    (small.path / "dataset.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    assert "dataset.json: is a Git-LFS pointer and not the file itself" in refusal(small.path)
+
+
 # Another dataset in its place
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from umemma_jax import checksums
 from umemma_jax.addresses import redacted
-from umemma_jax.data import bounds, files, npz, shards
+from umemma_jax.data import bounds, documents, files, npz, shards
 from umemma_jax.data.info import DATASET, FORMAT_VERSION, ROWS, STATISTICS, Info, Split, from_json
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data.remote import Location, RemotePath, locate
@@ -147,6 +147,7 @@ def open_dataset(path: str | os.PathLike | RemotePath, prep: str | None = None) 
         if isinstance(path, Path):
             _check_folder(path, remedy)
         data = _read(file, bounds.JSON_BYTES)
+        documents.check_start(data[:64], file)
         info = from_json(json.loads(data.decode(), parse_constant=_refuse))
     except RecursionError as error:
         raise UserError(f"{file}: nested too deeply: make the dataset again with {remedy}") from error

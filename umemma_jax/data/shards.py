@@ -99,7 +99,7 @@ def check(folder: Location, splits: Iterable[Split]) -> None:
     """Looks at the length and the end of each shard, and so finds one that is cut, or another's copy.
 
     Raises:
-      UserError: a shard is not there or not as `dataset.json` says, or ends as another one of its split does.
+      UserError: a shard is not there or not as `dataset.json` says, or, in version 1, ends as another one of its split.
     """
     for split in splits:
         ends = (_local_ends if isinstance(folder, Path) else _remote_ends)(folder, split.shards)
@@ -107,7 +107,7 @@ def check(folder: Location, splits: Iterable[Split]) -> None:
         for shard, end in zip(split.shards, ends, strict=True):
             if shard.last_crc32c not in (None, end):
                 raise UserError(f"{folder / shard.file}: does not end as dataset.json says: {_REMEDY}")
-            if end in seen:
+            if shard.last_crc32c is None and end in seen:
                 raise UserError(f"{folder / shard.file}: ends as {seen[end]} does, of which it seems a copy: {_REMEDY}")
             seen[end] = shard.file
 
@@ -124,11 +124,9 @@ def _remote_ends(folder: RemotePath, shards: Sequence[Shard]) -> list[str]:
     found = []
     for some in (shards[:1], shards[1:]):  # a server that sends whole files instead of parts is found by one file
         paths, sizes = [folder / shard.file for shard in some], [shard.bytes for shard in some]
-        starts = [max(0, size - 4) for size in sizes]
-        for path, start, size, data in zip(
-            paths, starts, sizes, RemotePath.read_ranges(paths, starts, sizes), strict=True
-        ):
-            if len(data) < size - start:
+        ends = RemotePath.read_ranges(paths, [size - tfrecord.CHECKSUM for size in sizes], sizes)
+        for path, data in zip(paths, ends, strict=True):
+            if len(data) < tfrecord.CHECKSUM:
                 raise UserError(f"{path}: shorter than dataset.json says: copy the folder of the dataset again")
             found.append(data.hex())
     return found

@@ -1,10 +1,13 @@
 import hashlib
+import http.server
 import io
 import tarfile
+import threading
+import time
 
 import pytest
 
-from data_prep.raw import mnist
+from data_prep.raw import download, mnist
 from data_prep.raw.download import RemoteFile, fetch, registered_files, unpack
 from umemma_jax.errors import UserError
 
@@ -61,6 +64,61 @@ def test_no_network(tmp_path, url):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_file_that_is_there_but_wrong_is_downloaded_again(tmp_path, remote):
+    (tmp_path / "renamed.gz").write_bytes(bytes(remote.size))
+    (path,) = fetch([remote], tmp_path, otherwise="")
+    assert path.read_bytes() == b"content" * 1000
+
+
+class Harmful(http.server.BaseHTTPRequestHandler):
+    """Does harm in the way that the path names."""
+
+    def do_GET(self):
+        harm = self.path.strip("/")
+        self.send_response(302 if harm == "redirect" else 200)
+        if harm == "redirect":
+            self.send_header("Location", "file:///etc/passwd")
+        if harm == "cut":
+            self.send_header("Content-Length", "7000")
+        self.end_headers()
+        if harm == "cut":
+            self.wfile.write(b"content")
+        while harm == "endless":
+            self.wfile.write(bytes(1 << 16))
+        while harm == "slow":
+            self.wfile.write(b"x")
+            time.sleep(0.02)
+        if harm == "silent":
+            time.sleep(2)
+
+    def log_message(self, *arguments):
+        """Says nothing."""
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        ("redirect", "Redirection to url .file:.* is not allowed"),
+        ("cut", "its SHA-256 sum is not the one"),
+        ("endless", "longer than the 7000 bytes that tensorflow-datasets has"),
+        ("slow", r"only \d+ bytes in \d+ s"),
+        ("silent", "timed out"),
+    ],
+)
+def test_server_that_does_harm(tmp_path, monkeypatch, harm, message):
+    monkeypatch.setattr(download, "_TIMEOUT", 0.5)
+    monkeypatch.setattr(download, "_GRACE", 0.2)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Harmful) as server:
+        server.daemon_threads, server.handle_error = True, lambda *_: None
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        file = RemoteFile(f"http://127.0.0.1:{server.server_port}/{harm}", 7000, "0" * 64, "data.gz")
+        with pytest.raises(UserError, match=rf"cannot be downloaded to .*{message}.*: bring it$") as caught:
+            fetch([file], tmp_path / "cache", otherwise="bring it")
+        server.shutdown()
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_folder_that_cannot_be_made(tmp_path, remote):
     (tmp_path / "cache").touch()
     with pytest.raises(UserError, match="cannot be downloaded to"):
@@ -82,6 +140,14 @@ def test_unpacks_once(tmp_path):
     assert (folder / "recordings" / "a.wav").read_bytes() == b"hello"
     archive.write_bytes(b"")
     assert unpack(archive) == folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["things-1.0", "things-1.0.tar.gz"]
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    archive = tmp_path / "things-1.0.tar.gz"
+    write_tar(archive, "things-1.0/a.wav")
+    (tmp_path / "things-1.0.partial-0a1b2c3d").mkdir()
+    unpack(archive)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["things-1.0", "things-1.0.tar.gz"]
 
 

@@ -1,4 +1,6 @@
 import gzip
+import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,3 +57,27 @@ def test_flipped_bit_in_gzip(tmp_path):
 def test_absent_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_idx(tmp_path / "absent", rank=1)
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    """Two pixels, says the header, and 200 MB follow in 200 kB."""
+    path = tmp_path / "images"
+    path.write_bytes(gzip.compress(idx_bytes(np.zeros((1, 1, 2), np.uint8)) + bytes(200 << 20), 1))
+    tracemalloc.start()
+    with pytest.raises(UserError, match="images: too long: more than 18 bytes: download it again"):
+        read_idx(path, rank=3)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
+def test_a_header_that_states_more_than_may_be(tmp_path):
+    path = tmp_path / "images"
+    path.write_bytes(bytes([0, 0, 8, 3]) + b"\xff" * 12)
+    with pytest.raises(UserError, match=r"images: bytes: \d+ is more than 1073741824, which UMEMMA_BOUNDS=off allows"):
+        read_idx(path, rank=3)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "images")
+    with pytest.raises(UserError, match="images: cannot be read: not a regular file"):
+        read_idx(tmp_path / "images", rank=3)
