@@ -140,9 +140,20 @@ ENCODERS = [
     ({"name": "lenet", "axis_name": "data"}, "axis_name: unknown, lenet takes channels"),
     ({"name": "lenet", "channels": "abc"}, "channels: 'abc' is not of type int"),
     ({"name": "lenet", "channels": True}, "channels: True is not of type int"),
-    ({"name": "lenet", "channels": -1, "layers": 1}, r"lenet fails on inputs of shape \(1, 8, 8, 1\) \(\w+: "),
+    ({"name": "lenet", "channels": -1, "layers": 1}, r"channels: -1 is negative"),
+    ({"name": "lenet", "channels": 2**31}, r"channels: 2147483648 does not fit into 31 bits"),
+    ({"name": "mlp", "widths": (8,) * 1001}, r"widths: 1001 layers, there are 1000 at most"),
+    ({"name": "vit", "depth": 10**6}, r"depth: 1000000 layers, there are 1000 at most"),
+    ({"name": "lenet", "first_layer": "mean"}, r"first_layer: 'mean' is neither average nor tile"),
+    (
+        {"name": "lenet", "channels": 10**5, "layers": 1},
+        r"lenet \(channels=100000, layers=1\): this takes 2,880.1 GB, which is more than 80% of",
+    ),
     ({"name": "lenet", "layers": 9}, "encoder lenet: 8x8 inputs cannot be halved 10 times"),
-    ({"name": "lenet", "layers": 1, "dtype": "float33"}, "lenet fails on inputs .*float33"),
+    (
+        {"name": "lenet", "layers": 1, "dtype": "float33"},
+        r"lenet \(dtype='float33', layers=1\) fails on inputs .*float33",
+    ),
     ({"name": "spectrogram_cnn", "channels": (8, "x")}, r"channels: \(8, 'x'\) is not of type "),
 ]
 
@@ -158,7 +169,7 @@ def test_features_must_be_rows(dataset):
     """A module of the user's own whose features are no [B, D]."""
     config = small_run.get_config(dataset)
     config.inputs.image = tower_config({"name": "tests.own_encoder", "width": 5})
-    assert "tests.own_encoder gives features of shape (1, 8, 8, 5) instead of [B, D]" in refusal(config)
+    assert "tests.own_encoder (width=5) gives features of shape (1, 8, 8, 5) instead of [B, D]" in refusal(config)
 
 
 def test_what_fails_inside_a_module_of_the_users_own_keeps_its_traceback(dataset):
@@ -196,3 +207,33 @@ def test_mean_stand_in_without_statistics(dataset, monkeypatch):
     opened.statistics.pop("audio")
     monkeypatch.setattr(experiment, "open_dataset", lambda *args, **kwargs: opened)
     assert refusal(config).startswith("config.missing.stand_in: ")
+
+
+# Sizes that would not fit into the machine's memory.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluation__batch_size": 2**30},
+            r"evaluation\.batch_size: 1073741824 rows, of inputs\.audio most: this takes",
+        ),
+        ({"evaluation__seeds": 2**31 - 1}, r"evaluation\.seeds: this takes 1,584\.8 GB"),
+    ],
+)
+def test_sizes_are_reckoned_before_anything_is_allocated(dataset, changes, message):
+    said = refusal(small_run.get_config(dataset, **changes))
+    assert re.match(rf"config\.{message}", said) and "UMEMMA_MEMORY_GB" in said
+
+
+def test_a_length_is_refused_before_there_is_as_much_as_one_row(dataset):
+    config = small_run.get_config(dataset)
+    config.inputs.audio.length = 2**31 - 1
+    assert refusal(config).startswith("config.inputs.audio.length: this takes 137.4 GB")
+
+
+def test_the_limit_is_the_users(dataset, monkeypatch):
+    monkeypatch.setenv("UMEMMA_MEMORY_GB", "0.0001")
+    said = refusal(small_run.get_config(dataset))
+    assert "this takes 0.0 GB, which is more than UMEMMA_MEMORY_GB=0.0001 allows" in said

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,6 +151,7 @@ def parse(argv: Sequence[str]) -> Command | None:
     except flags.Error as error:
         raise UserError(str(error).removeprefix("flag ")) from error
     if help_wanted.value:
+        os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, 40))  # absl fails on less, and on no number
         print(f"usage: {USAGE}\n{values.module_help(__name__)}")
         return None
     if recipe.value is None:

@@ -201,7 +201,7 @@ CHANGES = [
     ("config.fsdp = 10**6", "fsdp"),
     ("config.unimodal.accumulate = 10**6", "accumulate"),
     ("config.unimodal.epochs = config.fusion.epochs = 0", "epoch"),
-    ("config.data = None", "recipe.py, line"),
+    ("config.data = None", "config.data"),
     ("nested = {}\n    for _ in range(10**4): nested = {'a': nested}\n    config.missing.keep = nested", ""),
     ("config.inputs.image.encoder = {'name': 'lenet', 'channels': ((6,),)}", "channels"),
     ("config.inputs.image.encoder = {}", "encoder"),

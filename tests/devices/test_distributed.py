@@ -278,6 +278,14 @@ def test_errors_that_have_nothing_to_do_with_other_processes_stay_what_they_are(
         raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: shapes")
 
 
+def test_without_jax_s_preemption_service_nobody_is_asked_to_end():
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        assert not distributed.asked_to_end()
+    finally:
+        jax.config.update("jax_enable_preemption_service", True)
+
+
 def test_alone_everybody_is_first():
     done = []
     distributed.first_then_others(lambda: done.append(1))

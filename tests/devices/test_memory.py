@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+
+from umemma_jax.devices import memory, sharding
+from umemma_jax.errors import UserError
 
 PROGRAM = """
 import resource, sys, threading
@@ -37,3 +42,49 @@ def page_faults(what):
 @pytest.mark.skipif(sys.platform != "linux", reason="page faults are counted as on Linux")
 def test_large_blocks_are_handed_out_again_without_page_faults():
     assert page_faults("keep") < 0.1 * page_faults("plain")
+
+
+# How much may be taken.
+
+
+def test_what_is_more_than_there_is(monkeypatch):
+    monkeypatch.delenv(memory.LIMIT, raising=False)
+    assert memory.excess(1e6) == ""
+    assert memory.excess(memory.total()).startswith(
+        f"this takes {memory.total() / 1e9:,.1f} GB, which is more than 80% of"
+    )
+    assert memory.excess(10**15).startswith("this takes 1,000,000.0 GB")
+
+
+def test_the_limit_is_the_users(monkeypatch):
+    monkeypatch.setenv(memory.LIMIT, "2")
+    assert memory.excess(2e9) == ""
+    assert "2.1 GB, which is more than UMEMMA_MEMORY_GB=2 allows" in memory.excess(2.1e9)
+    monkeypatch.setenv(memory.LIMIT, "inf")
+    assert memory.excess(1e18) == ""
+
+
+@pytest.mark.parametrize("text", ["plenty", "0", "-1", "nan"])
+def test_a_limit_that_is_none(monkeypatch, text):
+    monkeypatch.setenv(memory.LIMIT, text)
+    with pytest.raises(UserError, match=f"{memory.LIMIT}={text} in the environment: is no number of gigabytes above 0"):
+        memory.excess(1)
+
+
+def test_the_memory_of_a_container_counts(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "unlimited").write_text("max\n")
+    monkeypatch.setattr(memory, "_OF_CONTAINER", (str(tmp_path / "absent"), str(tmp_path / "unlimited")))
+    whole = memory.total.__wrapped__()
+    monkeypatch.setattr(memory, "_OF_CONTAINER", (str(tmp_path / "memory.max"),))
+    assert memory.total.__wrapped__() == 1000000 < whole
+
+
+def test_a_step_that_does_not_fit_is_not_run(monkeypatch):
+    step = sharding.CompiledStep(jax.jit(lambda state, batch: (state + batch.sum(), batch)))
+    state, batch = jnp.zeros(()), jnp.ones((1000, 1000))
+    monkeypatch.setenv(memory.LIMIT, "0.001")
+    with pytest.raises(UserError, match=r"config\.data\.batch_size: a training step: this takes .* GB, .*accumulate"):
+        step(state, batch)
+    monkeypatch.delenv(memory.LIMIT)
+    assert step(state, batch)[0] == 1e6

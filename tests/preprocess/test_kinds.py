@@ -1,6 +1,7 @@
 """What holds for every kind: the promises about rows, keys and mistakes."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,18 @@ def test_preprocess_objects_are_static_under_jit(modality):
         (AUDIO, {"normalise": "exmaple"}, "config.inputs.m.preprocess.normalise: 'exmaple' is neither"),
         (AUDIO, {"n_fft": 128}, "config.inputs.m.preprocess.n_fft: 128 points are fewer than win_length 256"),
         (AUDIO, {"speed": 1.0}, "config.inputs.m.preprocess.speed: must be below 1"),
+        (AUDIO, {"n_mels": 10**7}, "config.inputs.m.preprocess.n_mels: this takes 41.3 GB, which is more than"),
+        (AUDIO, {"n_fft": 2**30}, "config.inputs.m.preprocess.n_fft: this takes "),
+        (AUDIO, {"win_length": 10**9}, "config.inputs.m.preprocess.win_length: this takes 32.0 GB"),
+        (AUDIO, {"win_length": 1}, "config.inputs.m.preprocess.win_length: a window of 1 sample is 0"),
+        (AUDIO, {"hop_length": 2**31}, "config.inputs.m.preprocess.hop_length: 2147483648 does not fit into 31 bits"),
+        (AUDIO, {"gain": math.inf}, "config.inputs.m.preprocess.gain: inf is not finite"),
+        (AUDIO, {"gain": 1e9}, "config.inputs.m.preprocess.gain: must be 200 or less"),
+        (AUDIO, {"std": 1e-300}, "config.inputs.m.preprocess.std: must be positive"),
+        (AUDIO, {"mean": -1e300}, "config.inputs.m.preprocess.mean: -1e+300 does not fit into float32"),
+        (AUDIO, {"form": ["stft"]}, "config.inputs.m.preprocess.form: '['stft']' is none of log_mel"),
+        (IMAGE, {"std": (-1.0,)}, "config.inputs.m.preprocess.std: must not be negative"),
+        (IMAGE, {"mean": (math.nan,)}, "config.inputs.m.preprocess.mean: nan is not finite"),
         (TEXT, {"lower": True}, "config.inputs.m.preprocess.lower: unknown, kind 'text' takes drop"),
         (Modality("image", "jpeg"), {}, "config.inputs.m.preprocess.mean: the dataset does not state it, give it here"),
         (Modality("smell", "raw"), {}, "config.inputs.m.preprocess: no preprocessing for kind 'smell'"),
