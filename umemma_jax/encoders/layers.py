@@ -132,9 +132,9 @@ class ConvNormPool(nn.Module):
         y = y.astype(jnp.float32)
 
         def squares(mean: jax.Array) -> jax.Array:
-            deviations = y - jnp.expand_dims(sign * mean, axes)
-            each = jnp.square(deviations).sum((0, 2, 3)).T if by_windows else jnp.square(deviations).sum((1, 2))
-            return keep_rows(each, mask).sum(0)  # of rows [B, O]
+            means = keep_rows(jnp.broadcast_to(sign * mean, (len(x), self.features)), mask)  # so that zeros stay zeros
+            means = jnp.expand_dims(means.T, (0, 2, 3)) if by_windows else jnp.expand_dims(means, (1, 2))
+            return jnp.square(y - means).sum(axes)
 
         mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), squares, train)
         others = tuple(axis for axis in range(4) if axis != channel_axis)
