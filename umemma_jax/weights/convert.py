@@ -47,8 +47,9 @@ def convert(
 
     Args:
       family: encoder module.
-      source: what `files.open_weights` takes.
-      target: the folder, which appears when all went well.
+      source: what `files.open_weights` takes. Its values are taken as they are: safetensors have no checksums, zipped
+        pickles have, which are verified.
+      target: the folder, which appears when all went well, with checksums of all its files.
       given: fields of the Model, and `grid`, (rows, columns) of the patches that position embeddings are for: for what
         neither the shapes nor config.json decide, and what is a choice.
 
@@ -58,7 +59,7 @@ def convert(
     """
     opened, target = files.open_weights(source), Path(target)
     given = checked_fields(encoder_module(family).Model, given or {}, GRID, "--field")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if os.path.exists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target}: is in use, name another folder")
     plan = make_plan(family, opened, given, source)
     carried = [f"{CARRIED}{name}" for name in plan.carried]
@@ -179,7 +180,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
       UserError: a size is not the original's, or the file cannot be written.
     """
     card, converted = read_card(folder), open_parameters(folder)
-    if path.exists():
+    if os.path.exists(path):
         raise UserError(f"{path}: is in use, name another file or folder")
     # What an option of the Model has left out stays as it was.
     kept = converted.shapes.keys() if arrays is None else set(card.optional) - arrays.keys()

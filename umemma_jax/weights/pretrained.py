@@ -121,7 +121,7 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
       UserError: the checkpoint cannot be converted, or contradicts what is given; or `path` is a damaged folder.
     """
     path = Path(path)
-    if (path / model_card.CARD).exists():
+    if os.path.exists(path / model_card.CARD):
         converted = Converted(path)
         if converted.card.family != family:
             raise UserError(f"{path}: is of family {converted.card.family}, not {family}")
