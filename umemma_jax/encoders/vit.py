@@ -293,7 +293,7 @@ TIMM_SIZES = {
 # Others have the same tensors and compute something else: `rpn` has its norms elsewhere, some SigLIPs another gelu.
 TIMM_NAMES = "|".join(
     (
-        r"(vit|deit)_(tiny|small|base|large|huge|giant|gigantic)(_distilled)?_patch\d+_\d+(_miil)?",
+        r"(vit|deit)_(tiny|small|base|large|huge|giant|gigantic)(_distilled)?_patch\d+_\d+(_(miil|in21k|sam|dino))?",
         rf"vit_({'|'.join(TIMM_SIZES)})_patch\d+(_plus)?_clip(_quickgelu)?_\d+",
         r"vit_(base|huge|giant)_patch\d+_gap_\d+",
         r"vit_base_patch16_siglip_gap_\d+",
@@ -330,7 +330,7 @@ def _timm_fields(source: Source) -> dict[str, Any]:
 def _timm_named(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
     """Fields that the architecture's name tells, and `model_args`, which overrule it."""
     name = source.stated("architecture", "").split(".")[0]
-    size, patch, image = re.fullmatch(r"[a-z]+_([a-z]+).*?_patch(\d+).*?_(\d+)(?:_miil)?", name).groups()
+    size, patch, image = re.fullmatch(r"[a-z]+_([a-z]+).*?_patch(\d+).*?_(\d+)(?:_[a-z]\w*)?", name).groups()
     width, depth, heads = TIMM_SIZES["plus" if "_plus_" in name else size]
     gap = "_gap_" in name
     arguments = dataclasses.replace(source, config={"architecture": name, **(source.config.get("model_args") or {})})
@@ -340,6 +340,9 @@ def _timm_named(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
         patch_size=(int(patch), fields["patch"]),
         class_token=(not gap, fields["prefix"] > 0),
     )
+    for word, there in (("_distilled_", fields["prefix"] == 2), ("_clip_", fields["norm_input"])):
+        if (word in name) != there:
+            raise UserError(f"config.json says {name}, which these tensors are not: put the checkpoint's own beside it")
     pool = arguments.stated("global_pool", source.stated("global_pool", "avg" if gap else "token"))
     if pool not in TIMM_POOLS:
         raise UserError(f"config.json: global_pool {pool!r} is not supported, only {', '.join(TIMM_POOLS)} are")
