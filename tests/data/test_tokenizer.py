@@ -362,6 +362,7 @@ def fails(path: Path, message: str) -> None:
 
 def test_paths_without_a_tokenizer(tmp_path: Path):
     fails(tmp_path / "absent", "absent: no such file or folder")
+    fails(tmp_path / ("x" * 300), "cannot be read")
     fails(tmp_path, f"{tmp_path}: no tokenizer here, looked for tokenizer.json, vocab.txt, and vocab.json")
     (tmp_path / "model.safetensors").write_bytes(b"")
     fails(tmp_path / "model.safetensors", "model.safetensors: not a vocabulary: give tokenizer.json")

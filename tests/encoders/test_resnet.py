@@ -13,6 +13,7 @@ from tests.encoders import parity
 from tests.encoders.parity import normal, training
 from umemma_jax.encoders.resnet import Model, max_pool
 from umemma_jax.errors import UserError
+from umemma_jax.weights import convert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -297,6 +298,34 @@ def test_other_variants_of_hugging_face_are_refused(change, message, tmp_path):
     with pytest.raises(UserError, match=message) as caught:
         parity.load("resnet", tmp_path / "a", normal(1, 32, 32, 3))
     assert "\n" not in str(caught.value)
+
+
+TIMMS_RESNET = {
+    "its own": ({"architecture": "resnet18"}, ""),
+    "with a tag": ({"architecture": "resnet18.a1_in1k", "global_pool": "avg", "model_args": None}, ""),
+    "max": ({"architecture": "resnet18", "model_args": {"global_pool": "max"}}, ""),
+    # The same tensors, and pools between them.
+    "aa": ({"architecture": "resnetaa50"}, "says architecture 'resnetaa50', which may compute something else"),
+    "blur": ({"architecture": "resnetblur18"}, "says architecture 'resnetblur18'"),
+    "stride": ({"architecture": "resnet18", "model_args": {"output_stride": 8}}, "says model_args output_stride"),
+    "no pool": ({"architecture": "resnet18", "global_pool": ""}, "global_pool '' is not supported"),
+    "of another": ({"architecture": "resnet34"}, "says resnet34, which these tensors are not"),
+    "Hugging Face's": ({"model_type": "resnet"}, "says model_type 'resnet'"),
+}
+
+
+@pytest.mark.parametrize("config, message", TIMMS_RESNET.values(), ids=TIMMS_RESNET)
+def test_timms_names_tell_what_tensors_do_not(config, message, tmp_path):
+    state = ResNet(18, channels=1).state_dict()
+    parity.save(state, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if not message:
+        fields = convert.convert("resnet", tmp_path, tmp_path / "out").fields
+        assert (fields["depth"], fields["pool"]) == (18, "max" if config.get("model_args") else "mean")
+        return
+    with pytest.raises(UserError) as caught:
+        convert.convert("resnet", tmp_path, tmp_path / "out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("height, width", [(8, 8), (7, 10), (1, 5)])

@@ -80,9 +80,10 @@ TIMMS = {
 
 def card(network):
     """The config.json that timm writes of a small network."""
-    clip, oblong = network.norm_pre.__class__.__name__ == "LayerNorm", list(network.patch_embed.img_size)
+    oblong = list(network.patch_embed.img_size)
+    name = "vit_tiny_patch8_clip_32" if hasattr(network.norm_pre, "weight") else "vit_tiny_patch8_32"
     return {
-        "architecture": "vit_tiny_patch8_clip_32" if clip else "vit_tiny_patch8_32",
+        "architecture": "deit_tiny_distilled_patch8_32" if network.num_prefix_tokens == 2 else name,
         "global_pool": network.global_pool,
         "pretrained_cfg": {"input_size": [3, *oblong]},
         "model_args": {"depth": 2, "class_token": network.has_class_token},
@@ -156,6 +157,7 @@ def named(name, **arguments):
     [
         ("vit_base_patch8_32", 1, {"heads": 12, "pool": "cls", "activation": "gelu"}),
         ("vit_base_patch8_32.augreg_in1k", 1, {"heads": 12}),
+        ("vit_base_patch8_32_in21k", 1, {"heads": 12}),
         ("deit_tiny_patch8_32", 1, {"heads": 3}),
         # Of the same width as `base`, with other heads.
         ("vit_base_patch8_gap_32", 0, {"heads": 16, "pool": "mean"}),
@@ -187,6 +189,8 @@ def test_timms_clips_have_their_activation_in_their_name(tmp_path):
         (named("vit_base_patch8_32", depth=12), "has depth = 12, and this checkpoint's is 2"),
         (named("vit_base_patch8_32", num_heads="12"), "num_heads = '12', a int belongs there"),
         (named("vit_base_patch8_gap_32"), "class_token = False, and this checkpoint's is True"),
+        (named("deit_base_distilled_patch8_32"), "says deit_base_distilled_patch8_32, which these tensors are not"),
+        (named("vit_base_patch8_clip_32"), "says vit_base_patch8_clip_32, which these tensors are not"),
         ({"architecture": "vit_base_patch8_32"}, "leaves it to the default embed_dim = 768, and this"),
         ({"architecture": ["vit"]}, "architecture"),
         ({"architecture": "resnet50"}, "architecture 'resnet50'"),

@@ -103,6 +103,17 @@ def test_folders_without_usable_weights(tmp_path, written, message):
         files.open_weights(tmp_path)
 
 
+def test_names_that_no_file_can_have(tmp_path):
+    with pytest.raises(UserError, match="no such file or folder"):
+        files.open_weights(tmp_path / ("x" * 300))
+    index = {"weight_map": {"a": f"{'x' * 300}.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="missing, though"):
+        files.open_weights(tmp_path)
+    with pytest.raises(UserError, match="cannot be written"), files.appearing(tmp_path / ("y" * 300)):
+        pass
+
+
 def test_a_path_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         files.open_weights(tmp_path / "nothing")

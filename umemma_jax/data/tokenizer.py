@@ -109,7 +109,10 @@ def load_tokenizer(path: str | os.PathLike | RemotePath) -> Tokenizer:
       UserError: there is none, it is damaged, or it is of a class that these files do not define.
     """
     path = locate(path)
-    file = _vocabulary_file(path)
+    try:
+        file = _vocabulary_file(path)
+    except OSError as error:  # a name too long, no permission
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     files = _Files()
     config = files.json(file.with_name(_CONFIG))
     if "added_tokens_decoder" not in config:  # which all newer ones state

@@ -1,5 +1,6 @@
 """Transformers on a grid of patches: what the encoders `vit` and `ast` share, in layers and in weight tables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -216,3 +217,37 @@ def positions(name: str, shape: Shape, prefix: int, grid: tuple[int, int], fit: 
 
     ours = ("params/positions/prefix", "params/positions/grid")[not prefix :]
     return [Rule(ours, (name,), Hook(load, export), fit=fit)]
+
+
+# Sides of the square images that Vision Transformers are published for, pixels.
+SIDES = (224, 240, 256, 280, 288, 320, 336, 384, 392, 448, 512, 518)
+
+
+def grid(source: foreign.Source, name: str, prefix: int, patch: int, size: Any) -> tuple[int, int] | None:
+    """Rows and columns of patches that position embeddings are for.
+
+    Args:
+      source: the checkpoint.
+      name: of the position embeddings, [..., P + GH * GW, D].
+      prefix: P.
+      patch: side of the patches, pixels.
+      size: (height, width) or side of the images, where the config states it; else they are squares of a side that is
+        usual. None where that is not so: 2 x 8 patches are as many as 4 x 4.
+
+    Raises:
+      UserError: there are not so many.
+    """
+    count = source.shapes[name][-2] - prefix
+    if not size:
+        rows = math.isqrt(max(count, 0))
+        return (rows, rows) if rows * rows == count and rows * patch in SIDES else None
+    size = size if isinstance(size, list | tuple) else (size, size)
+    if len(size) != 2 or not all(type(side) is int for side in size):
+        raise UserError(f"config.json: {size!r:.80} is no size of images")
+    rows, columns = (side // patch for side in size)
+    if rows * columns != count:
+        raise UserError(
+            f"tensor {name} of {count + prefix} positions, {prefix} of them not of patches, is not "
+            f"for the {rows}x{columns} patches of {size[0]}x{size[1]} images: put its own config.json beside it"
+        )
+    return rows, columns

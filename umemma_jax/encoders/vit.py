@@ -1,19 +1,15 @@
 """Vision Transformer, with the weights of Hugging Face's ViT, DeiT, MAE, MSN and CLIP, and of timm's ViT and DeiT."""
 
-import dataclasses
 import functools
-import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from umemma_jax.encoders import foreign, patches
-from umemma_jax.encoders.foreign import Format, Hook, Rule, Source
+from umemma_jax.encoders import foreign, patches, timm_vit
+from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.encoders.layers import merge_frames, pool_frames
 from umemma_jax.errors import UserError
 
@@ -102,40 +98,6 @@ class PatchEmbedding(nn.Module):
 # --- weight tables ----------------------------------------------------------------------------------------------------
 
 
-# Sides of the square images that Vision Transformers are published for, pixels.
-SIDES = (224, 240, 256, 280, 288, 320, 336, 384, 392, 448, 512, 518)
-
-
-def _grid(source: Source, name: str, prefix: int, patch: int, size: Any) -> tuple[int, int] | None:
-    """Rows and columns of patches that position embeddings are for.
-
-    Args:
-      source: the checkpoint.
-      name: of the position embeddings, [..., P + GH * GW, D].
-      prefix: P.
-      patch: side of the patches, pixels.
-      size: (height, width) or side of the images, where the config states it; else they are squares of a side that is
-        usual. None where that is not so: 2 x 8 patches are as many as 4 x 4.
-
-    Raises:
-      UserError: there are not so many.
-    """
-    count = source.shapes[name][-2] - prefix
-    if not size:
-        rows = math.isqrt(max(count, 0))
-        return (rows, rows) if rows * rows == count and rows * patch in SIDES else None
-    size = size if isinstance(size, list | tuple) else (size, size)
-    if len(size) != 2 or not all(type(side) is int for side in size):
-        raise UserError(f"config.json: {size!r:.80} is no size of images")
-    rows, columns = (side // patch for side in size)
-    if rows * columns != count:
-        raise UserError(
-            f"encoder vit: tensor {name} of {count + prefix} positions, {prefix} of them not of patches, is not "
-            f"for the {rows}x{columns} patches of {size[0]}x{size[1]} images: put its own config.json beside it"
-        )
-    return rows, columns
-
-
 # --- Hugging Face ViT, DeiT, MAE, MSN ---
 
 HF_TOKENS = ("embeddings.cls_token", "embeddings.distillation_token")
@@ -148,7 +110,7 @@ def _hf_fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
     fields["prefix"] = sum(name in source.shapes for name in HF_TOKENS)
     source.shape(HF_POSITIONS, 3)
     size = source.config.get("image_size", 224) if source.config else None
-    return fields | {"grid": _grid(source, HF_POSITIONS, fields["prefix"], fields["patch"], size)}
+    return fields | {"grid": patches.grid(source, HF_POSITIONS, fields["prefix"], fields["patch"], size)}
 
 
 def _hf_rules(source: Source, fields: dict[str, Any], names: Mapping[str, str]) -> list[Rule]:
@@ -230,7 +192,7 @@ def _clip_fields(source: Source, tower: str) -> dict[str, Any]:
         "prefix": 1,
         "pool": "cls",
         "projection": source.shapes.get(f"{CLIP_PROJECTION}.weight", (0,))[0],
-        "grid": _grid(source, positions, 1, patch, size),
+        "grid": patches.grid(source, positions, 1, patch, size),
     }
 
 
@@ -266,158 +228,10 @@ def _clip_format(name: str, tower: str) -> Format:
     )
 
 
-# --- timm ViT and DeiT ---
-
-TIMM_LAYERS = {
-    "norm1": "blocks.{}.norm1",
-    "attention/out": "blocks.{}.attn.proj",
-    "norm2": "blocks.{}.norm2",
-    "mlp/up": "blocks.{}.mlp.fc1",
-    "mlp/down": "blocks.{}.mlp.fc2",
-}
-TIMM_TOKENS = ("cls_token", "dist_token")
-# Width, depth and heads by the word in timm's names.
-TIMM_SIZES = {
-    "tiny": (192, 12, 3),
-    "xsmall": (256, 10, 4),
-    "small": (384, 12, 6),
-    "medium": (512, 12, 8),
-    "betwixt": (640, 12, 10),
-    "base": (768, 12, 12),
-    "plus": (896, 12, 14),
-    "large": (1024, 24, 16),
-    "huge": (1280, 32, 16),
-    "giant": (1408, 40, 16),
-    "gigantic": (1664, 48, 16),
-}
-# Others have the same tensors and compute something else: `rpn` has its norms elsewhere, some SigLIPs another gelu.
-TIMM_NAMES = "|".join(
-    (
-        r"(vit|deit)_(tiny|small|base|large|huge|giant|gigantic)(_distilled)?_patch\d+_\d+(_miil)?",
-        rf"vit_({'|'.join(TIMM_SIZES)})_patch\d+(_plus)?_clip(_quickgelu)?_\d+",
-        r"vit_(base|huge|giant)_patch\d+_gap_\d+",
-        r"vit_base_patch16_siglip_gap_\d+",
-        r"vit_large_patch16_siglip_gap_(256|384)",
-    )
-)
-# Of `model_args`: what is read here, what the tensors show, and what counts in training only.
-TIMM_ARGS = (
-    *("num_heads", "global_pool", "img_size", "embed_dim", "depth", "patch_size", "class_token"),
-    *("fc_norm", "qkv_bias", "mlp_ratio", "num_classes", "in_chans", "dynamic_img_size"),
-    *("drop_rate", "drop_path_rate", "attn_drop_rate", "proj_drop_rate", "pos_drop_rate", "patch_drop_rate"),
-)
-TIMM_POOLS = {"token": "cls", "avg": "mean"}
-
-
-def _timm_fields(source: Source) -> dict[str, Any]:
-    shapes = source.shapes
-    fields = patches.layer_fields(source, TIMM_LAYERS)
-    _, _, _, patch = source.shape("patch_embed.proj.weight", 4)
-    source.shape("pos_embed", 3)
-    clip = "norm_pre.weight" in shapes
-    fields |= {
-        "epsilon": 1e-5 if clip else 1e-6,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
-        "patch": patch,
-        "patch_bias": "patch_embed.proj.bias" in shapes,
-        "prefix": sum(name in shapes for name in TIMM_TOKENS),
-        "norm_input": clip,
-        "norm_pooled": "fc_norm.weight" in shapes,
-    }
-    return fields | (_timm_named(source, fields) if source.config else _timm_nameless(source, fields))
-
-
-def _timm_named(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields that the architecture's name tells, and `model_args`, which overrule it."""
-    name = source.stated("architecture", "").split(".")[0]
-    size, patch, image = re.fullmatch(r"[a-z]+_([a-z]+).*?_patch(\d+).*?_(\d+)(?:_miil)?", name).groups()
-    width, depth, heads = TIMM_SIZES["plus" if "_plus_" in name else size]
-    gap = "_gap_" in name
-    arguments = dataclasses.replace(source, config={"architecture": name, **(source.config.get("model_args") or {})})
-    arguments.check_stated(
-        embed_dim=(width, fields["width"]),
-        depth=(depth, fields["depth"]),
-        patch_size=(int(patch), fields["patch"]),
-        class_token=(not gap, fields["prefix"] > 0),
-    )
-    pool = arguments.stated("global_pool", source.stated("global_pool", "avg" if gap else "token"))
-    if pool not in TIMM_POOLS:
-        raise UserError(f"config.json: global_pool {pool!r} is not supported, only {', '.join(TIMM_POOLS)} are")
-    card = source.config.get("pretrained_cfg")
-    card = card if isinstance(card, Mapping) else {}
-    stated = arguments.config.get("img_size") or (card.get("input_size") or ())[1:] or int(image)
-    return {
-        "heads": arguments.stated("num_heads", 16 if gap and "siglip" not in name else heads),
-        "pool": TIMM_POOLS[pool],
-        "activation": "quick_gelu" if "quickgelu" in name else "gelu",
-        "grid": _grid(source, "pos_embed", fields["prefix"], fields["patch"], stated),
-    }
-
-
-def _timm_nameless(source: Source, fields: dict[str, Any]) -> dict[str, Any]:
-    """What is most likely without a config. Raises UserError where that is not clear."""
-    if not fields["prefix"]:
-        raise UserError(
-            "timm's Vision Transformers without a class token differ in what tensors do not show: put the "
-            "config.json with its architecture beside the checkpoint"
-        )
-    published = {(width, depth): heads for width, depth, heads in TIMM_SIZES.values()}
-    heads = published.get((fields["width"], fields["depth"]))
-    return {
-        "heads": foreign.Default(heads) if heads else None,
-        "pool": "mean" if fields["norm_pooled"] else "cls",
-        "activation": None if fields["norm_input"] else "gelu",  # CLIP's may be quick_gelu
-        "grid": _grid(source, "pos_embed", fields["prefix"], fields["patch"], None),
-    }
-
-
-def _timm_rules(source: Source, fields: dict[str, Any]) -> list[Rule]:
-    prefix, norm_pooled = fields["prefix"], fields["norm_pooled"]
-    shape = source.shape("pos_embed", 3)
-    return [
-        *foreign.conv_2d("patches", "patch_embed.proj", bias=fields["patch_bias"], fit="channels"),
-        *patches.tokens(TIMM_TOKENS[:prefix], (1, 1, fields["width"])),
-        *patches.positions("pos_embed", shape, prefix, fields["grid"], fit="antialiased_positions"),
-        *(foreign.layer_norm("norm_input", "norm_pre") if fields["norm_input"] else []),
-        *patches.layers(fields["depth"], TIMM_LAYERS),
-        *_timm_qkv(fields["depth"], fields["qkv_bias"]),
-        *foreign.layer_norm("norm", "fc_norm" if norm_pooled else "norm"),
-    ]
-
-
-def _timm_qkv(depth: int, bias: bool) -> list[Rule]:
-    """Queries, keys and values <- one layer whose outputs are theirs, one after the other."""
-    kernels = Hook(
-        lambda arrays: [x.T for x in np.split(arrays[0], 3)],
-        lambda arrays: [np.concatenate([x.T for x in arrays])],
-    )
-    biases = Hook(lambda arrays: np.split(arrays[0], 3), lambda arrays: [np.concatenate(arrays)])
-    rules = []
-    for index in range(depth):
-        paths = [f"params/layer{index}/attention/{name}" for name in ("query", "key", "value")]
-        theirs = f"blocks.{index}.attn.qkv"
-        rules.append(Rule(tuple(f"{path}/kernel" for path in paths), (f"{theirs}.weight",), kernels))
-        if bias:
-            rules.append(Rule(tuple(f"{path}/bias" for path in paths), (f"{theirs}.bias",), biases))
-    return rules
-
-
-TIMM = Format(
-    name="timm ViT",
-    markers=("patch_embed.proj.weight", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.0.mlp.fc1.weight"),
-    fields=_timm_fields,
-    rules=_timm_rules,
-    carried=(*foreign.BUFFERS, r"head(_dist)?\.", r"pre_logits\."),
-    choices=("pool",),
-    timm=TIMM_NAMES,
-    timm_args=TIMM_ARGS,
-)
-
-
 FORMATS = (
     _hf_format("Hugging Face ViT", patches.IN_FILES),
     _hf_format("Hugging Face ViT, as transformers 5 names it in memory", patches.IN_MEMORY),
     _clip_format("Hugging Face CLIP", "vision_model."),
     _clip_format("Hugging Face CLIP, vision alone", ""),
-    TIMM,
+    timm_vit.TIMM,
 )

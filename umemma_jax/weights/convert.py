@@ -8,16 +8,13 @@ what an export needs besides; `model.json`, the model card; and the files of a t
 """
 
 import ast
-import contextlib
 import dataclasses
-import importlib
 import json
 import math
 import os
-import pkgutil
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +24,16 @@ import numpy as np
 import safetensors
 
 import umemma_jax
-from umemma_jax import checksums, command, encoders
+from umemma_jax import checksums, command
 from umemma_jax.data import tokenizer
-from umemma_jax.encoders.foreign import OWN, Default, Format, Rule, Source, is_own
+from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.errors import UserError
 from umemma_jax.model import checked_fields, encoder_module
-from umemma_jax.weights import files, preprocessing
+from umemma_jax.weights import files, preprocessing, recognition
 from umemma_jax.weights.files import Weights
 from umemma_jax.weights.model_card import CARRIED, PARAMETERS, VERSION, Card, open_parameters, read_card, write_card
 
 GRID = {"grid": tuple[int, ...]}  # what may be given besides fields of the Model: rows and columns of patches
-SHOWN = 6  # tensors of each list in an error message
 
 
 def convert(
@@ -47,8 +43,9 @@ def convert(
 
     Args:
       family: encoder module.
-      source: what `files.open_weights` takes.
-      target: the folder, which appears when all went well.
+      source: what `files.open_weights` takes. Its values are taken as they are: safetensors have no checksums, zipped
+        pickles have, which are verified.
+      target: the folder, which appears when all went well, with checksums of all its files.
       given: fields of the Model, and `grid`, (rows, columns) of the patches that position embeddings are for: for what
         neither the shapes nor config.json decide, and what is a choice.
 
@@ -58,7 +55,7 @@ def convert(
     """
     opened, target = files.open_weights(source), Path(target)
     given = checked_fields(encoder_module(family).Model, given or {}, GRID, "--field")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if os.path.exists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise UserError(f"{target}: is in use, name another folder")
     plan = make_plan(family, opened, given, source)
     carried = [f"{CARRIED}{name}" for name in plan.carried]
@@ -103,12 +100,13 @@ class Plan:
 
 def make_plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any) -> Plan:
     """Sorts the tensors of a checkpoint, and raises UserError where any is left or missing."""
-    table, wrapper, prefix = _recognise(family, opened)
+    table, wrapper, prefix = recognition.recognise(family, opened)
     names = {name.removeprefix(wrapper): name for name in opened.shapes}
     inner = {name.removeprefix(prefix): name for name in names if name.startswith(prefix)}
     shapes = {name: opened.shapes[names[full]] for name, full in inner.items()}
-    fields = _decided(table, source := _source(table, shapes, opened), given, where, opened.config)
-    with _reading(where):
+    source = recognition.source_of(table, shapes, opened)
+    fields = recognition.decided(table, source, given, where, opened.config)
+    with recognition.reading(where):
         rules = _present(table.rules(source, fields), source.shapes)
     used = {name for rule in rules for name in rule.theirs}
     rest = {full: name for name, full in inner.items() if name not in used}
@@ -118,7 +116,7 @@ def make_plan(family: str, opened: Weights, given: Mapping[str, Any], where: Any
     unused = [f"{full} {opened.shapes[names[full]]}" for full in rest if full not in carried and full not in ignored]
     missing = sorted(used - inner.keys())
     if unused or missing:
-        raise UserError(f"{where}: does not match {table.name}: {lists(missing, unused, [])}")
+        raise UserError(f"{where}: does not match {table.name}: {recognition.lists(missing, unused, [])}")
     _check_shapes(rules, source, table, where)
     return Plan(table, source, {**fields, **given}, rules, prefix, names, carried, ignored)
 
@@ -179,7 +177,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
       UserError: a size is not the original's, or the file cannot be written.
     """
     card, converted = read_card(folder), open_parameters(folder)
-    if path.exists():
+    if os.path.exists(path):
         raise UserError(f"{path}: is in use, name another file or folder")
     # What an option of the Model has left out stays as it was.
     kept = converted.shapes.keys() if arrays is None else set(card.optional) - arrays.keys()
@@ -197,7 +195,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
 
 def _exported(card: Card, read: Callable[[str], np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     source = Source({name: tuple(shape) for name, shape in card.shapes.items()}, card.config)
-    table = next(table for table in formats(card.family) if table.name == card.format)
+    table = next(table for table in recognition.formats(card.family) if table.name == card.format)
     for rule in _present(table.rules(source, {**card.fields, **card.besides}), source.shapes):
         values = rule.hook.export([np.asarray(read(path)) for path in rule.ours])
         for name, value in zip(rule.theirs, values, strict=True):
@@ -207,144 +205,6 @@ def _exported(card: Card, read: Callable[[str], np.ndarray]) -> Iterator[tuple[s
                     "the original class cannot take it"
                 )
             yield f"{card.prefix}{name}", value
-
-
-def formats(family: str) -> tuple[Format, ...]:
-    """The tables of an encoder module. Raises UserError if it has none."""
-    tables = getattr(encoder_module(family), "FORMATS", ())
-    if not tables:
-        raise UserError(f"encoder '{family}' exports no FORMATS: no checkpoint can be converted for it")
-    return tables
-
-
-def _families() -> Iterator[str]:
-    """The encoder modules of this package that have tables."""
-    for module in pkgutil.iter_modules(encoders.__path__):
-        if hasattr(importlib.import_module(f"{encoders.__name__}.{module.name}"), "FORMATS"):
-            yield module.name
-
-
-def _recognise(family: str, opened: Weights) -> tuple[Format, str, str]:
-    """The format of a checkpoint, the prefix that all its tensors share, and that of the encoder's after it."""
-    tables, where = formats(family), opened.files[0]
-    found = _matches_of(tables, opened)
-    for match in found:
-        if not match[0].objection(opened.config):
-            return match
-    if found:
-        table = found[0][0]
-        known = [*table.model_types, *([table.timm] if table.timm else [])]
-        raise UserError(
-            f"{where}: the tensors' names are those of {table.name}, but its config.json says "
-            f"{table.objection(opened.config)}, which may compute something else (known: {', '.join(known)}): "
-            "name another checkpoint, or put its own config.json beside it"
-        )
-    others = [name for name in _families() if name != family and _matches_of(formats(name), opened)]
-    if others:
-        raise UserError(f"{where}: is no checkpoint of family {family}, it looks like {' or '.join(others)}")
-    known = ", ".join(table.name for table in tables)
-    kind = f"; its config.json says model_type {opened.config['model_type']}" if "model_type" in opened.config else ""
-    raise UserError(
-        f"{where}: is no checkpoint of family {family} ({known}); its tensors are {_some(sorted(opened.shapes))}{kind}"
-    )
-
-
-def _matches_of(tables: Sequence[Format], opened: Weights) -> list[tuple[Format, str, str]]:
-    """The formats whose markers a checkpoint has, as `_recognise` gives them."""
-    found = []
-    for table in tables:
-        marker = table.markers[0]
-        prefixes = [name[: -len(marker)] for name in opened.shapes if f".{name}".endswith(f".{marker}")]
-        for prefix in sorted(prefixes, key=len):
-            if all(f"{prefix}{name}" in opened.shapes for name in table.markers):
-                wrapper = _shared(prefix, opened.shapes)
-                found.append((table, wrapper, prefix.removeprefix(wrapper)))
-                break
-    return found
-
-
-def _source(table: Format, shapes: Mapping[str, Any], opened: Weights) -> Source:
-    """What is known of a checkpoint.
-
-    A config.json that does not say what it is of counts for nothing, if it could say so in this format.
-    """
-    own = is_own(opened.config) or not (table.model_types or table.timm)
-    return Source(shapes, opened.config if own else {}, preprocessing.pooling(opened.folder))
-
-
-def _shared(prefix: str, names: Iterable[str]) -> str:
-    """The longest dotted start of `prefix` that all names have: that of DataParallel and the like."""
-    parts = prefix.split(".")[:-1]
-    starts = [".".join([*parts[:size], ""]) if size else "" for size in range(len(parts), -1, -1)]
-    return next(start for start in starts if all(name.startswith(start) for name in names))
-
-
-def undecided(family: str, opened: Weights, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the given fields that the checkpoint leaves to the user.
-
-    Raises:
-      UserError: one that it does decide is given otherwise.
-    """
-    table, wrapper, prefix = _recognise(family, opened)
-    start = f"{wrapper}{prefix}"
-    shapes = {name.removeprefix(start): shape for name, shape in opened.shapes.items() if name.startswith(start)}
-    where = opened.files[0]
-    fields = _fields(table, _source(table, shapes, opened), where)
-    _check_given(table, fields, given, where)
-    return {name: given[name] for name, value in fields.items() if name in given and _is_open(value)}
-
-
-def _is_open(value: Any) -> bool:
-    return value is None or isinstance(value, Default)
-
-
-def _fields(table: Format, described: Source, where: Any) -> dict[str, Any]:
-    with _reading(where):
-        return table.fields(described)
-
-
-def _check_given(table: Format, fields: Mapping[str, Any], given: Mapping[str, Any], where: Any) -> None:
-    """Raises UserError for a given field that a checkpoint decides otherwise, and that is no choice."""
-    for name, value in fields.items():
-        if name not in given or name in table.choices or _is_open(value):
-            continue
-        mine = tuple(given[name]) if isinstance(given[name], list) else given[name]
-        if mine != value:
-            raise UserError(
-                f"{where}: {name} = {mine!r:.80} was given, and the checkpoint has {value!r:.80}: leave it out"
-            )
-
-
-def _decided(
-    table: Format, described: Source, given: Mapping[str, Any], where: Any, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The Model's fields; the user's where the checkpoint does not decide."""
-    fields = _fields(table, described, where)
-    _check_given(table, fields, given, where)
-    fields = {name: given.get(name, value) if _is_open(value) else value for name, value in fields.items()}
-    fields = {name: value.value if isinstance(value, Default) else value for name, value in fields.items()}
-    names = ", ".join(name for name, value in fields.items() if value is None)
-    if names:
-        reason = "its config.json does not say" if described.config else "there is no config.json beside it"
-        if config and not described.config:
-            reason = f"the config.json beside it does not say of what it is (no {' or '.join(OWN)})"
-        raise UserError(
-            f"{where}: {names} cannot be read from the tensors' shapes, and {reason}: give the encoder's {names}"
-        )
-    return fields
-
-
-@contextlib.contextmanager
-def _reading(where: Any) -> Iterator[None]:
-    """Names the checkpoint in what a table raises."""
-    try:
-        yield
-    except KeyError as error:
-        raise UserError(f"{where}: {error} is missing in its config.json or among its tensors") from error
-    except (IndexError, ValueError, TypeError) as error:
-        raise UserError(f"{where}: its tensors' shapes or its config.json are of another kind ({error})") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _present(rules: Sequence[Rule], shapes: Mapping[str, Any]) -> list[Rule]:
@@ -364,17 +224,6 @@ def _float32(array: np.ndarray, where: str) -> np.ndarray:
     return array
 
 
-def lists(missing: Sequence[str], unused: Sequence[str], other: Sequence[str]) -> str:
-    """What is wrong with the tensors of a checkpoint, in one line."""
-    kinds = {"missing": missing, "not used": unused, "of another shape": other}
-    return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in kinds.items() if names)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(name if len(name) <= 120 else f"{name[:120]}..." for name in names[:SHOWN]) + more
-
-
 # The command line.
 
 
@@ -383,7 +232,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command.Parser(
         prog="python -m umemma_jax.weights.convert", allow_abbrev=False, description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--family", metavar="NAME", help=f"encoder: {', '.join(_families())}, or a module's path")
+    parser.add_argument(
+        "--family", metavar="NAME", help=f"encoder: {', '.join(recognition.families())}, or a module's path"
+    )
     parser.add_argument("--from", required=True, metavar="PATH", dest="source", help="checkpoint: a file or a folder")
     parser.add_argument(
         "--to", required=True, type=Path, metavar="PATH", help="folder (or, with --export, file) to make"

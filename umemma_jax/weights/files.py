@@ -100,14 +100,17 @@ def open_weights(path: str | os.PathLike) -> Weights:
 
 
 def _weight_file(path: Path) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):  # which, unlike Path.exists, is no exception for a name of 300 letters
         raise UserError(f"{path}: no such file or folder, name a checkpoint")
     if not path.is_dir():
         return path
     for name in NAMES:
         if (path / name).exists():
             return path / name
-    found = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", *pickles.SUFFIXES))
+    try:
+        found = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", *pickles.SUFFIXES))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): see to its permissions") from error
     if len(found) == 1:
         return found[0]
     if found:
@@ -131,7 +134,7 @@ def _shards(path: Path) -> dict[Path, list[str]]:
             raise UserError(f"{path}: names {name!r:.80}, which is no weight file beside it: download it again")
         found.setdefault(path.parent / name, []).append(tensor)
     for file in found:
-        if not file.exists():
+        if not os.path.exists(file):
             raise UserError(f"{file}: missing, though {path.name} names it: download it again")
     return dict(sorted(found.items()))
 

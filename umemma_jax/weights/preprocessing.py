@@ -22,7 +22,7 @@ POOLS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 def beside(folder: Path, names: Sequence[str]) -> list[Path]:
     """Those of the named files that are in the folder of the weights."""
-    return [folder / name for name in names if (folder / name).exists()]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def stated(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from umemma_jax import command, encoders
 from umemma_jax.data import tokenizer
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
-from umemma_jax.weights import convert, files, model_card, preprocessing
+from umemma_jax.weights import convert, files, model_card, preprocessing, recognition
 
 PyTree = Any
 Shape = tuple[int, ...]
@@ -72,9 +72,10 @@ class Converted:
             if path in shapes and shapes[path] != shape
         ]
         if missing or unused or other:
+            found = recognition.lists(missing, unused, other)
             raise UserError(
-                f"{self.folder}: this checkpoint does not fit the encoder: {convert.lists(missing, unused, other)}: "
-                "give the encoder the checkpoint's own sizes (leave them out of the config)"
+                f"{self.folder}: this checkpoint does not fit the encoder: {found}: give the encoder the checkpoint's "
+                "own sizes (leave them out of the config)"
             )
 
     def fit(self, like: Mapping[str, PyTree], first_layer: str = "") -> dict[str, PyTree]:
@@ -121,7 +122,7 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
       UserError: the checkpoint cannot be converted, or contradicts what is given; or `path` is a damaged folder.
     """
     path = Path(path)
-    if (path / model_card.CARD).exists():
+    if os.path.exists(path / model_card.CARD):
         converted = Converted(path)
         if converted.card.family != family:
             raise UserError(f"{path}: is of family {converted.card.family}, not {family}")
@@ -134,7 +135,7 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
             "with python -m umemma_jax.weights.convert, and name that folder"
         )
     opened = files.open_weights(path)
-    given = convert.undecided(family, opened, given)
+    given = recognition.undecided(family, opened, given)
     target = cache / f"{family.replace('.', '_')}-{_key(family, opened, given)}"
     files.remove_leftovers(cache)
     if target.exists():
