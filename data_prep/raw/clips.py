@@ -220,7 +220,7 @@ def _open(raw: BinaryIO, max_pixels: int) -> Iterator[av.container.InputContaine
       Unreadable: FFmpeg does not know what it is.
     """
     os.lseek(raw.fileno(), 0, os.SEEK_SET)  # not `raw.seek`, which would only move within its buffer
-    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd", "max_pixels": str(max_pixels)}
+    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd"} | limits.ffmpeg_options(max_pixels)
     try:
         file = av.open("fd:", options=options, **_OPENING)
     except (av.FFmpegError, ValueError) as error:
