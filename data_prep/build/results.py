@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from umemma_jax import checksums
+import google_crc32c
+
 from umemma_jax.errors import UserError
 
 
@@ -45,7 +46,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
     try:
         with partial.open("wb") as file:
             for result in results:
-                file.write(_encoded(result))
+                file.writelines(_encoded(result))
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
@@ -64,7 +65,7 @@ def read_results(path: Path) -> Iterator[Result]:
                 checksum, header = line[:8], line[8:]
                 failed, size, notes = json.loads(header)
                 content = file.read(size)
-                if checksums.of_bytes(header + content).encode() != checksum:
+                if _checksum(header, content) != checksum:
                     raise ValueError("checksum")
                 if failed:
                     yield Failure(content.decode())
@@ -81,11 +82,16 @@ def partial_path(path: Path, process: int) -> Path:
     return path.with_name(f"{path.stem}.{process}.partial")
 
 
-def _encoded(result: Result) -> bytes:
+def _encoded(result: Result) -> tuple[bytes, bytes]:
+    """A line and the content."""
     failed, notes = isinstance(result, Failure), {}
     if isinstance(result, Failure):
         result = result.reason.encode(errors="backslashreplace")
     elif isinstance(result, Noted):
         result, notes = result.data, dict(result.notes)
-    content = json.dumps([failed, len(result), notes]).encode() + b"\n" + result
-    return checksums.of_bytes(content).encode() + content
+    header = json.dumps([failed, len(result), notes]).encode() + b"\n"
+    return _checksum(header, result) + header, result
+
+
+def _checksum(header: bytes, content: bytes) -> bytes:
+    return b"%08x" % google_crc32c.extend(google_crc32c.value(header), content)

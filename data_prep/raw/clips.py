@@ -219,8 +219,13 @@ def _open(raw: BinaryIO, max_pixels: int) -> Iterator[av.container.InputContaine
     Raises:
       Unreadable: FFmpeg does not know what it is.
     """
+    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd"} | limits.ffmpeg_options(max_pixels)
+    raw.seek(0)
+    start = raw.read(12)
+    if start[:4] + start[8:] == b"RIFFWAVE":
+        # Its header says all. To look for DTS in what calls itself PCM would take longer than the rest.
+        options["max_probe_packets"] = "1"
     os.lseek(raw.fileno(), 0, os.SEEK_SET)  # not `raw.seek`, which would only move within its buffer
-    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd", "max_pixels": str(max_pixels)}
     try:
         file = av.open("fd:", options=options, **_OPENING)
     except (av.FFmpegError, ValueError) as error:

@@ -91,7 +91,7 @@ class _Files:
             return None
         given = text_of(row, self._column)
         path = self._folder / given
-        if not os.path.isfile(path):  # unlike Path.is_file, it takes a text that is too long for a path
+        if not os.path.exists(path):  # unlike Path.exists, it takes a text that is too long for a path
             meant = near(self._folder, given)
             report.add(NO_FILE, f"{path} ({row.where})" + (f": there is {meant}" if meant else ""))
             return None

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import BinaryIO
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -81,6 +80,8 @@ def colour_to_8_bits(
     file: BinaryIO, image: Image.Image, bits: int | None, shrink: Callable[[Image.Image], Image.Image]
 ) -> tuple[Image.Image, str]:
     """Likewise of a picture of 16 bits a colour, in mode "RGB", which is read from its file again."""
+    import av  # slow, and needed only here
+
     file.seek(0)
     with av.open(file, format=_FFMPEG_FORMS[image.format]) as source:
         pixels = next(source.decode(video=0)).to_ndarray(format="rgb48le")

@@ -31,9 +31,8 @@ class Frames:
 
     def prepare(self, stream: av.VideoStream) -> None:
         """Raises ValueError if its pictures are too large."""
-        if fault := limits.too_many_pixels(stream.width, stream.height, self._max_pixels):
-            raise ValueError(fault)
-        stream.codec_context.options = {"max_pixels": str(self._max_pixels)}  # of frames that differ from the header
+        self._check(stream)
+        stream.codec_context.options = limits.ffmpeg_options(self._max_pixels)
         self._pixel_aspect = float(stream.sample_aspect_ratio or 1)
         self._interval = float(1 / (stream.average_rate or np.inf))
 
@@ -47,7 +46,8 @@ class Frames:
         return len(self.files) == len(self._instants)
 
     def take(self, frame: av.VideoFrame, time: float) -> None:
-        """Takes the next frame."""
+        """Takes the next frame; raises ValueError if it is too large, as one that differs from the header."""
+        self._check(frame)
         self._shown = self._shown or frame
         self._show_until(time)
         self._shown = frame
@@ -58,6 +58,10 @@ class Frames:
             self._show_until(end)
             if not self.files:
                 self.files.append(self._encode(self._shown))
+
+    def _check(self, picture: av.VideoStream | av.VideoFrame) -> None:
+        if fault := limits.too_many_pixels(picture.width, picture.height, self._max_pixels):
+            raise ValueError(fault)
 
     def _show_until(self, time: float) -> None:
         start = len(self.files)

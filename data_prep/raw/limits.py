@@ -13,3 +13,8 @@ BYTES = 1 << 26  # of a picture that is stored as it is
 def too_many_pixels(width: int, height: int, most: int) -> str | None:
     """Why a picture of this size is refused; None if it is not."""
     return f"{width}x{height} pixels, more than --max-pixels={most:,}" if width * height > most else None
+
+
+def ffmpeg_options(max_pixels: int) -> dict[str, str]:
+    """Keeps FFmpeg from making room for larger pictures; it counts widths as rounded up to a multiple of 64."""
+    return {"max_pixels": str(2 * max_pixels + (1 << 22))}

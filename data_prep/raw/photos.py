@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from data_prep.build.parallel import Unreadable
 from data_prep.build.prep_report import DAMAGED, Report
@@ -18,6 +18,7 @@ from data_prep.raw.files import open_file
 from umemma_jax.data import jpeg
 
 Image.MAX_IMAGE_PIXELS = None  # the size is checked here
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles and metadata may be larger than 1 MB
 
 QUALITY = 90  # of what is encoded anew
 SUFFIXES = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # of image files

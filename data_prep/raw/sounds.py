@@ -83,7 +83,8 @@ class Sound:
             parts.append(np.zeros(missing, np.int16))
 
     def _add(self, frame: av.AudioFrame | None) -> None:
-        self._runs[-1][1].extend(part.to_ndarray()[0] for part in self._resampler.resample(frame))
+        for part in self._resampler.resample(frame):
+            self._runs[-1][1].append(np.frombuffer(part.planes[0], np.int16, part.samples))
 
 
 def _check(rate: int, channels: int) -> None:

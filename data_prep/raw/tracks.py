@@ -172,8 +172,10 @@ class Track:
                 self.damage = reason(error)
 
     def _pass_on(self, frame: av.VideoFrame | av.AudioFrame) -> None:
-        stamp = frame.pts if frame.pts is not None else frame.dts
-        time = self.position if stamp is None else float(stamp * frame.time_base) - self.zero
+        if frame.pts is not None:
+            time = frame.time - self.zero
+        else:
+            time = self.position if frame.dts is None else float(frame.dts * frame.time_base) - self.zero
         if self.position is None and (time is None or time > 0):
             self.missed_start = self.ended = True
         if self.ended:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep import table
 from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
@@ -128,8 +129,11 @@ def test_anything_can_be_empty(tmp_path, rows):
         NO_LABEL: [f"{path}, line 6"],
         table.NO_SPLIT: [f"{path}, line 7"],
         "missing number in column 'weight' (kept as missing)": [f"{path}, line 4"],
-        columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)", f"{tmp_path}/data ({path}, line 10)"],
-        UNREADABLE: [f"{tmp_path}/data/9.wav: not a video or sound file: Invalid data found when processing input"],
+        columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)"],
+        UNREADABLE: [
+            f"{tmp_path}/data: a directory instead of a file",
+            f"{tmp_path}/data/9.wav: not a video or sound file: Invalid data found when processing input",
+        ],
         NOTHING_LEFT: ["0000006"],
     }
 
@@ -422,6 +426,21 @@ def test_silent_videos_are_kept_and_files_are_read_once(tmp_path, rows):
     assert {kind: len(lines) for kind, lines in report(out).items()} == {NO_SOUND: len(rows) - 1}
 
 
+def test_limit_on_pixels(tmp_path, rows):
+    """It is one for images and for frames, and what is beyond it is listed."""
+    for number, row in enumerate(rows):
+        row["video"] = f"data/{number}.mkv"
+        write_clip(tmp_path / row["video"], number)
+    Image.new("RGB", (60, 60)).save(tmp_path / "data" / "3.jpg", "PNG")
+    columns = Column("image", "image", ("photo",)), Column("video", "video", ("video",))
+    out = prepare(
+        write_csv(tmp_path / "mine.csv", rows), modalities=columns, split="part", seconds=1, max_pixels=48 * 32
+    )
+    assert report(out) == {UNREADABLE: [f"{tmp_path}/data/3.jpg: 60x60 pixels, more than --max-pixels=1,536"]}
+    command = ["--image=photo", "--video=video", "--label=kind", "--max-pixels=1000", f"--table={tmp_path}/mine.csv"]
+    assert "of 60 files are unreadable, more than 5 %" in refusal(*command, out=tmp_path / "other")
+
+
 def test_vectors_of_different_sizes(tmp_path, rows):
     for number, row in enumerate(rows):
         row["embedding"] = [1.0] * (5 if number != 7 else 4)
@@ -443,6 +462,7 @@ def test_vectors_of_different_sizes(tmp_path, rows):
         (["--text=title", "--split=portion"], "no column 'portion'"),
         (["--text=title", "--rate=0"], "--rate: '0' is not a whole number of samples in a second"),
         (["--text="], "--text: name a column"),
+        (["--image=photo", "--max-pixels=0"], "--max-pixels: '0' is not a whole number from 1 on"),
         (["--video=photo", "--fps=0"], "--fps: '0' is not a number of frames in a second"),
         (["--video=photo", "--seconds=0"], "--seconds: '0' is not a whole number from 1 on"),
     ],

@@ -8,7 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, JpegImagePlugin
+from PIL import Image, ImageDraw, JpegImagePlugin, PngImagePlugin
 
 from data_prep.build.parallel import Unreadable
 from data_prep.build.prep_report import DAMAGED, Report
@@ -442,6 +442,16 @@ def test_files(tmp_path):
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
 def test_damaged_metadata(exif):
     assert_corners(ToJpeg().convert(encoded(quadrants(), "JPEG", exif=exif)))
+
+
+def test_large_metadata():
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    profile = np.random.default_rng(0).bytes(3_000_000)
+    assert_corners(ToJpeg().convert(encoded(quadrants(), "PNG", pnginfo=text)))
+    for form in ("PNG", "JPEG", "TIFF", "WEBP"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        assert_corners(ToJpeg().convert(encoded(quadrants(), form, icc_profile=profile, **options)))
 
 
 def test_jpeg_that_training_would_refuse_is_encoded_anew():
