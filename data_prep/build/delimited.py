@@ -24,6 +24,7 @@ _MARKS = {
 }  # the first counts
 _FORMS = 0.1  # a column whose values have fewer different forms, as a share of the rows, is not free text
 
+_BETWEEN_LETTERS = re.compile(r'[^\s,;\t"]"[^\s,;\t"]')
 _LOOKED_AT = 200  # characters of a value
 
 
@@ -101,8 +102,8 @@ def _check_closed(records: Sequence[Record], delimiter: str, header: bool) -> No
     long = [record for record in records if len(record.lines) > 1]
     fields = (record.fields for record in records[header:])
     columns = [_Column(values) for values in zip(*fields, strict=False)] if long else []
-    for record in long:
-        if not _quoted_well(record, delimiter):
+    for record in records:
+        if _torn(record) or (len(record.lines) > 1 and not _quoted_well(record, delimiter)):
             raise _unclosed(record)
     # Where texts of several lines are usual, some lines read like records by chance. A mark that is not closed, on the
     # other hand, would end at the opening mark of the next such text, which keeps no rule of quoting.
@@ -142,6 +143,16 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
 def _is_open(record: Record, delimiter: str) -> bool:
     """Whether a record would go on if the file did."""
     return len(list(csv.reader([*record.lines, "behind it"], delimiter=delimiter))) == 1
+
+
+def _torn(record: Record) -> bool:
+    """Whether a quoted field has lost the delimiter before it, and was divided at one of its own.
+
+    Then its opening mark stands between two letters, and its closing one at the end of another field.
+    """
+    if not any(_BETWEEN_LETTERS.search(line.replace('""', "")) for line in record.lines if '"' in line):
+        return False
+    return sum(field.count('"') % 2 for field in record.fields) > 1
 
 
 def _quoted_well(record: Record, delimiter: str) -> bool:

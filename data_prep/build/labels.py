@@ -20,6 +20,7 @@ NO_LABEL = "row without label (dropped)"
 NO_ENTRY = "missing entry in a list of labels (left out)"
 SEVERAL = "field of several labels"
 WHOLE_NUMBER = "label with .0 at its end (taken as the whole number)"
+NUMBERS = "numbers as labels (each is a class: regression is not there yet)"
 ALIKE = "labels that differ only in case, white space, form of characters or leading zeros (kept apart)"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
@@ -132,6 +133,9 @@ def _check(labels: dict[str, list[str]], column: str, report: Report) -> None:
         if numbers:
             what, remedy = "numbers", "regression is not there yet, make classes of them, e.g. ranges"
         raise UserError(f"--label={column}: {len(times)} different {what} in {len(labels)} rows, no classes: {remedy}")
+    if numbers and len(times) > MOST_CLASSES:
+        first, *_, last = sorted_classes(times)
+        report.add(NUMBERS, f"{len(times)} different ones, from {first} to {last}")
     alike: dict[str, list[str]] = {}
     for name in sorted(times):
         alike.setdefault(_folded(name), []).append(name)

@@ -57,6 +57,7 @@ TEXT = 'He said: "No!"\nThen, after a while,\nshe "went", too.'
         [["good" if number % 2 else "bad", TEXT] for number in range(20)],
         [[f"photo_{number}.jpg", TEXT] for number in range(20)],
         [[TEXT if number else "Soft, 2\nand warm, 3", str(number % 5)] for number in range(20)],
+        [['5"x7" print', '19" rack', "x"], ['He said "a,b"', 'O"Brien', "y"], ['a "b"', '"c"', '"']],
         [[TEXT], ["one"], ["two\nthree"]],
         [
             [f"A title, {number}", f"I love it, but\nit shrank, really, {number}", str(number % 5)]
@@ -96,6 +97,7 @@ def test_a_text_of_more_than_128_kilobytes(tmp_path):
         (b"a,b\n1,2\0\n", "line 2: holds a NUL"),
         ("a,b\n1,2\n".encode("utf-16-le"), "line 1: holds a NUL"),
         (b'a,b\n1,"2\n3"x,4\n', "line 2: a quotation mark is not closed"),
+        (b'a,b,c\n1.jpg"salt, or ""pepper""",x\n', "line 2: a quotation mark is not closed"),
         (b'a,b\n1,"2\n3,4\n5', "line 2: a quotation mark is not closed"),
         (b"a," + b"x" * ((1 << 24) + 1), "line 1: field larger than field limit"),
     ],

@@ -132,5 +132,8 @@ def test_no_classes(fields, message):
     assert "\n" not in str(error.value)
 
 
-def test_many_classes_of_several_rows_each():
-    assert len({name for (name,) in read(*[x % 200 for x in range(1000)])[0].values()}) == 200
+def test_numbers_that_may_be_meant_as_such_are_told():
+    found, _, report = read(*[18 + x % 82 for x in range(1000)])
+    assert len({name for (name,) in found.values()}) == 82
+    assert report == {labels.NUMBERS: ["82 different ones, from 18 to 99"]}
+    assert read(*[x % 10 for x in range(100)])[2] == {}
