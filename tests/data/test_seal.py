@@ -279,6 +279,11 @@ def changed(data: dict, *path: str | int, value: object) -> dict:
         (("files", "rows.npz"), [-1, "00000000"], "files.rows.npz: not a length and a checksum"),
         (("files", "rows.npz"), "00000000", "files.rows.npz: not a length and a checksum"),
         (("notes",), "mine", "field 'notes' is unknown"),
+        (("classes",), ["a", "a", "b"], "field 'classes' names one twice"),
+        (("classes",), ["a", "b", "\ud800"], "field 'classes' holds what is no Unicode"),
+        (("description",), "\ud800", "field 'description' holds what is no Unicode"),
+        (("splits", "train", "shards", 0, "crc32c"), "x", "a checksum that is none"),
+        (("modalities", "image", "kind"), "x" * 10_000, "kind 'x{5,20}\\.\\.\\.x+' with encoding"),
     ],
 )
 def test_what_cannot_be(small: Dataset, path: tuple, value: object, message: str):
@@ -399,5 +404,5 @@ def test_names_that_are_no_unicode(tmp_path: Path):
     ) as writer:
         writer.write("train", **make_examples(1)[0] | {"id": odd})
     dataset = open_dataset(tmp_path / odd)
-    assert (dataset.info.description, dataset.info.source) == (odd, {"argv": [odd]})
+    assert (dataset.info.description, dataset.info.source) == ("caf\\udce9", {"argv": [odd]})
     assert dataset.source("train").ids() == ["caf\\udce9"]

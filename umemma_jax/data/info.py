@@ -9,7 +9,7 @@ import math
 import numbers
 import re
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ _UNSEALED = 1  # the version before there were checksums
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,239}")  # with the ending of an index still a name of 255 letters
+_CRC32C = re.compile(r"[0-9a-f]{8}")
 _LONGEST_NAME = 120  # bytes of the dataset's, which becomes part of the names of files
 _LARGEST_COUNT = 2**53  # of anything: beyond, no float tells neighbours apart
 
@@ -132,6 +133,8 @@ def from_json(data: Any) -> Info:
     modalities = _named(_records(data, "modalities", _modality), source)
     classes = _get(data, "classes", list, str)
     bounds.check("number of classes", len(classes), bounds.CLASSES)
+    if len(set(classes)) < len(classes):
+        raise ValueError("field 'classes' names one twice")
     multi_label = _get(data, "multi_label", bool)
     if multi_label and not classes:
         raise ValueError("multi_label, but there are no classes")
@@ -251,14 +254,22 @@ def _shard(record: dict[str, Any], sealed: bool) -> Shard:
     check_file_name(file)
     if examples < 1 or size < examples * tfrecord.FRAME:
         raise ValueError(f"{file}: {examples} examples in {size} bytes")
-    return Shard(file, examples, size, **{name: _get(record, name, str) for name in checksums if sealed})
+    stated = {name: _get(record, name, str) for name in checksums if sealed}
+    if not all(map(_CRC32C.fullmatch, stated.values())):
+        raise ValueError(f"{file}: a checksum that is none")
+    return Shard(file, examples, size, **stated)
 
 
 def _files(record: dict[str, Any]) -> dict[str, tuple[int, str]]:
     """The field `files`."""
     for name, stated in record.items():
         check_file_name(name)
-        if not isinstance(stated, list) or list(map(type, stated)) != [int, str] or stated[0] < 0:
+        if (
+            not isinstance(stated, list)
+            or list(map(type, stated)) != [int, str]
+            or stated[0] < 0
+            or not _CRC32C.fullmatch(stated[1])
+        ):
             raise ValueError(f"files.{name}: not a length and a checksum")
     return {name: (size, crc) for name, (size, crc) in record.items()}
 
@@ -304,11 +315,20 @@ def _get(data: dict[str, Any], name: str, kind: type, element: Any = None) -> An
     value = data[name]
     if not _fits(value, kind):
         raise ValueError(f"field {name!r} is {reprlib.repr(value)} instead of {_WORDS.get(kind, kind.__name__)}")
+    _check_text(name, value if kind is list else [value])
     if kind is not list:
         return value
     if not all(_fits(x, element) for x in value):
         raise ValueError(f"field {name!r} holds elements of a wrong type")
     return tuple(value)
+
+
+def _check_text(name: str, values: Sequence[Any]) -> None:
+    """Raises ValueError if a string among them is no Unicode, which JSON can hold, but no file of a report."""
+    try:
+        "".join(value for value in values if isinstance(value, str)).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"field {name!r} holds what is no Unicode") from error
 
 
 _WORDS = {int: "a whole number from 0 on", numbers.Real: "a number"}

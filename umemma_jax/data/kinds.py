@@ -7,6 +7,7 @@ codecs of kinds whose values are numbers also know what statistics need of a val
 
 import functools
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -398,7 +399,8 @@ def _codec_class(modality: Modality) -> type[Codec]:
     key = (modality.kind, modality.encoding)
     if key not in CODECS:
         known = ", ".join(f"{kind}/{encoding}" for kind, encoding in CODECS)
-        raise ValueError(f"kind {key[0]!r} with encoding {key[1]!r} is not known (known: {known})")
+        kind, encoding = map(reprlib.repr, key)
+        raise ValueError(f"kind {kind} with encoding {encoding} is not known (known: {known})")
     return CODECS[key]
 
 

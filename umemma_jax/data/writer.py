@@ -86,6 +86,7 @@ class DatasetWriter:
         _check_description(name, classes, multi_label, modalities)
         with _disk_errors(self._path):
             _check_target(self._path, overwrite)
+        description = description.encode(errors="backslashreplace").decode()  # names of files can be any bytes
         json.dumps(source)  # raises TypeError now rather than after hours
         self._info = Info(name, description, tuple(classes), multi_label, dict(modalities), source=dict(source or {}))
         self._overwrite = overwrite
