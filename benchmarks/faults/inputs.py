@@ -20,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.faults.trial import REFUSED, SILENT, TRACEBACK
-from data_prep.build import console
 from data_prep.build.vocabulary import tokenizer_file
 from umemma_jax import cli, command, experiment
 from umemma_jax.config import default_config, tower_config
@@ -442,13 +441,12 @@ def preparations(folder: Path) -> Iterator[Case]:
 
 def _try_preparation(name: str, words: Sequence[str]) -> Callable[[], None]:
     def attempt() -> None:
-        argv, run = sys.argv, console.run
-        sys.argv, console.run = [name, *words], console.parse_and_prepare
+        argv, sys.argv = sys.argv, [name, *words]
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 importlib.import_module(f"data_prep.{name}").main()
         finally:
-            sys.argv, console.run = argv, run
+            sys.argv = argv
 
     return attempt
 
