@@ -44,6 +44,7 @@ from data_prep.build.labels import sorted_classes
 from data_prep.build.layout import check_layout
 from data_prep.build.prep_report import Report
 from data_prep.raw.clips import ToClip
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 
@@ -275,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

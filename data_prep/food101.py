@@ -27,6 +27,7 @@ from data_prep.build.parallel import FileTask
 from data_prep.build.prep_report import Report
 from data_prep.build.splits import SPLITS, read_split_file
 from data_prep.raw.photos import ToJpeg, find_images
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 
@@ -248,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -45,6 +45,7 @@ from data_prep.build.layout import check_layout
 from data_prep.build.prep_report import Report
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
 from data_prep.raw.clips import ToClip
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 
@@ -346,4 +347,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -28,6 +28,7 @@ from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, is_missing
 from data_prep.build.splits import read_split_file
 from data_prep.raw.photos import ToJpeg
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 
@@ -235,4 +236,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

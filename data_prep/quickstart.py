@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from data_prep.build import console
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 
 SAMPLE_RATE = 8000
@@ -92,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

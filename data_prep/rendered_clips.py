@@ -41,6 +41,7 @@ from data_prep.raw.clips import ToSound
 from data_prep.raw.degrade import add_white_noise
 from data_prep.raw.fsdd import find_recordings, split_recordings
 from data_prep.raw.mnist import CLASSES, read_mnist
+from umemma_jax import command
 from umemma_jax.errors import UserError
 
 LAYOUTS = ("ave", "kinetics_sound")
@@ -471,4 +472,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -56,6 +56,7 @@ from data_prep.raw.columns import (
     sources,
     text_of,
 )
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 
@@ -263,4 +264,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

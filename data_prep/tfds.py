@@ -24,6 +24,7 @@ from data_prep.build.prep_report import Report
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
 from data_prep.raw.columns import Column, add_column_arguments, check_names
 from data_prep.raw.features import KINDS, ClassNames, Reader, Record, open_source, read_record
+from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
 
@@ -185,4 +186,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.faults.trial import REFUSED, SILENT, TRACEBACK
-from data_prep.build import console
 from data_prep.build.vocabulary import tokenizer_file
 from umemma_jax import cli, command, experiment
 from umemma_jax.config import default_config, tower_config
@@ -54,7 +54,6 @@ NONSENSE = {
     ConfigDict: ["3", "'abc'", "None", "()"],
 }
 FREE_TEXT = ("data.dir", "data.prep")  # any text can be right, or is refused as an address
-UNBOUNDED = ("mean",)
 NOT_TRIED = ("axis_name",)
 
 # Sizes that are of the right type, and more than any machine has room or time for.
@@ -265,7 +264,9 @@ def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[st
     data = write_dataset(folder / "data")
     in_processes = max(1, round(count * SHARE_OF_PROCESSES))
     cases = [*command_lines(folder, data), *fields(folder, data), *recipes(folder, data), *preparations(folder)]
-    chosen = rng.choice(len(cases), min(count - in_processes, len(cases)), replace=False)
+    sizes = Counter(kind for kind, *_ in cases)
+    weights = np.array([1 / sizes[kind] for kind, *_ in cases])  # all kinds alike, as far as there are so many
+    chosen = rng.choice(len(cases), min(count - in_processes, len(cases)), replace=False, p=weights / weights.sum())
     for kind, attempt, culprit in (cases[number] for number in sorted(chosen)):
         yield (kind, *_judged(_here(attempt), culprit))
     cases = list(processes(folder, data))
@@ -355,8 +356,8 @@ def command_lines(folder: Path, data: Path) -> Iterator[Case]:
 
 def recipes(folder: Path, data: Path) -> Iterator[Case]:
     """Config files."""
-    for number, (change, culprit) in enumerate(CHANGES):
-        yield "config file", _try_recipe(folder / f"change{number}" / "recipe.py", data, change), culprit
+    for change, culprit in CHANGES:
+        yield "config file", _try_recipe(folder, data, change), culprit
 
 
 def fields(folder: Path, data: Path) -> Iterator[Case]:
@@ -367,25 +368,23 @@ def fields(folder: Path, data: Path) -> Iterator[Case]:
     for field, kind in _types(ConfigDict(tower_config({"name": "lenet"}))):
         if not field.startswith(("encoder", "preprocess")):
             changes += [(f"inputs.audio.{field}", value) for value in _nonsense(field, kind)]
-    for number, (field, value) in enumerate(changes):
+    for field, value in changes:
         parent, _, name = f"config.{field}".rpartition(".")
         change = f"with {parent}.ignore_type(): {parent}.{name} = {value}"
-        yield "config field", _try_recipe(folder / f"field{number}" / "recipe.py", data, change), name
+        yield "config field", _try_recipe(folder, data, change), name
     for modality, names in ENCODERS.items():
         for name, fitting in names.items():
             model = encoder_module(name).Model
             known = {key: kind for key, kind in model.__annotations__.items() if key not in NOT_TRIED} | LOADING_FIELDS
             for change, field in _open_fields(f"config.inputs.{modality}.encoder", {"name": name, **fitting}, known):
-                file = folder / f"encoder_{modality}_{name}_{abs(hash(change))}" / "recipe.py"
-                yield "encoder's field", _try_recipe(file, data, change), field
+                yield "encoder's field", _try_recipe(folder, data, change), field
     kinds = {"image": "image", "audio": "audio", "text": "text", "numbers": "tabular", "video": "video"}
     for modality, kind in kinds.items():
         for form, preprocess in KINDS[kind].items():
             known = {key: field.type for key, field in preprocess.__dataclass_fields__.items()}
             for change, field in _open_fields(f"config.inputs.{modality}.preprocess", {"form": form}, known):
-                file = folder / f"preprocess_{modality}_{form}_{abs(hash(change))}" / "recipe.py"
                 huge = field == "frames" and HUGE[field] in change  # is seen in the batch
-                yield "preprocessing's field", _try_recipe(file, data, change), modality if huge else field
+                yield "preprocessing's field", _try_recipe(folder, data, change), modality if huge else field
 
 
 def _open_fields(where: str, given: Mapping[str, str], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -418,8 +417,8 @@ def _write_recipe(file: Path, data: Path, change: str) -> Path:
     return file
 
 
-def _try_recipe(file: Path, data: Path, change: str) -> Callable[[], Any]:
-    return lambda: _build([f"--config={_write_recipe(file, data, change)}"])
+def _try_recipe(folder: Path, data: Path, change: str) -> Callable[[], Any]:
+    return lambda: _build([f"--config={_write_recipe(folder / 'tried' / 'recipe.py', data, change)}"])
 
 
 def preparations(folder: Path) -> Iterator[Case]:
@@ -442,13 +441,12 @@ def preparations(folder: Path) -> Iterator[Case]:
 
 def _try_preparation(name: str, words: Sequence[str]) -> Callable[[], None]:
     def attempt() -> None:
-        argv, run = sys.argv, console.run
-        sys.argv, console.run = [name, *words], console.parse_and_prepare
+        argv, sys.argv = sys.argv, [name, *words]
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 importlib.import_module(f"data_prep.{name}").main()
         finally:
-            sys.argv, console.run = argv, run
+            sys.argv = argv
 
     return attempt
 
@@ -458,8 +456,8 @@ def processes(folder: Path, data: Path) -> Iterator[tuple[str, Callable[[], tupl
     good = f"--config={_write_recipe(folder / 'good' / 'recipe.py', data, '')}"
     for variables, culprit in ENVIRONMENT:
         yield "environment", lambda variables=variables: _process(["main.py", good], folder, variables), culprit
-    words = ["-m", "umemma_jax.weights.convert"]
-    yield "environment", lambda: _process(words, folder, {"JAX_ENABLE_X64": "perhaps"}), "JAX_ENABLE_X64"
+    converting = ["-m", "umemma_jax.weights.convert"]
+    yield "environment", lambda: _process(converting, folder, {"JAX_ENABLE_X64": "perhaps"}), "JAX_ENABLE_X64"
     for name in PREPARATIONS:
         words = ["-m", f"data_prep.{name}", "--out=x", "--nonsense"]
         yield "process", lambda words=words: _process(words, folder, {}), ""

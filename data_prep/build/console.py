@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -31,12 +31,7 @@ class Parser(command.Parser):
         self.add_argument("--overwrite", action="store_true", help="replace an existing folder")
 
 
-def run(parser: Parser, prepare: Callable[..., None]) -> NoReturn:
-    """Calls `prepare` with the command line's arguments and ends; a user's mistake is one line, with exit status 1."""
-    command.run(lambda: parse_and_prepare(parser, prepare))
-
-
-def parse_and_prepare(parser: Parser, prepare: Callable[..., None]) -> None:
+def run(parser: Parser, prepare: Callable[..., None]) -> None:
     """Calls `prepare` with the command line's arguments.
 
     Raises:

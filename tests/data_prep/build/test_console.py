@@ -38,7 +38,7 @@ def test_interruption_is_no_traceback(monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["example", "--out=x"])
     with pytest.raises(UserError, match="interrupted, nothing was written"):
-        console.parse_and_prepare(console.Parser("data_prep.example", "An example."), prepare)
+        console.run(console.Parser("data_prep.example", "An example."), prepare)
 
 
 def test_plain_lines_off_a_terminal(capsys):
