@@ -25,7 +25,7 @@ STAGE = "fusion"
 
 def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Outcomes of restoring the last state of the stage, and the position in the data."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells more than once what it is asked to do
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also logs what it passes over
     small_run.write_dataset(folder / "data")
     built = experiment.build(small_run.get_config(folder / "data", unimodal__epochs=0, fusion__epochs=2))
     trained = train.train(built, folder / "run")
