@@ -155,8 +155,8 @@ def _encoded(rows: list[Row], suffix: str) -> bytes:
 
 
 def _place(data: bytes, signs: bytes, rng: np.random.Generator) -> int:
-    """Where one of the signs stands, behind the first line."""
-    places = [k for k in range(data.index(b"\n"), len(data)) if data[k] in signs]
+    """Where one of the signs stands, behind the first line; what a backslash escapes belongs to a text."""
+    places = [k for k in range(data.index(b"\n"), len(data)) if data[k] in signs and data[k - 1] != ord("\\")]
     return int(rng.choice(places))
 
 

@@ -10,9 +10,8 @@ import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from umemma_jax.errors import UserError
 
@@ -24,12 +23,12 @@ _MARKS = {
 }  # the first counts
 _FORMS = 0.1  # a column whose values have fewer different forms, as a share of the rows, is not free text
 
-_BETWEEN_LETTERS = re.compile(r'[^\s,;\t"]"[^\s,;\t"]')
+_ROWS_LOOKED_AT = 5_000
+_BETWEEN_LETTERS = re.compile(r'"(?<=[^\s,;"]")[^\s,;"]')
 _LOOKED_AT = 200  # characters of a value
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record.
 
     Attributes:
@@ -100,16 +99,25 @@ def _check_closed(records: Sequence[Record], delimiter: str, header: bool) -> No
     if records and _is_open(records[-1], delimiter):
         raise _unclosed(records[-1])
     long = [record for record in records if len(record.lines) > 1]
-    fields = (record.fields for record in records[header:])
-    columns = [_Column(values) for values in zip(*fields, strict=False)] if long else []
     for record in records:
-        if _torn(record) or (len(record.lines) > 1 and not _quoted_well(record, delimiter)):
+        if _torn(record):
+            raise _unclosed(record)
+    for record in long:
+        if not _quoted_well(record, delimiter):
             raise _unclosed(record)
     # Where texts of several lines are usual, some lines read like records by chance. A mark that is not closed, on the
     # other hand, would end at the opening mark of the next such text, which keeps no rule of quoting.
-    swallowed = [record for record in long if _swallowed(record, delimiter, columns)]
+    parts = [(record, rows) for record in long if (rows := _divided(record, delimiter))]
+    columns = [_Column(values) for values in _columns(records[header:])] if parts else []
+    swallowed = [record for record, rows in parts if _like_rows(rows, columns)]
     if swallowed and 2 * len(swallowed) >= len(long):
         raise _unclosed(swallowed[0])
+
+
+def _columns(records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
+    """The values of each column, of as many records as tell what they look like."""
+    some = records[:: max(1, len(records) // _ROWS_LOOKED_AT)]
+    return zip(*(record.fields for record in some), strict=False)
 
 
 def _unclosed(record: Record) -> UserError:
@@ -150,9 +158,9 @@ def _torn(record: Record) -> bool:
 
     Then its opening mark stands between two letters, and its closing one at the end of another field.
     """
-    if not any(_BETWEEN_LETTERS.search(line.replace('""', "")) for line in record.lines if '"' in line):
+    if '"' not in record.lines[0] or sum(field.count('"') % 2 for field in record.fields) < 2:
         return False
-    return sum(field.count('"') % 2 for field in record.fields) > 1
+    return any(_BETWEEN_LETTERS.search(line.replace('""', "")) for line in record.lines)
 
 
 def _quoted_well(record: Record, delimiter: str) -> bool:
@@ -190,18 +198,22 @@ def _form(value: str) -> str:
     return re.sub(r"[^\W\d_]+", "a", codes)
 
 
-def _swallowed(record: Record, delimiter: str, columns: Sequence[_Column]) -> bool:
-    """Whether each line of a record would do as a record; where a column is like ids, by the form of its values."""
+def _divided(record: Record, delimiter: str) -> list[list[str | None]] | None:
+    """The lines of a record as records of their own, None for the field that the mark begins; None if they are none."""
     first, *others = record.lines
     *before, opened = next(csv.reader([first], delimiter=delimiter))
+    behind = len(record.fields) - len(before) - 1
     rest = opened.split(delimiter)
-    behind = len(columns) - len(before) - 1
-    if len(rest) <= behind or all(column.free for column in columns):
-        return False
+    rows = [[*before, None, *rest[len(rest) - behind :]], *csv.reader(others, delimiter=delimiter)]
+    fit = len(rest) > behind and all(len(row) == len(record.fields) for row in rows)
+    return rows if fit else None
+
+
+def _like_rows(rows: Sequence[Sequence[str | None]], columns: Sequence[_Column]) -> bool:
+    """Whether rows could be some of the table; where a column is like ids, by the form of its values."""
     exactly = all(column.repeats or column.free for column in columns)
-    rows = [[*before, opened, *rest[len(rest) - behind :]], *csv.reader(others, delimiter=delimiter)]
-    free = [column.free or (number == len(before)) for number, column in enumerate(columns)]
-    return all(
-        len(row) == len(columns) and all(free[k] or column.fits(row[k], exactly) for k, column in enumerate(columns))
+    return not all(column.free for column in columns) and all(
+        value is None or column.fits(value, exactly)
         for row in rows
+        for column, value in zip(columns, row, strict=False)
     )
