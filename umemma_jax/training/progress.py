@@ -259,7 +259,7 @@ def _record(line: bytes) -> dict[str, Any]:
     record = json.loads(line)
     if not isinstance(record, dict) or not record.keys() >= {"stage", "step", "time"}:
         raise ValueError("keys are missing")
-    kinds = {"stage": str, "step": int, "time": int | float, "event": str}
+    kinds = {"stage": str, "step": int, "time": int | float, "event": str, "text": str}
     for name, value in record.items():
         if not isinstance(value, kinds.get(name, int | float | None)):
             raise ValueError(f"{name} is {value!r}")
