@@ -73,9 +73,7 @@ def evaluated(finished, **changes):
 def test_a_modality_that_no_validation_example_has_is_kept_as_of_its_last_epoch(finished):
     path, trained, workdir, multi_label = finished
     built = experiment.build(get_config(path))
-    spec, total = train.stage_spec(built, "unimodal")
-    with train.Checkpoints(workdir, "unimodal") as checkpoints:
-        state = checkpoints.restore(total, train._initial_state(spec, train.initial_variables(built), built.mesh))
+    state, _ = train._load_stage(built, "unimodal", train.initial_variables(built), workdir)
     jax.tree.map(np.testing.assert_array_equal, trained.unimodal["params"]["encoders_b"], state.params["encoders_b"])
     assert int(state.best["b"]["epoch"]) == built.config.unimodal.epochs
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
