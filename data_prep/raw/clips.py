@@ -35,6 +35,8 @@ from data_prep.raw.frames import Frames
 from data_prep.raw.sounds import PREROLL, Sound
 from data_prep.raw.tracks import Track, cut_short, decode, reason
 
+CUT = "longer than --seconds (its beginning is kept)"
+_SLACK = 0.5  # s that a file may be longer without a word
 NO_PICTURE = "clip without picture (kept, sound only)"
 NO_SOUND = "clip without sound (kept, picture only)"
 # Titles and the like need not be UTF-8; from PyAV 19 on that is no error.
@@ -49,14 +51,16 @@ class Clip:
       frames: JPEG files in order of time, empty without picture.
       samples: int16 [S], little-endian, empty without sound.
       damage: why not all of it could be read; None if it could.
+      file_duration: of all the file, s; None if it does not tell.
     """
 
     frames: list[bytes]
     samples: np.ndarray
     damage: str | None = None
+    file_duration: float | None = None
 
     def pack(self) -> bytes:
-        """One value: a line of JSON with the sizes of the frames, the frames, the samples; the damage is left out."""
+        """One value: a line of JSON with the sizes of the frames, then the frames and the samples, and nothing else."""
         header = json.dumps([len(frame) for frame in self.frames]).encode()
         return header + b"\n" + b"".join(self.frames) + self.samples.astype("<i2").tobytes()
 
@@ -148,8 +152,9 @@ class ToClip:
             if any(track.missed_start for track in tracks):
                 return None
             damage = damage or cut_short(file, raw, tracks, self.start, self.end)
+            duration = None if file.duration is None else file.duration / av.time_base
         samples = sound.samples() if sound else np.zeros(0, np.int16)
-        clip = Clip(frames.files if frames else [], samples, "; ".join(damage) or None)
+        clip = Clip(frames.files if frames else [], samples, "; ".join(damage) or None, duration)
         if not clip.frames and not len(clip.samples):
             when = f" from {self.start:g} s to {self.end:g} s" if tracks else " in it"
             raise Unreadable(clip.damage or f"{self._nothing}{when}")
@@ -163,7 +168,17 @@ class ToClip:
 
 
 @dataclass(frozen=True)
-class ToFrames(ToClip):
+class ToBeginning(ToClip):
+    """Turns the beginning of a file into a packed `Clip`, and says if that is not all of it."""
+
+    def notes(self, clip: Clip) -> dict[str, str]:
+        """Says also how much is left out."""
+        is_cut = (clip.file_duration or 0) > self.end + _SLACK
+        return super().notes(clip) | ({CUT: f"{clip.file_duration:.1f} s"} if is_cut else {})
+
+
+@dataclass(frozen=True)
+class ToFrames(ToBeginning):
     """Turns a video file into a clip's frames."""
 
     sample_rate: None = None
@@ -174,7 +189,7 @@ class ToFrames(ToClip):
 
 
 @dataclass(frozen=True)
-class ToSound(ToClip):
+class ToSound(ToBeginning):
     """Turns a file with sound, a video or not, into a clip's samples."""
 
     frame_rate: None = None
@@ -185,7 +200,7 @@ class ToSound(ToClip):
 
 
 @dataclass(frozen=True)
-class ToFramesAndSound(ToClip):
+class ToFramesAndSound(ToBeginning):
     """Turns a video file into two modalities, of which it may lack one.
 
     Attributes:

@@ -14,7 +14,7 @@ from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.raw import columns
-from data_prep.raw.clips import NO_PICTURE, NO_SOUND
+from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, tone, write_clip, write_video
@@ -409,6 +409,7 @@ def test_videos_and_their_sound(tmp_path, rows):
     assert found == {
         NO_PICTURE: [f"{tmp_path}/data/0.mkv: from 0 s to 2 s"],
         NO_SOUND: [f"{tmp_path}/data/1.mkv: from 0 s to 2 s"],
+        CUT: [f"{damaged}: 4.0 s"],
         UNREADABLE: [f"{tmp_path}/data/2.mkv: not a video or sound file: Invalid data found when processing input"],
     }
 

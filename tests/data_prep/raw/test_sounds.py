@@ -10,7 +10,7 @@ import scipy.signal
 
 from data_prep.build.parallel import Unreadable
 from data_prep.build.prep_report import DAMAGED
-from data_prep.raw.clips import ToSound
+from data_prep.raw.clips import CUT, ToSound
 from tests.data_prep.raw_clips import add_sound, encode, sound_frame
 from tests.data_prep.raw_files import wav_bytes
 
@@ -163,6 +163,13 @@ def test_overshoot_is_clipped(read):
 
 def test_seconds_hold(read):
     np.testing.assert_array_equal(read(wav_bytes(4 * SIXTEEN), seconds=2), np.tile(TONE, 2))
+
+
+def test_what_seconds_leave_out_is_said(tmp_path):
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav_bytes(4 * SIXTEEN))
+    assert ToSound(0, 2, sample_rate=RATE)(path).notes == {CUT: "4.0 s"}
+    assert isinstance(ToSound(0, 4, sample_rate=RATE)(path), bytes)
 
 
 # --- what is refused, and what is kept of damaged files ---------------------------------------------------------------
