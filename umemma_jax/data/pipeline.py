@@ -32,6 +32,7 @@ Arrange = Callable[[np.ndarray], np.ndarray]  # present bool [B, M] -> permutati
 _PADDING = -1
 _MOST, _WAITING = 32, 4  # threads; more do not help photos, of whose time reading and parsing, under the lock, is 2 %
 _TRAIN_KEY, _SPLIT_KEY, _WINDOW_KEY = 0, 1, 2  # keep what is drawn from one seed for several purposes apart
+_STARTS = 1024  # where a split may start, within the interval from one held-out row to the next
 
 
 def train_batches(
@@ -170,8 +171,8 @@ def split_rows(labels: np.ndarray, present: np.ndarray, fraction: float, seed: i
     """Takes a validation split out of N rows, stratified by what they have and, with one label each, by class.
 
     What is rarest comes first, be it a modality or, by their mean size, the classes: of n rows that have it
-    n * fraction go to validation, rounded up or down, and so of the others; then likewise within each of both. Where
-    all rows have all, that is by class alone. The total is N * fraction, rounded.
+    n * fraction go to validation, rounded up or down, and so of the others and of all; then likewise within each of
+    both. Where all rows have all, that is by class alone.
 
     Args:
       labels: int [N], or float [N, K] (multi-label: not stratified by class).
@@ -190,8 +191,10 @@ def split_rows(labels: np.ndarray, present: np.ndarray, fraction: float, seed: i
         keys.append((len(labels) / len(np.unique(labels)), labels))
     keys.sort(key=lambda counted: -counted[0])  # the last one sorts first
     order = order[np.lexsort([key[order] for _, key in keys])]
-    # Every (1 / fraction)-th of the sorted rows, starting half an interval in.
-    ticks = np.floor(np.arange(len(labels) + 1) * fraction + 0.5)
+    # Every (1 / fraction)-th of the sorted rows, starting half an interval in. Where modalities are absent there are
+    # groups of less than an interval, which would be left out for good: there the start is drawn.
+    start = 0.5 if present.all() else (_permutation(_STARTS, seed, _SPLIT_KEY, 1)[0] + 0.5) / _STARTS
+    ticks = np.floor(np.arange(len(labels) + 1) * fraction + start)
     chosen = np.diff(ticks) > 0
     return np.sort(order[~chosen]), np.sort(order[chosen])
 
