@@ -14,9 +14,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # LLVM takes half the time, and nearly all programs of the tests run for moments; for those that do not, `optimised`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
-# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's background job ignores Ctrl-C, one under nohup a hang-up, and so would the processes that tests interrupt.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 import jax
 import pytest
@@ -28,11 +29,30 @@ flags.FLAGS.mark_as_parsed()  # grain reads flags
 pytest.register_assert_rewrite("tests.encoders.parity")
 
 
+TESTS = pathlib.Path(__file__).resolve().parent
+# The files that take longest, as they begin first: two processes then end together.
+LONGEST = (
+    "test_benchmarks.py",
+    "training/test_train.py",
+    "devices/test_distributed.py",
+    "test_configs.py",
+    "test_cli.py",
+    "training/test_steps.py",
+    "training/test_features.py",
+    "evaluation/test_evaluate.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    files = [str(TESTS / name) for name in LONGEST]
+    items.sort(key=lambda item: files.index(str(item.path)) if str(item.path) in files else len(files))
+
+
 def pytest_addoption(parser):
     parser.addoption("--every-image", action="store_true", help="real weights classify all of CIFAR-10's test images")
 
 
-SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED_DATA = TESTS.parents[1] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

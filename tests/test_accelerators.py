@@ -190,7 +190,9 @@ def test_cudnn_takes_causal_texts():
 def test_attention_that_cudnn_does_not_compute_is_refused_in_one_line(folder, version, dtype, reason, monkeypatch):
     if version:
         monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: version)
-    with pytest.raises(UserError, match=rf"config\.inputs\.image\.encoder: vit fails .*{reason}") as error:
+    with pytest.raises(
+        UserError, match=rf"config\.inputs\.image\.encoder: vit \(attention=.*\) fails .*{reason}"
+    ) as error:
         build(folder, "food101.py", attention="cudnn", dtype=dtype)
     assert "\n" not in str(error.value)
 

@@ -13,6 +13,7 @@ from data_prep import table
 from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
+from data_prep.build.rows import short
 from data_prep.raw import columns
 from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
@@ -236,7 +237,9 @@ def test_wrong_paths_are_shown_with_what_is_like_them(tmp_path, rows):
     path = write_csv(tmp_path / "mine.csv", rows)
     with pytest.raises(UserError) as error:
         prepare(path)
-    shown = [f"{str(tmp_path / row['photo'])!r} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])]
+    shown = [
+        f"{short(str(tmp_path / row['photo']))} (there is {tmp_path}/data/{n}.jpg)" for n, row in enumerate(rows[:3])
+    ]
     assert str(error.value) == f"--image=photo: none of the 30 files exists: {', '.join(shown)}"
 
 
