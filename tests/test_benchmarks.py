@@ -93,6 +93,21 @@ def test_clips_are_read_at_a_rate_beside_that_of_ffmpeg():
     assert all(len(line) == len(rule) for line in table)
 
 
+def test_outcomes_of_damage_are_counted_by_trial_or_by_kind():
+    done = run("faults", "weights", "reports", "--share=0.02")
+    assert done.returncode == 0, done.stdout
+    [(_, header, rows)], _ = tables(done.stdout)
+    assert header.split() == ["inputs", "same", "refused", "silent", "traceback", "s"]
+    assert [(line.split()[0], line.split()[1], line.split()[4:6]) for line in rows] == [
+        ("weights", "12", ["0", "0"]),
+        ("reports", "40", ["0", "0"]),
+    ]
+    by_kind = run("faults", "reports", "--share=0.02", "--kinds")
+    assert [line.rsplit(maxsplit=6)[0] for line in tables(by_kind.stdout)[0][0][2]] == [
+        f"reports, {kind}" for kind in ("flip", "cut", "value")
+    ]
+
+
 def test_photos_of_a_dataset_without_any(tmp_path):
     with workload.data_folder(None, {"train": 4}) as folder:
         done = run("jpeg", "--quick", f"--data={folder}")
