@@ -132,9 +132,13 @@ class ConvNormPool(nn.Module):
         y = y.astype(jnp.float32)
 
         def squares(mean: jax.Array) -> jax.Array:
-            means = keep_rows(jnp.broadcast_to(sign * mean, (len(x), self.features)), mask)  # so that zeros stay zeros
-            means = jnp.expand_dims(means.T, (0, 2, 3)) if by_windows else jnp.expand_dims(means, (1, 2))
-            return jnp.square(y - means).sum(axes)
+            deviations = y - jnp.expand_dims(sign * mean, axes)
+            of_rows = jnp.square(deviations).sum((0, 2, 3) if by_windows else (1, 2))
+            of_rows = of_rows.T if by_windows else of_rows  # [B, O]
+            total, counted = of_rows.sum(0), keep_rows(of_rows, mask).sum(0)
+            # The value is that of the rows that count, the gradient that of all, which is as right and quicker than one
+            # that differs from row to row: the others are zeros in x, and so give the kernel none, nor take any.
+            return jax.lax.stop_gradient(counted) + (total - jax.lax.stop_gradient(total))
 
         mean, gain = norm.mean_and_gain(count, sign * y.sum(axes), squares, train)
         others = tuple(axis for axis in range(4) if axis != channel_axis)
