@@ -8,7 +8,7 @@ import pytest
 from tests import toy
 from umemma_jax import missing
 from umemma_jax.errors import UserError
-from umemma_jax.fusion import HEADS
+from umemma_jax.fusion import FROM_HEADS, HEADS, Linear
 from umemma_jax.model import encoder_module, start_from_heads
 
 STAND_INS = ("zero", "token", "mean")
@@ -67,19 +67,53 @@ def test_no_value_of_an_absent_modality_reaches_any_output(stand_in, train, head
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("stand_in", ["zero", "token"])
 @pytest.mark.parametrize("names", [("a", "b"), ("a", "b", "c")])
-def test_fusion_starts_as_the_logit_ensemble_of_what_is_present(head, stand_in, names):
+def test_fusion_starts_as_the_product_of_the_experts_that_are_present(head, stand_in, names):
+    """The prior counts once, and a single modality decides exactly as its own head."""
     model = toy.model(names, stand_in=stand_in, head=head)
     variables, batch = toy.variables(model, names), toy.batch(32, names)
     rng = np.random.default_rng(1)
     for name in names:  # biases are zero at initialisation: give them something to get wrong
         variables["params"][f"heads_{name}"]["bias"] = rng.normal(size=toy.CLASSES).astype(np.float32)
-    variables["params"] = start_from_heads(variables["params"], head)
+    prior = np.log(np.float32([0.7, 0.2, 0.1]))
+    variables["params"] = start_from_heads(variables["params"], head, prior)
     present = masks(32, len(names))
     outputs = model.apply(variables, batch["inputs"], present)
     unimodal = np.stack([outputs[f"logits/{name}"] for name in names])
-    average = (unimodal * present.T[:, :, None]).sum(axis=0) / present.sum(axis=1)[:, None]
-    np.testing.assert_allclose(outputs["logits"] / present.sum(axis=1)[:, None], average, atol=1e-6)
-    np.testing.assert_array_equal(outputs["logits"].argmax(axis=1), average.argmax(axis=1))
+    expected = prior + ((unimodal - prior) * present.T[:, :, None]).sum(axis=0)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
+    alone = present.sum(axis=1) == 1
+    np.testing.assert_allclose(outputs["logits"][alone], unimodal.sum(axis=0)[alone], atol=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_where_modalities_are_independent_given_the_class_the_head_starts_as_bayes_posterior(multi_label):
+    """Heads that are exact on their modality, one of three symbols each; every posterior is known from the joint."""
+    rng = np.random.default_rng(0)
+    names, classes, symbols = ("a", "b", "c"), 2 if multi_label else 4, 3
+    prior = rng.dirichlet(np.ones(classes))
+    likelihood = rng.dirichlet(np.ones(symbols), size=(len(names), classes))  # p(symbol | class), [M, K, symbols]
+    joint = prior[:, None] * likelihood
+    log = np.log(joint / joint.sum(axis=1, keepdims=True))  # log p(class | symbol)
+    if multi_label:  # one label, there (class 1) or not
+        log, log_prior = log[:, 1:] - log[:, :1], np.log(prior[1:] / prior[:1])
+    else:
+        log_prior = np.log(prior)
+    kernels = {name: np.float32(log[m].T) for m, name in enumerate(names)}  # a feature is a symbol, one-hot
+    heads = {
+        name: {"kernel": kernel, "bias": np.zeros(kernel.shape[1], np.float32)} for name, kernel in kernels.items()
+    }
+    fusion = Linear(names, log.shape[1])
+    params = FROM_HEADS["linear"]({}, heads, np.float32(log_prior))
+    seen = np.array(list(itertools.product(range(symbols), repeat=len(names))))
+    for pattern in missing.all_patterns(len(names)):
+        present = np.tile(pattern, (len(seen), 1))
+        features = {name: np.float32(np.eye(symbols)[seen[:, m]] * present[:, [m]]) for m, name in enumerate(names)}
+        logits = fusion.apply({"params": params}, features, present)
+        factors = [likelihood[m][:, seen[:, m]] for m in np.flatnonzero(pattern)]
+        posterior = prior[:, None] * np.prod(factors, axis=0)
+        posterior /= posterior.sum(axis=0)
+        found = jax.nn.sigmoid(logits[:, 0]) if multi_label else jax.nn.softmax(logits).T
+        np.testing.assert_allclose(found, posterior[1] if multi_label else posterior, atol=1e-6)
 
 
 def test_linear_head_is_a_linear_layer_on_the_concatenation():

@@ -22,6 +22,7 @@ from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
+from umemma_jax.prior import log_prior
 
 PyTree = Any
 
@@ -42,7 +43,7 @@ class Experiment:
       inputs: what the config says of each modality, in the column order of presence masks.
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
-      validation: (split, record numbers) that choose the best epoch; no rows when there is no validation.
+      validation: (split, record numbers) that choose the best epochs; no rows when there is no validation.
     """
 
     config: ConfigDict
@@ -135,6 +136,12 @@ class Experiment:
         """Those that no labelled validation example has, so that no epoch of their encoders is known to be best."""
         judged = self.judged(np.eye(len(self.modalities), dtype=bool))
         return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
+
+    def log_prior(self) -> np.ndarray:
+        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.log_prior`."""
+        source = self.dataset.source(self.config.data.train_split)
+        labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
+        return log_prior(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
 
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.

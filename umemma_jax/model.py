@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from umemma_jax import config, fusion
 from umemma_jax.devices.sharding import Devices
@@ -191,10 +192,16 @@ def encode_present(
     return run_compacted(run, capacities, batch["present"], devices)
 
 
-def start_from_heads(params: Mapping, head: str) -> dict:
-    """Parameters whose fusion head starts from the uni-modal heads: at step 0 the model is their ensemble."""
+def start_from_heads(params: Mapping, head: str, prior: np.ndarray) -> dict:
+    """Parameters whose fusion head starts from the uni-modal heads: at step 0 the model is their ensemble.
+
+    Args:
+      params: of the model.
+      head: name in `fusion.HEADS`.
+      prior: of the classes, as the heads have learned it, float32 [K] (see `prior.log_prior`).
+    """
     heads = {key.removeprefix("heads_"): value for key, value in params.items() if key.startswith("heads_")}
-    return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads)}
+    return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads, prior)}
 
 
 def encoder_module(name: str) -> types.ModuleType:

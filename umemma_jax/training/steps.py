@@ -32,7 +32,7 @@ class TrainState:
       params: every parameter of the model, trained in this stage or not, by top-level module.
       batch_stats: running statistics, by top-level module.
       opt_state: slots of the trained parameters only.
-      best: stage `unimodal` only: per modality its best epoch so far, see `keep_best`.
+      best: of each part that is judged by itself (see `judged_parts`) the best epoch so far, see `keep_best`.
       average: moving average of the trained parameters, by top-level module; {} without one.
     """
 
@@ -86,6 +86,13 @@ def trained_groups(stage: str, model: LateFusion) -> tuple[str, ...]:
     encoders = tuple(f"encoders_{tower.name}" for tower in model.towers if not tower.frozen)
     tokens = tuple(f"tokens_{tower.name}" for tower in model.towers if model.stand_in == "token")
     return (*encoders, *tokens, "fusion")
+
+
+def judged_parts(stage: str, model: LateFusion) -> dict[str, tuple[str, ...]]:
+    """Name -> groups of what validation judges by itself: each modality, or in stage `fusion` all that is trained."""
+    if stage == "fusion":
+        return {stage: trained_groups(stage, model)}
+    return {tower.name: (f"encoders_{tower.name}", f"heads_{tower.name}") for tower in model.towers}
 
 
 def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, float]) -> optax.GradientTransformation:
@@ -146,7 +153,8 @@ def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
     """State before the stage's first step."""
     params, batch_stats = variables["params"], variables["batch_stats"]
     opt_state = spec.optimizer.init({group: params[group] for group in spec.trained})
-    best = _no_best(spec.model, params, batch_stats) if spec.name == "unimodal" else {}
+    parts = judged_parts(spec.name, spec.model)
+    best = {part: _not_judged(params, batch_stats, groups) for part, groups in parts.items()}
     # A copy: the state is donated, and one buffer cannot be donated twice.
     average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
     return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average)
@@ -326,50 +334,45 @@ def _statistics(old: PyTree, updates: PyTree) -> PyTree:
     return {**old, **updates.get("batch_stats", {})}
 
 
-# Best epoch per modality, stage `unimodal`.
+# The best epoch of each part.
 
 
-def _parts(tree: Mapping[str, PyTree], modality: str) -> PyTree:
-    groups = (f"encoders_{modality}", f"heads_{modality}")
+def _of_groups(tree: Mapping[str, PyTree], groups: tuple[str, ...]) -> PyTree:
     return {group: tree[group] for group in groups if group in tree}
 
 
-def _no_best(model: LateFusion, params: PyTree, batch_stats: PyTree) -> PyTree:
-    names = [tower.name for tower in model.towers]
+def _not_judged(params: PyTree, batch_stats: PyTree, groups: tuple[str, ...]) -> PyTree:
     # Copies: the state is donated, and one buffer cannot be donated twice.
     return {
-        m: {
-            "params": jax.tree.map(jnp.copy, _parts(params, m)),
-            "batch_stats": jax.tree.map(jnp.copy, _parts(batch_stats, m)),
-            "score": jnp.float32(-1.0),
-            "epoch": jnp.int32(0),
-        }
-        for m in names
+        "params": jax.tree.map(jnp.copy, _of_groups(params, groups)),
+        "batch_stats": jax.tree.map(jnp.copy, _of_groups(batch_stats, groups)),
+        "score": jnp.float32(-1.0),
+        "epoch": jnp.int32(0),
     }
 
 
 def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
-    """State whose `best` holds, per modality, the variables of the best epoch so far.
+    """State whose `best` holds, per part, the variables of the best epoch so far.
 
     Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better.
     """
     variables = variables_to_evaluate(state)
 
-    def better(old: PyTree, modality: str) -> PyTree:
+    def better(part: str, old: PyTree) -> PyTree:
         new = {
-            "params": _parts(variables["params"], modality),
-            "batch_stats": _parts(variables["batch_stats"], modality),
-            "score": jnp.float32(scores[modality]),
+            "params": _of_groups(variables["params"], tuple(old["params"])),
+            "batch_stats": _of_groups(variables["batch_stats"], tuple(old["batch_stats"])),
+            "score": jnp.float32(scores[part]),
             "epoch": jnp.int32(epoch),
         }
         worse = new["score"] < old["score"]
         return jax.tree.map(lambda a, b: jnp.where(worse, b, a), new, old)
 
-    return state.replace(best={m: better(old, m) for m, old in state.best.items()})
+    return state.replace(best={part: better(part, old) for part, old in state.best.items()})
 
 
 def best_variables(state: TrainState) -> PyTree:
-    """Variables in which every modality stands at its best epoch."""
+    """Variables in which every part stands at its best epoch."""
     params, batch_stats = dict(state.params), dict(state.batch_stats)
     for best in state.best.values():
         params |= best["params"]

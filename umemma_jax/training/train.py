@@ -21,8 +21,6 @@ from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.devices.sharding import CompiledStep
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import metrics
-from umemma_jax.evaluation.evaluate import Evaluator
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import start_from_heads
 from umemma_jax.training import steps
@@ -32,6 +30,7 @@ from umemma_jax.training.features import on_features
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import StageSpec, TrainState
+from umemma_jax.training.validation import Validation
 from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, run_digest
 
 PyTree = Any
@@ -59,7 +58,8 @@ class Trained:
     Attributes:
       unimodal: variables with each modality at its best epoch, on the host; None where the config has no such stage.
       ensemble: the uni-modal models' ensemble, from which the fusion stage starts, likewise.
-      fusion: variables of the model to evaluate; the ensemble where the config has no fusion stage.
+      fusion: variables of the model to evaluate, at the stage's best epoch; the ensemble where the config has no fusion
+        stage.
       compilations: how often each stage's step was compiled by this process.
       compile_seconds: what that took.
     """
@@ -108,12 +108,12 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
         unimodal = sharding.fetch(steps.best_variables(state))
         del state  # so that the devices hold no more than the next stage's
         experiment.check_dataset()
-        params = start_from_heads(unimodal["params"], experiment.config.fusion.head)
+        params = start_from_heads(unimodal["params"], experiment.config.fusion.head, experiment.log_prior())
         ensemble = {**unimodal, "params": jax.device_get(params)}
         variables = sharding.place(ensemble, experiment.mesh)
     if experiment.config.fusion.epochs:
         state, taken["fusion"] = run(experiment, "fusion", variables)
-        variables = steps.variables_to_evaluate(state)
+        variables = steps.best_variables(state)
         experiment.check_dataset()
     compilations = {name: step.compilations if step else 0 for name, step in taken.items()}
     compile_seconds = {name: step.compile_seconds if step else 0.0 for name, step in taken.items()}
@@ -260,13 +260,13 @@ def _run_stage(
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
     finite = functools.partial(_finite, experiment, name, workdir)
+    validation = Validation(experiment, name)
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
     state = _initial_state(spec, variables, experiment.mesh)
     train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
-    validate = _validation(experiment) if name == "unimodal" else None
     batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
         first, compilations = checkpoints.latest() or 0, 0
@@ -278,10 +278,8 @@ def _run_stage(
             Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
             Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
         ):
-            if validate and not first and (unjudged := experiment.unjudged_modalities()):
-                progress.note(
-                    f"no validation example can judge {' or '.join(unjudged)}: the last epoch is kept, not the best"
-                )
+            if not first:
+                state = validation.begin(state, progress)
             for step in range(first + 1, total + 1):
                 batch = sharding.put_batch(next(batches), experiment.mesh)
                 with profile.step(step - first), jax.transfer_guard("disallow"):  # nothing here waits for the device
@@ -293,9 +291,9 @@ def _run_stage(
                 progress.update(step)
                 if step % config.log_every == 0 or step == total:
                     progress.log(step, finite(values, step))
-                if validate and step % epoch_steps == 0:
+                if step % epoch_steps == 0:
                     state = sharding.place(state, experiment.mesh)  # pmap leaves it on a mesh of its own
-                    state = validate(state, step, step // epoch_steps, progress)
+                    state = validation.keep_best(state, step, step // epoch_steps, progress)
                 stopping = stop()
                 if step % config.checkpoint_every == 0 or step == total or stopping:
                     norm = _norm((state.params, state.batch_stats))
@@ -335,32 +333,6 @@ def _finite(
         f"stage {name}, step {step}: {wrong}. The last good checkpoint, if any, is kept in "
         f"{workdir}/checkpoints/{name}; {remedy} and start in a new workdir"
     )
-
-
-def _validation(experiment: Experiment) -> Callable[[TrainState, int, int, Progress], TrainState]:
-    """A function that scores the epoch per modality and keeps the best ones; where no row has a modality, the last."""
-    split, rows = experiment.validation
-    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
-    metric = metrics.primary(experiment.dataset.info.multi_label)
-    capacities = experiment.capacities(split, rows) if len(rows) else ()
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def keep_best(state: TrainState, scores: dict[str, jax.Array], epoch: jax.Array) -> TrainState:
-        return sharding.constrain(steps.keep_best(state, scores, epoch), experiment.mesh)
-
-    def validate(state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
-        if len(rows):
-            encoded = evaluator.encode(steps.variables_to_evaluate(state), experiment.batches(split, rows), capacities)
-            scores = evaluator.unimodal(encoded)
-            values = {m: score[metric] for m, score in scores.items()}
-        else:
-            values = dict.fromkeys(experiment.modalities, math.nan)
-        state = keep_best(state, values, epoch)
-        if len(rows):
-            progress.event("validation", step, {f"{metric}/{m}": value for m, value in values.items()})
-        return state
-
-    return validate
 
 
 @contextlib.contextmanager

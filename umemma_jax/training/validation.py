@@ -1,0 +1,97 @@
+"""After each epoch: how good it is on the validation examples, and the best one so far is kept."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from umemma_jax import missing
+from umemma_jax.devices import sharding
+from umemma_jax.evaluation import metrics
+from umemma_jax.evaluation.evaluate import Encoded, Evaluator
+from umemma_jax.experiment import Experiment
+from umemma_jax.training import steps
+from umemma_jax.training.progress import Progress
+from umemma_jax.training.steps import TrainState
+
+PyTree = Any
+
+
+class Validation:
+    """Scores a stage's epochs and keeps the best: in stage `unimodal` each modality's, in stage `fusion` the model's.
+
+    The fusion stage is judged by the primary metric under the missing patterns that it is trained for, each with its
+    weight there. What the stage starts from is a candidate too: on these examples it never ends with less than that.
+    """
+
+    def __init__(self, experiment: Experiment, stage: str) -> None:
+        """Of one stage; the experiment is the config's own, also where the stage is given features."""
+        self._experiment, self._stage = experiment, stage
+        self._metric = metrics.primary(experiment.dataset.info.multi_label)
+        self._evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+        split, rows = experiment.validation
+        self._capacities = experiment.capacities(split, rows) if len(rows) else ()
+        self._frozen = stage == "fusion" and all(tower.frozen for tower in experiment.model.towers)
+        self._encoded = None  # by encoders that stay as they are
+        self._policy = missing.policy_from_config(experiment.config.missing, experiment.modalities)
+
+        @functools.partial(jax.jit, donate_argnums=0)
+        def keep_best(state: TrainState, scores: dict[str, jax.Array], epoch: jax.Array) -> TrainState:
+            return sharding.constrain(steps.keep_best(state, scores, epoch), experiment.mesh)
+
+        self._keep_best = keep_best
+
+    def begin(self, state: TrainState, progress: Progress) -> TrainState:
+        """Before the first step: says what cannot be judged, and judges what the fusion stage starts from."""
+        if unjudged := self._unjudged():
+            progress.note(f"no validation example can judge {unjudged}: the last epoch is kept, not the best")
+        return self.keep_best(state, 0, 0, progress) if self._stage == "fusion" else state
+
+    def keep_best(self, state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
+        """The state after an epoch, with the best ones so far; what nothing judges is kept as it is now."""
+        scores = dict.fromkeys(state.best, math.nan)
+        if len(self._experiment.validation[1]):
+            values = self._values(state)
+            scores = values if self._stage == "unimodal" else {self._stage: self._over_patterns(values)}
+            progress.event("validation", step, {f"{self._metric}/{name}": value for name, value in values.items()})
+        return self._keep_best(state, scores, epoch)
+
+    def _values(self, state: TrainState) -> dict[str, float]:
+        """The primary metric of each modality's own head, or of the model under each pattern that it is trained for."""
+        variables, evaluator = steps.variables_to_evaluate(state), self._evaluator
+        encoded = self._encode(variables)
+        if self._stage == "unimodal":
+            found = evaluator.unimodal(encoded)
+        else:
+            every = evaluator.every_pattern(evaluator.predict_patterns(variables, encoded), encoded)
+            found = {name: every[name] for name in map(self._name, self._policy.patterns)}
+        return {name: scores[self._metric] for name, scores in found.items()}
+
+    def _encode(self, variables: PyTree) -> Encoded:
+        if self._encoded is not None:
+            return self._encoded
+        batches = self._experiment.batches(*self._experiment.validation)
+        encoded = self._evaluator.encode(variables, batches, self._capacities)
+        if self._frozen:
+            self._encoded = encoded
+        return encoded
+
+    def _over_patterns(self, values: Mapping[str, float]) -> float:
+        """The mean over the patterns that some example has, by their weights in training; NaN where there is none."""
+        weights = np.array(self._policy.probabilities)
+        value = np.array([values[self._name(pattern)] for pattern in self._policy.patterns])
+        known = ~np.isnan(value)
+        return float(np.average(value[known], weights=weights[known])) if known.any() else math.nan
+
+    def _name(self, pattern: missing.Pattern) -> str:
+        return missing.pattern_name(np.array(pattern), self._experiment.modalities)
+
+    def _unjudged(self) -> str:
+        """What no validation example judges, in words."""
+        if self._stage == "unimodal":
+            return " or ".join(self._experiment.unjudged_modalities())
+        judged = self._experiment.judged(np.eye(len(self._experiment.modalities), dtype=bool))
+        return "" if judged.any() else "the fusion stage"
