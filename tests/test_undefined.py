@@ -80,8 +80,11 @@ def test_a_modality_that_no_validation_example_has_is_kept_as_of_its_last_epoch(
     (note,) = [record for record in records if record.get("event") == "note"]
     assert note["text"] == "no validation example can judge b: the last epoch is kept, not the best"
     metric = "macro_f1" if multi_label else "accuracy"
-    scores = [record[f"{metric}/b"] for record in records if record.get("event") == "validation"]
-    assert scores == [None] * built.config.unimodal.epochs
+    events = [record for record in records if record.get("event") == "validation"]
+    assert all(event[f"{metric}/b"] is None for event in events)
+    stages = [event["stage"] for event in events]
+    epochs = built.config.unimodal.epochs, built.config.fusion.epochs
+    assert stages == ["unimodal"] * epochs[0] + ["fusion"] * (epochs[1] + 1)  # one before its first step
 
 
 def test_the_report_says_what_validation_could_not_judge(finished):
