@@ -59,7 +59,7 @@ class Resamples:
           float64 [..., R]; NaN where a resample has no row that counts and has a class.
         """
         counted = np.asarray(counted)[..., None]
-        predicted, label = np.broadcast_arrays(predicted & counted, label & counted)
+        predicted, label = np.broadcast_arrays(predicted & counted, np.asarray(label, bool) & counted)
         *lead, num_examples, num_classes = predicted.shape
         pairs = zip(*(part.reshape(-1, num_examples, num_classes) for part in (predicted, label)), strict=True)
         return np.reshape([self._macro_f1(*pair) for pair in pairs], (*lead, len(self._counts)))
