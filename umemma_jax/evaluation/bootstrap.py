@@ -48,7 +48,8 @@ class Resamples:
         """Resampled macro-F1 over the rows that count.
 
         The mean over all K classes; a class that is neither predicted nor there counts 0, as with scikit-learn's
-        `f1_score(average="macro", zero_division=0)`. A predicted class int [N] is `np.eye(K, dtype=bool)[predicted]`.
+        `f1_score(average="macro", zero_division=0)`. `calibration.indicators` makes
+        bool [N, K] of classes int [N].
 
         Args:
           predicted: bool [..., N, K].
