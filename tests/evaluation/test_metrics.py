@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from umemma_jax.evaluation import metrics
+from umemma_jax.evaluation import calibration, metrics
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,6 +129,6 @@ def test_multi_label_nothing_counted_is_nan_not_zero():
 
 
 def test_thresholds_are_the_hundredths_nearest_a_half_first():
-    np.testing.assert_array_equal(np.sort(metrics.THRESHOLDS), np.arange(1, 100) / 100)
-    assert metrics.THRESHOLDS[0] == 0.5
-    assert metrics.logit(metrics.THRESHOLDS[:1]) == 0
+    np.testing.assert_array_equal(np.sort(calibration.THRESHOLDS), np.arange(1, 100) / 100)
+    assert calibration.THRESHOLDS[0] == 0.5
+    assert metrics.logit(calibration.THRESHOLDS[:1]) == 0

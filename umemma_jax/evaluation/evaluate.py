@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from umemma_jax import __version__, missing
 from umemma_jax.config import method_name
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
-from umemma_jax.evaluation import metrics, names
+from umemma_jax.evaluation import calibration, metrics, names
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion, encode_present
 
@@ -198,10 +198,10 @@ class Evaluator:
 
     def _tune(self, predictions: jax.Array, patterns: np.ndarray, encoded: Encoded) -> np.ndarray:
         """Of each of the P predictions the threshold with the highest macro-F1, over the rows that have all of it."""
-        cuts = np.repeat(metrics.logit(metrics.THRESHOLDS)[:, None], len(patterns), axis=1)
+        cuts = np.repeat(metrics.logit(calibration.THRESHOLDS)[:, None], len(patterns), axis=1)
         sums = fetch(self._count_whole_patterns(predictions, encoded, patterns, cuts))
         # Where no row that counts has a class all are NaN, and the first threshold is taken: 0.5.
-        return metrics.THRESHOLDS[metrics.scores(sums)["macro_f1"].argmax(axis=-1)]
+        return calibration.THRESHOLDS[metrics.scores(sums)["macro_f1"].argmax(axis=-1)]
 
     # What runs on the devices. Counts are of each one's own rows.
 

@@ -19,8 +19,6 @@ import numpy as np
 
 Sums = dict[str, jax.Array]
 
-THRESHOLDS = np.array(sorted(np.arange(1, 100) / 100, key=lambda threshold: abs(threshold - 0.5)))
-
 
 def primary(multi_label: bool) -> str:
     """The metric that chooses the best epoch, and that figures and ceilings are of."""
