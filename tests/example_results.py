@@ -108,6 +108,6 @@ def multi_label(ceilings=CEILINGS, seed=0):
     for cell in results["missing_rates"]:
         cell["mean"] = scores(cell["mean"])
         cell["std"] = dict.fromkeys(cell["mean"], cell["std"]["accuracy"])
-    thresholds = {"patterns": {"image+audio": 0.31, "image": 0.4, "audio": 0.25}, "ceilings": {}}
-    thresholds["ceilings"] = dict(zip(ceilings, (0.45, 0.2), strict=False))
+    thresholds = {"patterns": {"image+audio": [0.31, 0.5], "image": [0.4, 0.3], "audio": [0.25, 0.1]}}
+    thresholds |= {"ceilings": dict(zip(ceilings, ([0.45, 0.4], [0.2, 0.3]), strict=False)), "ensembles": {}}
     return results | {"metric": "macro_f1", "thresholds": thresholds}

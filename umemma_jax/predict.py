@@ -19,7 +19,8 @@ from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
-from umemma_jax.missing import Capacities, Compacted, pattern_name, run_compacted
+from umemma_jax.missing import Capacities, Compacted, run_compacted
+from umemma_jax.patterns import pattern_name
 from umemma_jax.reporting.report import npz, write_files
 
 PyTree = Any

@@ -148,33 +148,33 @@ def _untuned(results: dict) -> list[str]:
 
 
 def _tuned_part(results: dict) -> list[str]:
-    """Every pattern at its tuned threshold, where there are any."""
+    """Every pattern at its tuned thresholds, where there are any."""
     if "thresholds" not in results:
         return []
-    thresholds, examples = results["thresholds"]["patterns"], results["examples"]
+    examples = results["examples"]
     names = [name for name in metrics(results) if name.startswith(TUNED)]
     rows = [
-        [pattern_label(pattern, results["modalities"]), f"{thresholds[pattern]:.2f}"]
+        [pattern_label(pattern, results["modalities"])]
         + [percent(results["patterns"][pattern][name], examples) for name in names]
         for pattern in patterns_by_size(results)
     ]
     labels = [f"{metric_label(name.removeprefix(TUNED))}, %" for name in names]
-    return ["At the threshold tuned on the validation examples:", _table(["pattern", "threshold", *labels], rows)]
+    return ["At the thresholds tuned on the validation examples:", _table(["pattern", *labels], rows)]
 
 
 def _ceiling_part(results: dict) -> list[str]:
     """All metrics of the uni-modal models, where they are more than the table of patterns can hold."""
     if len(metrics(results)) <= 2 or not results["ceilings"]:
         return []
-    tuned, examples = results.get("thresholds", {}).get("ceilings"), results["examples"]
+    tuned, examples = TUNED + results["metric"], results["examples"]
     labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
-    if tuned:
-        labels += ["tuned threshold", f"{metric_label(results['metric'])} there, %"]
+    if "thresholds" in results:
+        labels += [f"{metric_label(tuned)}, %"]
     rows = []
     for modality, values in results["ceilings"].items():
         row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
-        if tuned:
-            row += [f"{tuned[modality]:.2f}", percent(values[TUNED + results["metric"]], examples)]
+        if "thresholds" in results:
+            row += [percent(values[tuned], examples)]
         rows.append(row)
     return ["The uni-modal models, which are the ceilings:", _table(["model", *labels], rows)]
 
