@@ -48,7 +48,7 @@ def example_results(patterns=ROBUST, ceilings=CEILINGS, modalities=TWO, method="
         "naturally_missing": dict.fromkeys(modalities, 0),
         "timing": {
             "encoder_pass_seconds": 0.4123,
-            "grid_seconds": 0.031,
+            "report_seconds": 0.031,
             "examples_per_second": 1092.4,
             "compilations": {"encode": 1},
         },

@@ -240,8 +240,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         from umemma_jax import compare, experiment, inputs, predict
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
-        from umemma_jax.evaluation import evaluate
-        from umemma_jax.reporting import markdown, report
+        from umemma_jax.evaluation import evaluate, pattern_calibration
+        from umemma_jax.reporting import markdown
         from umemma_jax.training import train
         from umemma_jax.training.workdir import write_into
 
@@ -264,7 +264,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         if parsed.mode == "predict":
             dataset = open_dataset(parsed.data) if parsed.data else built.dataset
             split = parsed.split or config.data.test_split
-            predictions = predict.predict(built, trained.fusion, dataset, split)
+            calibration = pattern_calibration.read(workdir, built.modalities)
+            predictions = predict.predict(built, trained.fusion, dataset, split, calibration)
             for note in predictions.notes:
                 tell(note)
             name = predict.file_name(dataset, split, built.dataset)
@@ -275,7 +276,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = redacted(shlex.join(["python", *argv]))
-        write_into(workdir, lambda: report.write_report(results, workdir / "report", tables))
+        write_into(workdir, lambda: compare.write_results(results, tables, workdir))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0

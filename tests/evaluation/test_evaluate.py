@@ -8,6 +8,7 @@ from umemma_jax import experiment
 from umemma_jax.devices import sharding
 from umemma_jax.evaluation import evaluate, robustness
 from umemma_jax.evaluation.evaluate import Evaluator
+from umemma_jax.evaluation.pattern_calibration import PatternCalibration, of_results
 from umemma_jax.missing_rates import missing_table, table_hash
 from umemma_jax.patterns import all_patterns, pattern_name, pattern_numbers
 from umemma_jax.training import train
@@ -61,7 +62,7 @@ def test_one_pass_gives_what_running_the_model_on_every_pattern_and_cell_gives(d
     predictions = evaluator.predict_patterns(variables, encoded)
     said = evaluator.split_logits(encoded, predictions, encoded, CLASSES)
     options = robustness.Options(rates=(0.0, 0.3, 1.0), seeds=3, resamples=5)
-    results, tables, _ = robustness.report(said, None, options)
+    results, tables = robustness.report(said, None, options)
 
     for pattern in all_patterns(len(names)):
         name, kept = pattern_name(pattern, names), present & pattern
@@ -149,7 +150,8 @@ def test_multi_label_one_pass_gives_what_running_the_model_gives(devices, comple
     test, split = said(seed=0)
     validation, _ = said(seed=1)
     options = robustness.Options(rates=(0.0, 0.7), seeds=3, resamples=5)
-    results, tables, fitted = robustness.report(test, validation, options)
+    results, tables = robustness.report(test, validation, options)
+    fitted = PatternCalibration.from_dict(of_results(results))
     temperature = np.nan_to_num(fitted.temperatures, nan=1.0)
     cuts = np.log(fitted.thresholds / (1 - fitted.thresholds)) * temperature[:, None]
 

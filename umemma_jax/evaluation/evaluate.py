@@ -24,7 +24,7 @@ from umemma_jax.evaluation import metrics, robustness
 from umemma_jax.evaluation.split_logits import SplitLogits, log_prior
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities
-from umemma_jax.missing_rates import GridTables, table_hash
+from umemma_jax.missing_rates import table_hash
 from umemma_jax.model import LateFusion, encode_present
 from umemma_jax.patterns import all_patterns, pattern_names
 
@@ -188,7 +188,7 @@ class PatternLogits(Mapping[str, np.ndarray]):
 # The report's results.
 
 
-def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) -> tuple[dict[str, Any], GridTables]:
+def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) -> robustness.Report:
     """Every pattern, ceiling and cell of the missing-rate grid on the test split, and what they come to.
 
     Args:
@@ -243,7 +243,7 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
             "compilations": {"encode": evaluator.encode_traces.traces},
         },
     }
-    return results, found.tables
+    return found._replace(results=results)
 
 
 def _options(experiment: Experiment) -> robustness.Options:

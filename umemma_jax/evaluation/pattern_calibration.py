@@ -1,13 +1,18 @@
 """What validation examples say of a model's probabilities, for each missing pattern on its own."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from umemma_jax import checksums
+from umemma_jax.errors import UserError
 from umemma_jax.evaluation import calibration, conformal
 from umemma_jax.evaluation.split_logits import SplitLogits
+from umemma_jax.patterns import pattern_names
 
 FILE_NAME = "calibration.json"
 
@@ -38,21 +43,17 @@ class PatternCalibration:
         temperatures = self.temperatures[left]
         return logits / np.where(np.isnan(temperatures), 1, temperatures)[:, None]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `from_dict` is the inverse."""
+    def probabilities(self, logits: np.ndarray, left: np.ndarray, multi_label: bool) -> np.ndarray:
+        """Calibrated, float64 [N, K]; arguments as of `scaled`."""
+        return calibration.probabilities(self.scaled(logits, left), multi_label)
 
-        def by_name(values: np.ndarray) -> dict[str, Any]:
-            defined = np.isfinite(values.reshape(len(self.names), -1)).all(axis=1)
-            rows = zip(self.names, values.tolist(), defined, strict=True)
-            return {name: value if known else None for name, value, known in rows}
-
-        thresholds = {} if self.thresholds is None else {"thresholds": by_name(self.thresholds)}
-        found = {"temperatures": by_name(self.temperatures), **thresholds, "quantiles": by_name(self.quantiles)}
-        return {"alpha": self.alpha, "examples": self.examples, **found}
+    def sets(self, probabilities: np.ndarray, left: np.ndarray) -> np.ndarray:
+        """Conformal sets of classes, bool [N, K]; empty where the pattern that is left, int [N], has no quantile."""
+        return conformal.sets(probabilities, self.quantiles[left, None])
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PatternCalibration":
-        """Raises ValueError, KeyError or TypeError where the content is not as `to_dict` makes it."""
+        """From what `of_results` gives; raises KeyError, TypeError or ValueError of anything else."""
         names = tuple(content["temperatures"])
         thresholds = content.get("thresholds")
         return cls(
@@ -63,6 +64,47 @@ class PatternCalibration:
             float(content["alpha"]),
             int(content["examples"]),
         )
+
+
+def of_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The calibration that stands in a report, as calibration.json holds it."""
+    fitted, sets = results["calibration"], results["conformal"]
+    thresholds = {"thresholds": results["thresholds"]["patterns"]} if "thresholds" in results else {}
+    return {
+        "examples": fitted["examples"],
+        "temperatures": {name: pattern["temperature"] for name, pattern in fitted["patterns"].items()},
+        **thresholds,
+        "alpha": sets["alpha"],
+        "quantiles": {name: pattern["quantile"] for name, pattern in sets["patterns"].items()},
+    }
+
+
+def write(results: Mapping[str, Any], workdir: Path) -> None:
+    """Writes calibration.json into the folder of a run, where its report has validation examples."""
+    if "conformal" in results:
+        partial = workdir / f".{FILE_NAME}.partial"
+        partial.write_text(json.dumps(checksums.seal(of_results(results)), indent=2) + "\n", encoding="utf-8")
+        partial.replace(workdir / FILE_NAME)
+
+
+def read(workdir: Path, modalities: Sequence[str]) -> PatternCalibration | None:
+    """What `write` has written of a model of these modalities; None where there is no such file.
+
+    Raises:
+      UserError: the file is damaged, or of another model.
+    """
+    path = workdir / FILE_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksums.check_sealed(content, str(path))
+        found = PatternCalibration.from_dict(content)
+        if list(found.names) != pattern_names(modalities):
+            raise ValueError("it is of other patterns")
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): evaluate the run again, or remove the file") from error
+    return found
 
 
 def fit(validation: SplitLogits, alpha: float) -> PatternCalibration:
@@ -95,7 +137,8 @@ def _fit(logits: np.ndarray, label: np.ndarray, alpha: float) -> tuple[float, np
     return temperature, thresholds, min(conformal.quantile(scores, alpha), 1.0)  # at 1 a set has every class
 
 
-def unfitted(test: SplitLogits, alpha: float) -> PatternCalibration:
+def unfitted(modalities: Sequence[str], alpha: float = 0.1) -> PatternCalibration:
     """Where there is no validation: probabilities as the model gives them."""
-    undefined = np.full(len(test.names), np.nan)
-    return PatternCalibration(tuple(test.names), undefined, None, undefined, alpha, 0)
+    names = tuple(pattern_names(modalities))
+    undefined = np.full(len(names), np.nan)
+    return PatternCalibration(names, undefined, None, undefined, alpha, 0)

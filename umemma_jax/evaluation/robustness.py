@@ -44,17 +44,15 @@ class Options:
 
 
 class Report(NamedTuple):
-    """A report and what else comes of it.
+    """A report and the tables that it is made by.
 
     Attributes:
       results: what report.json holds of the numbers that come from logits, None where no example defines them.
       tables: of the missing-rate grid.
-      calibration: fitted on the validation examples.
     """
 
     results: dict[str, Any]
     tables: GridTables
-    calibration: PatternCalibration
 
 
 def report(test: SplitLogits, validation: SplitLogits | None, options: Options) -> Report:
@@ -98,11 +96,11 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         "information": summaries.knowledge(model, test, prior),
         "rate_maps": grid.rate_maps(model, test.available, test.modalities, options.rates, options.seeds, headline),
     }
-    return Report(undefined_as_none(results), tables, fitted)
+    return Report(undefined_as_none(results), tables)
 
 
 def _judged(test: SplitLogits, validation: SplitLogits | None, alpha: float) -> tuple[Judgement, PatternCalibration]:
-    fitted = unfitted(test, alpha) if validation is None else fit(validation, alpha)
+    fitted = unfitted(test.modalities, alpha) if validation is None else fit(validation, alpha)
     return judge(test, fitted), fitted
 
 
