@@ -13,7 +13,7 @@ from umemma_jax import experiment
 from umemma_jax.config import apply_method, tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data.pipeline import eval_batches
-from umemma_jax.evaluation import evaluate
+from umemma_jax.evaluation import calibration, evaluate
 from umemma_jax.reporting import report
 from umemma_jax.training import train
 
@@ -111,13 +111,13 @@ def test_every_pattern_and_ceiling_is_scikit_learn_s(finished):
     built, trained, workdir = finished
     results = json.loads((workdir / "report" / "report.json").read_text())
     assert (results["metric"], results["headline"]) == ("macro_f1", "tuned_macro_f1")
-    thresholds, calibration = results["thresholds"], results["calibration"]
+    thresholds, fitted = results["thresholds"], results["calibration"]
     batch = split_rows(built, "test")
     assert not batch["label"].any(axis=1).all() and not batch["present"].all()
     for pattern, kept in pattern_masks(batch).items():
         # What a row lacks by nature leaves it with another pattern, whose thresholds decide it.
         names = ["+".join(np.array(NAMES)[row]) or pattern for row in kept]
-        temperature = np.array([calibration["patterns"][name]["temperature"] for name in names])[:, None]
+        temperature = np.array([fitted["patterns"][name]["temperature"] for name in names])[:, None]
         bounds = np.array([thresholds["patterns"][name] for name in names])
         counted, logits = kept.any(axis=1), outputs(built, trained.fusion, batch, kept)["logits"]
         expected = expected_scores(batch["label"][counted], logits[counted], temperature[counted], bounds[counted])
@@ -125,39 +125,34 @@ def test_every_pattern_and_ceiling_is_scikit_learn_s(finished):
     unimodal = outputs(built, trained.unimodal, batch, batch["present"])
     for index, name in enumerate(NAMES):
         has, logits = batch["present"][:, index], unimodal[f"logits/{name}"]
-        fitted = calibration["ceilings"][name], thresholds["ceilings"][name]
-        expected = expected_scores(batch["label"][has], logits[has], *fitted)
+        expected = expected_scores(
+            batch["label"][has], logits[has], fitted["ceilings"][name], thresholds["ceilings"][name]
+        )
         assert results["ceilings"][name] == pytest.approx(expected, rel=1e-5)
     assert results["patterns"]["image+vector"]["macro_f1"] > 0.7, "it learns"
 
 
-def test_thresholds_are_tuned_on_the_validation_rows(finished):
-    """No other threshold of any class has a higher F1 on the rows that have all of the pattern."""
+def test_temperatures_and_thresholds_are_fitted_on_the_validation_rows(finished):
+    """On those that have a class, and all of the pattern."""
     built, trained, workdir = finished
     results = json.loads((workdir / "report" / "report.json").read_text())
     batch = split_rows(built, *built.validation)
 
-    def f1(probability, rows, k, threshold):
-        return sk.f1_score(batch["label"][rows, k], probability[rows, k] > threshold, zero_division=0)
-
-    def assert_best(logits, rows, temperature, thresholds):
-        probability = probabilities(logits / temperature)
+    def assert_fitted(logits, rows, temperature, thresholds):
         rows = rows & batch["label"].any(axis=1)
-        for k, threshold in enumerate(thresholds):
-            best = max(f1(probability, rows, k, other) for other in (0, *probability[rows, k]))
-            assert f1(probability, rows, k, threshold) == pytest.approx(best)
+        logits, label = logits[rows], batch["label"][rows] > 0
+        assert temperature == pytest.approx(calibration.temperature(logits, label, rows[rows]), rel=1e-4)
+        assert thresholds == pytest.approx(calibration.class_thresholds(logits / temperature, label), rel=1e-4)
 
     for pattern, kept in pattern_masks(batch).items():
         has_all = kept.sum(axis=1) == len(pattern.split("+"))
         logits = outputs(built, trained.fusion, batch, kept)["logits"]
         temperature = results["calibration"]["patterns"][pattern]["temperature"]
-        assert_best(logits, has_all, temperature, results["thresholds"]["patterns"][pattern])
+        assert_fitted(logits, has_all, temperature, results["thresholds"]["patterns"][pattern])
     unimodal = outputs(built, trained.unimodal, batch, batch["present"])
     for index, name in enumerate(NAMES):
-        temperature = results["calibration"]["ceilings"][name]
-        assert_best(
-            unimodal[f"logits/{name}"], batch["present"][:, index], temperature, results["thresholds"]["ceilings"][name]
-        )
+        temperature, thresholds = results["calibration"]["ceilings"][name], results["thresholds"]["ceilings"][name]
+        assert_fitted(unimodal[f"logits/{name}"], batch["present"][:, index], temperature, thresholds)
 
 
 def test_every_cell_of_the_grid_is_scikit_learn_s(finished):

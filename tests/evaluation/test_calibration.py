@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy import optimize, special
+from scipy import optimize, special, stats
 from sklearn import metrics as sk
 from sklearn.calibration import calibration_curve
 
@@ -102,15 +102,26 @@ def test_scores_of_nothing_are_undefined():
 
 
 @pytest.mark.parametrize("make", [single_label, multi_label])
+@pytest.mark.parametrize("rows", [20, 3000])
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
-def test_temperature_has_the_lowest_nll(make, sharpness):
-    logits, label = make(rows=3000, sharpness=sharpness)
-    found = calibration.temperature(logits, label, np.ones(3000, bool))
-    expected = optimize.minimize_scalar(
-        lambda log_t: calibration.nll(logits, label, np.exp(log_t)).mean(), bounds=(-3, 3), method="bounded"
-    )
-    assert found == pytest.approx(np.exp(expected.x), rel=1e-4)
-    assert found == pytest.approx(sharpness, rel=0.1), "the logits were made so many times too sharp"
+def test_temperature_is_the_most_likely(make, rows, sharpness):
+    logits, label = make(rows=rows, sharpness=sharpness)
+    decisions_of_a_row = logits.shape[1] if label.ndim == 2 else 1
+
+    def improbability(log_t):
+        losses = calibration.nll(logits, label, np.exp(log_t)) * decisions_of_a_row
+        return losses.sum() - stats.norm.logpdf(log_t)
+
+    found = calibration.temperature(logits, label, np.ones(rows, bool))
+    expected = optimize.minimize_scalar(improbability, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
+    assert found == pytest.approx(np.exp(expected.x), rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [single_label, multi_label])
+def test_temperature_undoes_the_sharpness(make):
+    for sharpness in (0.3, 1.0, 4.0):
+        logits, label = make(rows=3000, sharpness=sharpness)
+        assert calibration.temperature(logits, label, np.ones(3000, bool)) == pytest.approx(sharpness, rel=0.1)
 
 
 def test_temperature_heeds_only_the_rows_that_count():
@@ -122,12 +133,17 @@ def test_temperature_heeds_only_the_rows_that_count():
     assert calibration.temperature(logits, label, np.zeros(400, bool)) is None
 
 
-def test_temperature_is_bounded_where_nll_has_no_minimum():
-    logits = np.eye(3)
+def test_temperature_stays_near_one_where_the_rows_do_not_tell():
     everything = np.ones(3, bool)
-    assert calibration.temperature(logits, np.arange(3), everything) == 0.05
-    assert calibration.temperature(-logits, np.arange(3), everything) == 20
-    assert calibration.temperature(0 * logits, np.arange(3), everything) == 1
+    assert calibration.temperature(np.zeros((3, 3)), np.arange(3), everything) == pytest.approx(1)
+    right = 20 * np.eye(3)
+    assert calibration.temperature(right, np.arange(3), everything) == pytest.approx(1, abs=1e-3)
+
+
+def test_temperature_is_bounded():
+    everything = np.ones(3, bool)
+    assert calibration.temperature(-1e4 * np.eye(3), np.arange(3), everything) == 20
+    assert calibration.temperature(1e-3 * np.eye(3)[[0] * 99999], np.zeros(99999, int), np.ones(99999, bool)) == 0.05
 
 
 def test_temperature_at_least_halves_the_calibration_error_of_sharp_logits():
@@ -146,7 +162,8 @@ def best_f1(probability, label):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_thresholds_have_the_highest_f1_of_each_class(seed):
+def test_thresholds_have_the_highest_f1_where_a_class_is_frequent(monkeypatch, seed):
+    monkeypatch.setattr(calibration, "COMMON_POSITIVES", 1e-9)
     logits, label = multi_label(rows=60, seed=seed)
     logits = np.round(logits)  # ties
     thresholds = calibration.class_thresholds(logits, label)
@@ -155,7 +172,38 @@ def test_thresholds_have_the_highest_f1_of_each_class(seed):
         assert sk.f1_score(label[:, k], found[:, k] > threshold, zero_division=0) == best_f1(found[:, k], label[:, k])
 
 
+def test_thresholds_lean_on_the_common_one_where_a_class_is_rare(monkeypatch):
+    logits, label = multi_label(rows=60)
+    label[:, 5] = False
+    together = calibration.class_thresholds(logits, label)
+    monkeypatch.setattr(calibration, "COMMON_POSITIVES", 1e-9)
+    alone = calibration.class_thresholds(logits, label)
+    found = calibration.probabilities(logits, multi_label=True)
+    hundredths = sorted(np.arange(1, 100) / 100, key=lambda t: abs(t - 0.5))
+    common = max(hundredths, key=lambda t: sk.f1_score(label, found > t, average="macro", zero_division=0))
+    positives = label.sum(axis=0)
+    expected = (positives * special.logit(alone) + 5 * special.logit(common)) / (positives + 5)
+    np.testing.assert_allclose(special.logit(together), expected, atol=1e-6)
+    assert together[5] == pytest.approx(common)
+
+
+def test_thresholds_of_rare_classes_carry_over_to_other_rows(monkeypatch):
+    """Against the thresholds of the highest F1, with 3 to 20 positives of the rarer classes."""
+    gains = []
+    for seed in range(10):
+        logits, label = multi_label(rows=4100, seed=seed, sharpness=1)
+        found = calibration.probabilities(logits[100:], multi_label=True)
+        scores = []
+        for weight in (5, 1e-9):
+            monkeypatch.setattr(calibration, "COMMON_POSITIVES", weight)
+            predicted = found > calibration.class_thresholds(logits[:100], label[:100])
+            scores.append(sk.f1_score(label[100:], predicted, average="macro", zero_division=0))
+        gains.append(scores[0] - scores[1])
+    assert np.mean(gains) > 2 * np.std(gains) / np.sqrt(10)
+
+
 def test_thresholds_are_a_half_where_that_is_as_good_or_nothing_is_known():
     logits = np.array([[-1.0, 1.0], [1.0, 1.0]])
     label = np.array([[False, False], [True, False]])
     np.testing.assert_array_equal(calibration.class_thresholds(logits, label), [0.5, 0.5])
+    np.testing.assert_array_equal(calibration.class_thresholds(logits[:0], label[:0]), [0.5, 0.5])

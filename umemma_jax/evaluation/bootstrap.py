@@ -39,8 +39,10 @@ class Resamples:
         Returns:
           float64 [..., R]; NaN where a resample has no row that counts.
         """
-        totals = self._sums(np.where(counted, values, 0))
-        return _ratio(totals, self._sums(np.asarray(counted)))
+        values, counted = np.where(counted, values, 0), np.asarray(counted)
+        total, rows = (self._sums(part.reshape(-1, part.shape[-1]).T).T for part in (values, counted))
+        found = np.divide(total, rows, out=np.full(total.shape, np.nan), where=rows > 0)
+        return found.reshape(*values.shape[:-1], -1)
 
     def macro_f1(self, predicted: np.ndarray, label: np.ndarray, counted: np.ndarray) -> np.ndarray:
         """Resampled macro-F1 over the rows that count.
@@ -67,21 +69,18 @@ class Resamples:
         num_classes = label.shape[1]
         marks = predicted.astype(np.uint8) + label
         there = label.any(axis=1, keepdims=True)
-        sums = self._sums(np.concatenate([predicted & label, marks, there], axis=1).T)
-        hits, marks, there = np.split(sums, [num_classes, 2 * num_classes])
+        sums = self._sums(np.concatenate([predicted & label, marks, there], axis=1))
+        hits, marks, there = np.split(sums, [num_classes, 2 * num_classes], axis=1)
         f1 = 2 * hits / np.maximum(marks, 1)
-        return np.where(there[0] > 0, f1.mean(axis=0), np.nan)
+        return np.where(there[:, 0] > 0, f1.mean(axis=1), np.nan)
 
-    def _sums(self, values: np.ndarray) -> np.ndarray:
-        """Sums over each resample of values [..., N]; float64 [..., R]."""
-        resamples, num_examples = self._counts.shape
-        flat = values.reshape(-1, num_examples).astype(np.float32)
-        sums = np.empty((len(flat), resamples))
-        block = max(1, BLOCK_BYTES // (4 * num_examples))
-        for start in range(0, resamples, block):
-            counts = self._counts[start : start + block].astype(np.float32)
-            sums[:, start : start + block] = flat @ counts.T
-        return sums.reshape(*values.shape[:-1], resamples)
+    def _sums(self, columns: np.ndarray) -> np.ndarray:
+        """Sums of each column of [N, C] over each resample, float64 [R, C]."""
+        columns = columns.astype(np.float32)
+        block = max(1, BLOCK_BYTES // (4 * len(columns)))
+        blocks = range(0, len(self._counts), block)
+        sums = [self._counts[at : at + block].astype(np.float32) @ columns for at in blocks]
+        return np.concatenate(sums, dtype=np.float64)
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -98,8 +97,3 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.nd
         warnings.filterwarnings("ignore", "All-NaN slice")
         low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2], axis=-1)
     return low, high
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """NaN where nothing is divided by nothing."""
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=denominator > 0)

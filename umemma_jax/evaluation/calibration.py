@@ -15,6 +15,8 @@ from umemma_jax.evaluation.ranking import ranked
 
 BINS = 15  # Guo et al. 2017
 TEMPERATURES = (0.05, 20.0)
+THRESHOLDS = np.array(sorted(np.arange(1, 100) / 100, key=lambda threshold: abs(threshold - 0.5)))
+COMMON_POSITIVES = 5  # how many positives of a class the common threshold weighs as much as
 
 
 def probabilities(logits: np.ndarray, multi_label: bool, temperature: float = 1.0) -> np.ndarray:
@@ -24,11 +26,11 @@ def probabilities(logits: np.ndarray, multi_label: bool, temperature: float = 1.
 
 
 def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> float | None:
-    """The temperature that the logits are divided by for the lowest NLL (Guo et al. 2017, section 4.2).
+    """The temperature that makes the labels most likely, given that log T is standard normal beforehand.
 
-    NLL is convex in 1 / T, so that its slope has one root at most. Where it has none between the bounds 0.05 and 20,
-    as where every row is right (the lower T, the better) or wrong, the bound that is nearer is the answer; where NLL
-    does not depend on T at all, 1.
+    Temperature scaling (Guo et al. 2017, section 4.2) has no such prior, and no answer where every row is right: the
+    lower T, the better. Of a model that is 99 % right, 100 rows often all are. The prior is worth about one row: it
+    leaves T near 1 where the rows do not tell, and hundreds of them outweigh it.
 
     Args:
       logits: [N, K].
@@ -36,30 +38,25 @@ def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> f
       counted: bool [N].
 
     Returns:
-      T, or None where no row counts.
+      T, 0.05 to 20, that the logits are to be divided by; None where no row counts.
     """
     logits, label = np.asarray(logits, np.float64)[counted], np.asarray(label)[counted]
     if not len(logits):
         return None
-    low, high = -np.log(TEMPERATURES[1]), -np.log(TEMPERATURES[0])
+    truth = _indicators(label, logits.shape[1])
 
-    def slope(log_inverse: float) -> float:
-        """Of NLL by 1 / T."""
-        return _slope(logits, label, np.exp(log_inverse))
+    def slope(log_temperature: float) -> float:
+        """Of the negative log-posterior, by log T."""
+        temperature = np.exp(log_temperature)
+        excess = probabilities(logits, label.ndim == 2, temperature) - truth
+        return log_temperature - np.sum(logits / temperature * excess)
 
-    if slope(low) == slope(high) == 0:
-        return 1.0
+    low, high = np.log(TEMPERATURES)
     if slope(low) >= 0:
-        return TEMPERATURES[1]
-    if slope(high) <= 0:
         return TEMPERATURES[0]
-    return float(np.exp(-optimize.brentq(slope, low, high, xtol=1e-10)))
-
-
-def _slope(logits: np.ndarray, label: np.ndarray, scale: float) -> float:
-    """The derivative of NLL by `scale` that the logits are multiplied with: expected less true logit."""
-    expected = probabilities(logits, label.ndim == 2, 1 / scale)
-    return float(np.sum(logits * (expected - _indicators(label, logits.shape[1]))))
+    if slope(high) <= 0:
+        return TEMPERATURES[1]
+    return float(np.exp(optimize.brentq(slope, low, high)))
 
 
 def _indicators(label: np.ndarray, num_classes: int) -> np.ndarray:
@@ -157,33 +154,46 @@ def _equal_mass_bins(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.
 
 
 def class_thresholds(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """For each class the threshold on its probability that has the highest F1 on the rows given.
+    """For each class a threshold on its probability that has a high F1, on the rows given and on others.
 
-    F1 changes only where the threshold passes a row's probability. Of the gaps between neighbouring probabilities with
-    the highest F1 the one nearest 0.5 is taken: 0.5 where that lies in it, else its middle.
+    The threshold of the highest F1 of a rare class hangs on a few rows. So each is averaged, as a logit, with the one
+    that has the highest macro-F1 for all classes: n rows that have the class weigh as n, the common threshold as 5.
 
     Args:
       logits: [N, K].
       label: bool [N, K].
 
     Returns:
-      Thresholds in [0, 1), float64 [K]: a class is predicted where its probability is above. 0.5 for a class that no
-      row has.
+      Thresholds, float64 [K]: a class is predicted where its probability is above. Where several are as good the one
+      nearest 0.5 is taken; for a class that no row has, the common one.
     """
     found, label = probabilities(logits, multi_label=True), np.asarray(label, bool)
-    columns = zip(found.T, label.T, strict=True)
-    return np.array([_threshold(column, there) if there.any() else 0.5 for column, there in columns])
+    positives = label.sum(axis=0)
+    columns = list(zip(found.T, label.T, strict=True))
+    own = special.logit([_best_threshold(*column) for column in columns])
+    macro_f1 = sum(_f1(*column, THRESHOLDS) for column in columns)
+    common = special.logit(THRESHOLDS[np.argmax(macro_f1)])
+    return special.expit((positives * own + COMMON_POSITIVES * common) / (positives + COMMON_POSITIVES))
 
 
-def _threshold(probability: np.ndarray, there: np.ndarray) -> float:
-    """Of one class, [N] and bool [N]; a row has it."""
-    order = np.argsort(probability)
-    upper = probability[order]
-    lower = np.concatenate([[0.0], upper[:-1]])
-    predicted = np.arange(len(upper), 0, -1)  # a threshold in [lower, upper) predicts this row and all after it
-    hits = np.cumsum(there[order][::-1])[::-1]
-    f1 = np.where(lower < upper, 2 * hits / (predicted + there.sum()), 0)
-    best = f1 == f1.max()
-    middle = (lower[best] + upper[best]) / 2
-    nearest = np.where((lower[best] <= 0.5) & (upper[best] > 0.5), 0.5, middle)
-    return float(nearest[np.argmin(np.abs(nearest - 0.5))])
+def _best_threshold(probability: np.ndarray, there: np.ndarray) -> float:
+    """That of the highest F1 of one class, from float and bool [N].
+
+    F1 changes only where the threshold passes a probability. So one threshold is tried between any two neighbours: 0.5
+    where it lies there, else the middle.
+    """
+    edges = np.union1d(probability, [0, 1])
+    low, high = edges[:-1], edges[1:]
+    tried = np.where((low <= 0.5) & (high > 0.5), 0.5, (low + high) / 2)
+    f1 = _f1(probability, there, tried)
+    best = tried[f1 == f1.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
+
+
+def _f1(probability: np.ndarray, there: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """F1 of one class, from float and bool [N], at each threshold; 0 where it is neither predicted nor there."""
+    predicted, hits = (
+        len(part) - np.searchsorted(np.sort(part), thresholds, side="right")
+        for part in (probability, probability[there])
+    )
+    return 2 * hits / np.maximum(predicted + there.sum(), 1)

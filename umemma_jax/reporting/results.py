@@ -43,8 +43,9 @@ MULTI_LABEL_DEFINITIONS = {
 }
 TUNED_DEFINITION = {
     "tuned threshold": "Each pattern, and each uni-modal model, has a threshold for each class, on calibrated "
-    "probabilities: the one with the highest F1 on those validation examples that have all modalities of the pattern, "
-    "and 0.50 where there are none. "
+    "probabilities, tuned on those validation examples that have all modalities of the pattern: between that of the "
+    "class's own highest F1 and, the rarer the class the more, the one for all classes of the highest macro-F1. It is "
+    "0.50 where there are no such examples. "
     "At a missing rate each example is decided at the thresholds of the pattern that it is left with."
 }
 
