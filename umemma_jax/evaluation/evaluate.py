@@ -257,6 +257,7 @@ def _options(experiment: Experiment) -> robustness.Options:
         alpha=config.alpha,
         deployment=config.deployment.to_dict(),
         prior=log_prior(labels, len(experiment.dataset.info.classes)),
+        prior_source="training examples",
     )
 
 

@@ -15,7 +15,7 @@ from umemma_jax.evaluation.headline import Headline
 from umemma_jax.evaluation.judgement import Judgement, judge
 from umemma_jax.evaluation.metrics import primary, undefined_as_none
 from umemma_jax.evaluation.pattern_calibration import PatternCalibration, fit, unfitted
-from umemma_jax.evaluation.split_logits import SplitLogits, log_prior
+from umemma_jax.evaluation.split_logits import SplitLogits, find_prior
 from umemma_jax.missing_rates import GridTables
 
 
@@ -32,6 +32,7 @@ class Options:
       deployment: weight by pattern name, of the mixture that is expected in use; {}: all the same.
       prior: log-prior of the classes, float [K], multi-label their logits; None: as frequent as in the validation
         examples, without which all are the same.
+      prior_source: where a prior that is given comes from.
     """
 
     rates: Sequence[float] = tuple(rate / 10 for rate in range(11))
@@ -41,6 +42,7 @@ class Options:
     alpha: float = 0.1
     deployment: Mapping[str, float] = field(default_factory=dict)
     prior: np.ndarray | None = None
+    prior_source: str = ""
 
 
 class Report(NamedTuple):
@@ -63,7 +65,8 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
       validation: others, that temperatures, thresholds and quantiles are fitted on; with the same uni-modal models.
       options: of the report.
     """
-    prior, prior_source = _prior(test, validation, options.prior)
+    known = None if validation is None else validation.label
+    prior, prior_source = find_prior(options.prior, known, test.label, len(test.classes))
     model, fitted = _judged(test, validation, options.alpha)
     resamples = Resamples(len(test.label), options.resamples, options.bootstrap_seed)
     headline = Headline(test.label, len(test.classes), resamples)
@@ -73,7 +76,7 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
     results = {
         "metric": primary(test.multi_label),
         "headline": model.headline,
-        "prior": prior_source,
+        "prior": options.prior_source or prior_source,
         "modalities": list(test.modalities),
         "examples": len(test.label),
         "naturally_missing": dict(zip(test.modalities, (~test.available).sum(axis=0).tolist(), strict=True)),
@@ -102,15 +105,6 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
 def _judged(test: SplitLogits, validation: SplitLogits | None, alpha: float) -> tuple[Judgement, PatternCalibration]:
     fitted = unfitted(test.modalities, alpha) if validation is None else fit(validation, alpha)
     return judge(test, fitted), fitted
-
-
-def _prior(test: SplitLogits, validation: SplitLogits | None, given: np.ndarray | None) -> tuple[np.ndarray, str]:
-    """The log-prior, float [K], and where it comes from."""
-    if given is not None:
-        return given, "given"
-    if validation is not None:
-        return log_prior(validation.label, len(test.classes)), "validation examples"
-    return log_prior(test.label[:0], len(test.classes)), "uniform"
 
 
 def _scores(judgement: Judgement, names: Sequence[str]) -> dict[str, dict[str, Any]]:

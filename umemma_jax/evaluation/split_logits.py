@@ -97,3 +97,21 @@ def log_prior(label: np.ndarray, num_classes: int) -> np.ndarray:
         return np.log(positive / (len(label) + 2 - positive)).astype(np.float32)
     count = np.bincount(label, minlength=num_classes) + 1.0
     return np.log(count / count.sum()).astype(np.float32)
+
+
+def find_prior(
+    given: np.ndarray | None, validation: np.ndarray | None, label: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, str]:
+    """The log-prior of the classes, float32 [K], and where it comes from.
+
+    Args:
+      given: by the user, or None.
+      validation: labels of validation examples, or None.
+      label: of the test examples, of which no more is taken than the form.
+      num_classes: K.
+    """
+    if given is not None:
+        return given, "given"
+    if validation is not None:
+        return log_prior(validation, num_classes), "validation examples"
+    return log_prior(label[:0], num_classes), "uniform"

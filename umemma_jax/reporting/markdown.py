@@ -35,9 +35,8 @@ def report_markdown(results: dict) -> str:
     examples = results["examples"]
     parts = [
         f"# {_heading(results)}",
-        f"{examples:,} examples of the `{results['split']}` split: one example is "
-        f"{100 / examples:.2g} points. Seed {results['seed']}. "
-        f"What is missing is replaced by the stand-in `{results['stand_in']}`.",
+        f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
+        f"{_training(results)}",
         _naturally_missing(results),
         _eta(results),
         f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
@@ -57,8 +56,7 @@ def report_markdown(results: dict) -> str:
     parts += [
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
-        "## Cost",
-        _cost_table(results["timing"]),
+        *(["## Cost", _cost_table(results["timing"])] if "timing" in results else []),
         "## To reproduce it",
     ]
     if "command" in results:
@@ -70,6 +68,13 @@ def report_markdown(results: dict) -> str:
         "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables."
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _training(results: dict) -> str:
+    """How the model was trained; nothing of a model that is known by its logits alone."""
+    if "stand_in" not in results:
+        return ""
+    return f" Seed {results['seed']}. What is missing is replaced by the stand-in `{results['stand_in']}`."
 
 
 def comparison_markdown(comparison: dict) -> str:
