@@ -3,13 +3,13 @@
 python -m benchmarks.evaluation_grid [--config=configs/av_mnist.py] [--data=DIR]
 
 The whole evaluation is one pass with every modality, from reading the records to features on the device, and then, on
-those features, every subset of the modalities and every cell of the missing-rate grid with all its seeds. The table
-gives the median time of both parts and the sum of the two, and the ratio of each to the pass. The default recipe has
-small encoders, which is the harder case: the pass costs little there.
+those features, the logits of every subset of the modalities and the whole report on them: the missing-rate grid with
+all its seeds, calibration on as many validation examples as a fifth of the test split, intervals and all the rest. The
+table gives the median time of both parts and the sum of the two, and the ratio of each to the pass. The default recipe
+has small encoders, which is the harder case: the pass costs little there.
 
-The last row is of a million examples, and of what follows the pass alone: no encoder runs, 64 features a modality are
-noise that is made on the device. The title says how many examples x cells a second that is, where every subset is a
-cell, and every cell of the grid one per seed.
+The last row is of what follows the pass alone, on more examples: no encoder runs, 64 features a modality are noise that
+is made on the device.
 """
 
 import functools
@@ -24,14 +24,16 @@ from ml_collections import ConfigDict
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
 from umemma_jax.devices import sharding
+from umemma_jax.evaluation import robustness
 from umemma_jax.evaluation.evaluate import Encoded, Evaluator
+from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion, Tower
 from umemma_jax.training import features, train
 
 SIZES = (450, 10_000)  # examples of the synthetic test split
 QUICK_SIZES = (64,)
-NOISE_SIZE, QUICK_NOISE_SIZE, WIDTH = 1_000_000, 1_000, 64  # examples whose features are noise, and how many features
+NOISE_SIZE, QUICK_NOISE_SIZE, WIDTH = 100_000, 1_000, 64  # examples whose features are noise, and how many features
 SECONDS = 20.0  # per size
 
 
@@ -51,20 +53,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         for examples in sizes:
             one_pass = functools.partial(encode, evaluator, variables, experiment, examples)
             encoded = one_pass()
-            cells = functools.partial(every_cell, evaluator, variables, encoded, config.evaluation)
-            times = timing.interleaved({"pass": one_pass, "cells": cells}, seconds)
-            encoding, counting = (np.median(values) for values in times.values())
-            parts = {"one pass": encoding, "all subsets and cells": counting, "whole evaluation": encoding + counting}
+            after = functools.partial(whole_report, evaluator, variables, encoded, config.evaluation)
+            times = timing.interleaved({"pass": one_pass, "report": after}, seconds)
+            encoding, reporting = (np.median(values) for values in times.values())
+            parts = {"one pass": encoding, "the report": reporting, "whole evaluation": encoding + reporting}
             rows += [row(part, examples, len(times["pass"]), t, t / encoding) for part, t in parts.items()]
-    cells = functools.partial(every_cell, *noise(config, noise_size), config.evaluation)
-    times = timing.interleaved({"cells": cells}, seconds)["cells"]
-    rows.append(row("noise, all subsets and cells", noise_size, len(times), np.median(times)))
+    after = functools.partial(whole_report, *noise(config, noise_size), config.evaluation)
+    times = timing.interleaved({"report": after}, seconds)["report"]
+    rows.append(row("noise, the report", noise_size, len(times), np.median(times)))
     modalities, evaluation = len(config.modalities), config.evaluation
     subsets, cells = 2**modalities - 1, (modalities + 1) * len(evaluation.rates)
-    choices = noise_size * (subsets + cells * evaluation.seeds)
     timing.print_table(
-        f"Evaluation of {subsets} subsets and {cells} cells x {evaluation.seeds} seeds: medians. "
-        f"Of noise, {choices / np.median(times) / 1e6:.1f} million examples x cells a second",
+        f"Evaluation of {subsets} subsets, {cells} cells x {evaluation.seeds} seeds, {evaluation.resamples} resamples: "
+        "medians",
         ("", "examples", "rounds", "ms", "time / pass"),
         rows,
     )
@@ -80,12 +81,21 @@ def encode(evaluator: Evaluator, variables: Any, experiment: Experiment, example
     return evaluator.encode(variables, experiment.batches(experiment.config.data.test_split, np.arange(examples)))
 
 
-def every_cell(evaluator: Evaluator, variables: Any, encoded: Encoded, evaluation: ConfigDict) -> tuple:
+def whole_report(evaluator: Evaluator, variables: Any, encoded: Encoded, evaluation: ConfigDict) -> robustness.Report:
     """What an evaluation does after the pass."""
-    predictions = evaluator.predict_patterns(variables, encoded)
-    patterns = evaluator.every_pattern(predictions, encoded)
-    cells, _ = evaluator.grid(predictions, encoded, evaluation.rates, evaluation.seeds)
-    return patterns, cells
+    predictions, classes = evaluator.predict_patterns(variables, encoded), tuple(map(str, range(workload.CLASSES)))
+    test = evaluator.split_logits(encoded, predictions, encoded if encoded.logits else None, classes)
+    options = robustness.Options(evaluation.rates, evaluation.seeds, evaluation.resamples)
+    return robustness.report(test, first(test, len(test.label) // 5), options)
+
+
+def first(split: SplitLogits, count: int) -> SplitLogits:
+    """So many examples of a split."""
+    patterns, unimodal = (
+        {name: logits[:count] for name, logits in x.items()} for x in (split.patterns, split.unimodal)
+    )
+    label, available = split.label[:count], split.available[:count]
+    return SplitLogits(split.modalities, split.classes, label, available, patterns, unimodal)
 
 
 def noise(config: ConfigDict, examples: int) -> tuple[Evaluator, Any, Encoded]:

@@ -48,7 +48,7 @@ def example_results(patterns=ROBUST, ceilings=CEILINGS, modalities=TWO, method="
         "naturally_missing": dict.fromkeys(modalities, 0),
         "timing": {
             "encoder_pass_seconds": 0.4123,
-            "grid_seconds": 0.031,
+            "report_seconds": 0.031,
             "examples_per_second": 1092.4,
             "compilations": {"encode": 1},
         },
@@ -108,6 +108,6 @@ def multi_label(ceilings=CEILINGS, seed=0):
     for cell in results["missing_rates"]:
         cell["mean"] = scores(cell["mean"])
         cell["std"] = dict.fromkeys(cell["mean"], cell["std"]["accuracy"])
-    thresholds = {"patterns": {"image+audio": 0.31, "image": 0.4, "audio": 0.25}, "ceilings": {}}
-    thresholds["ceilings"] = dict(zip(ceilings, (0.45, 0.2), strict=False))
+    thresholds = {"patterns": {"image+audio": [0.31, 0.5], "image": [0.4, 0.3], "audio": [0.25, 0.1]}}
+    thresholds |= {"ceilings": dict(zip(ceilings, ([0.45, 0.4], [0.2, 0.3]), strict=False)), "ensembles": {}}
     return results | {"metric": "macro_f1", "thresholds": thresholds}

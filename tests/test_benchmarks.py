@@ -32,7 +32,7 @@ def run(name, *arguments):
                 for variant in ("all rows", "compacted", "stratified", "without augmentation")
             ],
         ),
-        ("evaluation_grid", ["one pass", "all subsets and cells", "whole evaluation", "noise, all subsets and cells"]),
+        ("evaluation_grid", ["one pass", "the report", "whole evaluation", "noise, the report"]),
         ("pipeline", ["step", "pipeline, disk", "training, disk", "pipeline, memory", "training, memory"]),
     ],
 )

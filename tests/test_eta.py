@@ -9,7 +9,7 @@ import pytest
 from tests import small_run
 from tests.example_results import example_results
 from umemma_jax import config as config_lib
-from umemma_jax import experiment, missing
+from umemma_jax import experiment, missing_rates
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.reporting import report, results
@@ -34,7 +34,7 @@ def get_config(path, rate=0.7, kind="mixed", **changes):
 
 def expected_table(dataset, kind, rate, seed=0):
     available = experiment.open_dataset(dataset).source("train").present(NAMES)
-    return missing.missing_table(available, kind, rate, seed, NAMES)
+    return missing_rates.missing_table(available, kind, rate, seed, NAMES)
 
 
 @pytest.mark.parametrize("kind", ["mixed", "audio"])
@@ -80,7 +80,7 @@ def test_the_report_says_the_protocol_s_number_and_what_it_means(dataset, tmp_pa
     found, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     report.write_report(found, tmp_path / "report", tables)
     found = json.loads((tmp_path / "report" / "report.json").read_text())
-    digest = missing.table_hash(expected_table(dataset, "mixed", 0.65))
+    digest = missing_rates.table_hash(expected_table(dataset, "mixed", 0.65))
     assert found["eta"] == {"rate": 0.65, "kind": "mixed", "table_sha256": {"train": digest}}
     # Not among the rates that the config asks for, yet in the grid; its number from the model, table by table.
     rows = next(experiment.eval_batches(built.dataset, "test", NAMES, 41, lengths=built.lengths))

@@ -129,7 +129,9 @@ def test_fewer_examples_than_devices(tmp_path):
 def test_unknown_missing_pattern(dataset):
     config = small_run.get_config(dataset)
     config.missing.keep = {"image+vidio": 1.0}
-    assert refusal(config).startswith("config.missing.keep: unknown pattern 'image+vidio', use one of image+audio")
+    assert refusal(config).startswith(
+        "config.missing.keep: unknown pattern 'image+vidio', join some of image, audio by"
+    )
 
 
 ENCODERS = [

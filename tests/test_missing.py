@@ -1,6 +1,4 @@
-import hashlib
 import itertools
-import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +18,6 @@ THREE = missing.policy_from_config({"augment": True, "keep": {}}, ("a", "b", "c"
 
 def row_keys(seed, rows):
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.arange(rows))
-
-
-def test_all_patterns_are_the_non_empty_subsets_complete_first():
-    patterns = missing.all_patterns(3)
-    assert len({tuple(p) for p in patterns}) == len(patterns) == 7
-    assert patterns[0].all() and patterns.any(axis=1).all()
-    assert [missing.pattern_name(p, NAMES) for p in missing.all_patterns(2)] == ["image+audio", "image", "audio"]
 
 
 def test_default_policy_is_uniform_over_complete_and_each_one_alone():
@@ -147,87 +138,6 @@ def test_arrange_leaves_what_cannot_fit_and_draw_reports_it():
     present, fits = layout.draw(row_keys(0, 6), jnp.asarray(available[order]))
     assert (~np.asarray(fits)).sum() == 2
     np.testing.assert_array_equal(present, available)
-
-
-@pytest.mark.parametrize("kind", [*NAMES, missing.MIXED])
-def test_missing_tables_are_seeded_exact_and_nested(kind):
-    available = np.ones((101, 2), bool)
-    tables = [missing.missing_table(available, kind, rate / 10, 3, NAMES) for rate in range(11)]
-    for rate, table in enumerate(tables):
-        assert (~table.all(axis=1)).sum() == round(rate / 10 * 101)
-        assert table.any(axis=1).all()
-        np.testing.assert_array_equal(table, missing.missing_table(available, kind, rate / 10, 3, NAMES))
-    for fewer, more in itertools.pairwise(tables):
-        assert not (more & ~fewer).any()
-    assert (tables[5] != missing.missing_table(available, kind, 0.5, 4, NAMES)).any()
-
-
-def table_by_definition(available, kind, rate, seed, modalities):
-    """The examples that the seed's permutation names first lose what the kind says, if that leaves them anything."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(available))
-    chosen = order[: round(rate * len(available))]
-    kept = available.copy()
-    mixed = kind == missing.MIXED
-    kept[chosen, np.arange(len(chosen)) % len(modalities) if mixed else modalities.index(kind)] = False
-    return np.where(kept.any(axis=1, keepdims=True), kept, available)
-
-
-@pytest.mark.parametrize("names", [NAMES, ("a", "b", "c")])
-@pytest.mark.parametrize("complete", [True, False])
-def test_tables_are_those_of_the_definition_on_the_host_and_in_the_graph(names, complete):
-    available = np.ones((83, len(names)), bool)
-    if not complete:
-        available = np.random.default_rng(1).random(available.shape) < 0.6  # some rows have nothing
-    rates, seeds = (0.0, 0.1, 0.35, 0.7, 1.0), 3
-    keep = jax.jit(missing.keep)
-    tables = missing.GridTables(available, rates, seeds, names)
-    assert len(tables) == len(rates) * (len(names) + 1)
-    for kind, rate, seed in itertools.product((*names, missing.MIXED), rates, range(seeds)):
-        expected = table_by_definition(available, kind, rate, seed, names)
-        name = f"{kind}@{rate:g}"
-        np.testing.assert_array_equal(missing.missing_table(available, kind, rate, seed, names), expected)
-        np.testing.assert_array_equal(tables[name][seed], expected)
-        np.testing.assert_array_equal(keep(available, tables.ranks[seed], *tables.losses[name]), expected)
-
-
-def test_digests_of_the_grid_s_tables_are_those_of_earlier_reports():
-    tables = missing.GridTables(np.ones((450, 2), bool), (0.3, 0.7), 5, NAMES)
-    assert {name: missing.table_hash(table)[:16] for name, table in tables.items()} == {
-        "image@0.3": "041e54886e472b04",
-        "image@0.7": "3987ed62820ee12b",
-        "audio@0.3": "393f2cb44cf76039",
-        "audio@0.7": "1f55a397b5d2beac",
-        "mixed@0.3": "296e468daab25796",
-        "mixed@0.7": "f2afa8899e16769a",
-    }
-
-
-def test_the_grid_s_tables_are_never_in_memory_together():
-    examples, seeds, rates = 100_000, 2, np.linspace(0, 1, 11)
-    tables = missing.GridTables(np.ones((examples, 2), bool), rates, seeds, NAMES)
-    tracemalloc.start()
-    for table in tables.values():
-        assert table.nbytes == 2 * examples * seeds
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 5 * table.nbytes < len(tables) * table.nbytes / 6
-
-
-def test_mixed_loses_every_modality_equally_often():
-    table = missing.missing_table(np.ones((90, 3), bool), missing.MIXED, 1.0, 0, ("a", "b", "c"))
-    np.testing.assert_array_equal((~table).sum(axis=0), 30)
-
-
-def test_missing_table_never_takes_the_last_modality():
-    available = np.tile([True, False], (10, 1))
-    np.testing.assert_array_equal(missing.missing_table(available, "image", 1.0, 0, NAMES), available)
-
-
-def test_table_hash_is_the_documented_one():
-    table = np.array([[True, False], [True, True]])
-    expected = hashlib.sha256(b"(2, 2)" + bytes([0b10110000])).hexdigest()
-    assert missing.table_hash(table) == expected
-    assert missing.table_hash(~table) != expected
 
 
 # Inputs that no encoder will see

@@ -10,6 +10,7 @@ from umemma_jax import missing
 from umemma_jax.errors import UserError
 from umemma_jax.fusion import FROM_HEADS, HEADS, Linear
 from umemma_jax.model import encoder_module, start_from_heads
+from umemma_jax.patterns import all_patterns
 
 STAND_INS = ("zero", "token", "mean")
 
@@ -19,7 +20,7 @@ def row_keys(rows, seed=0):
 
 
 def masks(rows, modalities, seed=0):
-    patterns = missing.all_patterns(modalities)
+    patterns = all_patterns(modalities)
     return patterns[np.random.default_rng(seed).integers(len(patterns), size=rows)]
 
 

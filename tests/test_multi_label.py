@@ -13,7 +13,7 @@ from umemma_jax import experiment
 from umemma_jax.config import apply_method, tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data.pipeline import eval_batches
-from umemma_jax.evaluation import evaluate
+from umemma_jax.evaluation import calibration, evaluate
 from umemma_jax.reporting import report
 from umemma_jax.training import train
 
@@ -97,11 +97,11 @@ def probabilities(logits):
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
-def expected_scores(label, logits, threshold):
-    """By scikit-learn; the tuned threshold is a number, or one per row, [N, 1]."""
-    found = {"mAP": sk.average_precision_score(label, logits, average="macro")}
-    for prefix, bound in {"": 0.5, "tuned_": threshold}.items():
-        predicted = probabilities(logits) > bound
+def expected_scores(label, logits, temperature, thresholds):
+    """By scikit-learn; temperatures and thresholds are of each row, [N, 1] and [N, K]."""
+    found = {"mAP": sk.average_precision_score(label, logits, average="macro"), "examples": len(label)}
+    tuned = probabilities(logits / temperature) > thresholds
+    for prefix, predicted in {"": logits > 0, "tuned_": tuned}.items():
         for average in F1:
             found[f"{prefix}{average}_f1"] = sk.f1_score(label, predicted, average=average, zero_division=0)
     return found
@@ -110,46 +110,49 @@ def expected_scores(label, logits, threshold):
 def test_every_pattern_and_ceiling_is_scikit_learn_s(finished):
     built, trained, workdir = finished
     results = json.loads((workdir / "report" / "report.json").read_text())
-    assert results["metric"] == "macro_f1"
-    thresholds = results["thresholds"]
+    assert (results["metric"], results["headline"]) == ("macro_f1", "tuned_macro_f1")
+    thresholds, fitted = results["thresholds"], results["calibration"]
     batch = split_rows(built, "test")
     assert not batch["label"].any(axis=1).all() and not batch["present"].all()
     for pattern, kept in pattern_masks(batch).items():
-        # What a row lacks by nature leaves it with another pattern, whose threshold decides it.
+        # What a row lacks by nature leaves it with another pattern, whose thresholds decide it.
         names = ["+".join(np.array(NAMES)[row]) or pattern for row in kept]
-        bounds = np.array([thresholds["patterns"][name] for name in names])[:, None]
+        temperature = np.array([fitted["patterns"][name]["temperature"] for name in names])[:, None]
+        bounds = np.array([thresholds["patterns"][name] for name in names])
         counted, logits = kept.any(axis=1), outputs(built, trained.fusion, batch, kept)["logits"]
-        expected = expected_scores(batch["label"][counted], logits[counted], bounds[counted])
-        found = results["patterns"][pattern]
-        assert found["examples"] == counted.sum()
-        assert found == pytest.approx({**expected, "examples": counted.sum()}, rel=1e-5)
+        expected = expected_scores(batch["label"][counted], logits[counted], temperature[counted], bounds[counted])
+        assert results["patterns"][pattern] == pytest.approx(expected, rel=1e-5)
     unimodal = outputs(built, trained.unimodal, batch, batch["present"])
     for index, name in enumerate(NAMES):
-        has, threshold = batch["present"][:, index], thresholds["ceilings"][name]
-        expected = expected_scores(batch["label"][has], unimodal[f"logits/{name}"][has], threshold)
+        has, logits = batch["present"][:, index], unimodal[f"logits/{name}"]
+        expected = expected_scores(
+            batch["label"][has], logits[has], fitted["ceilings"][name], thresholds["ceilings"][name]
+        )
         assert results["ceilings"][name] == pytest.approx(expected, rel=1e-5)
     assert results["patterns"]["image+vector"]["macro_f1"] > 0.7, "it learns"
 
 
-def test_thresholds_are_tuned_on_the_validation_rows(finished):
+def test_temperatures_and_thresholds_are_fitted_on_the_validation_rows(finished):
+    """On those that have a class, and all of the pattern."""
     built, trained, workdir = finished
-    thresholds = json.loads((workdir / "report" / "report.json").read_text())["thresholds"]
+    results = json.loads((workdir / "report" / "report.json").read_text())
     batch = split_rows(built, *built.validation)
 
-    def macro_f1(logits, rows, threshold):
-        predicted = probabilities(logits[rows]) > threshold
-        return sk.f1_score(batch["label"][rows], predicted, average="macro", zero_division=0)
+    def assert_fitted(logits, rows, temperature, thresholds):
+        rows = rows & batch["label"].any(axis=1)
+        logits, label = logits[rows], batch["label"][rows] > 0
+        assert temperature == pytest.approx(calibration.temperature(logits, label, rows[rows]), rel=1e-4)
+        assert thresholds == pytest.approx(calibration.class_thresholds(logits / temperature, label), rel=1e-4)
 
     for pattern, kept in pattern_masks(batch).items():
         has_all = kept.sum(axis=1) == len(pattern.split("+"))
         logits = outputs(built, trained.fusion, batch, kept)["logits"]
-        best = max(macro_f1(logits, has_all, number / 100) for number in range(1, 100))
-        assert macro_f1(logits, has_all, thresholds["patterns"][pattern]) == pytest.approx(best)
+        temperature = results["calibration"]["patterns"][pattern]["temperature"]
+        assert_fitted(logits, has_all, temperature, results["thresholds"]["patterns"][pattern])
     unimodal = outputs(built, trained.unimodal, batch, batch["present"])
     for index, name in enumerate(NAMES):
-        has, logits = batch["present"][:, index], unimodal[f"logits/{name}"]
-        best = max(macro_f1(logits, has, number / 100) for number in range(1, 100))
-        assert macro_f1(logits, has, thresholds["ceilings"][name]) == pytest.approx(best)
+        temperature, thresholds = results["calibration"]["ceilings"][name], results["thresholds"]["ceilings"][name]
+        assert_fitted(unimodal[f"logits/{name}"], batch["present"][:, index], temperature, thresholds)
 
 
 def test_every_cell_of_the_grid_is_scikit_learn_s(finished):
@@ -188,7 +191,7 @@ def test_the_report_shows_all_metrics_and_says_what_they_are(finished):
     columns = "macro-F1, % | micro-F1, % | weighted F1, % | samples F1, % | mAP, %"
     header = next(line for line in markdown.splitlines() if line.startswith("| pattern"))
     assert columns in " ".join(header.split()) and "ceiling, %" in header
-    assert "At the threshold tuned on the validation examples:" in markdown
+    assert "At the thresholds tuned on the validation examples:" in markdown
     for kind in ("Macro-F1", "Micro-F1", "Weighted F1", "Samples F1"):
         assert f"\n{kind} in %, mean" in markdown
         assert f"\n{kind} at the tuned threshold in %, mean" in markdown
@@ -213,9 +216,8 @@ def test_ume_is_the_sum_of_the_logits_and_alone_each_model_is_its_ceiling(datase
     trained = train.train(built, tmp_path)
     results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     for name in NAMES:
-        alone = {key: value for key, value in results["patterns"][name].items() if key != "examples"}
-        assert alone == pytest.approx(results["ceilings"][name], rel=1e-6)
-        assert results["thresholds"]["patterns"][name] == results["thresholds"]["ceilings"][name]
+        assert results["patterns"][name] == pytest.approx(results["ceilings"][name], rel=1e-6)
+        assert results["thresholds"]["patterns"][name] == pytest.approx(results["thresholds"]["ceilings"][name])
     batch = split_rows(built, "test")
     unimodal = outputs(built, trained.unimodal, batch, batch["present"])
     mean = (unimodal["logits/image"] + unimodal["logits/vector"]) / batch["present"].sum(axis=1, keepdims=True)

@@ -26,7 +26,8 @@ from umemma_jax.errors import UserError
 
 USAGE = (
     "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I]"
+    "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I], or "
+    "python main.py --mode=report --logits=FILE.npz [--workdir=DIR]"
 )
 
 
@@ -35,18 +36,19 @@ class Command:
     """A parsed command line.
 
     Attributes:
-      config: the recipe, with the fields that the command line overrides.
+      config: the recipe, with the fields that the command line overrides; None in mode `report`.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval`, `predict`, `compare` or `export`.
+      mode: `train`, `eval`, `predict`, `compare`, `export` or `report`.
       seeds: runs of each method in mode `compare`.
       data: dataset of mode `predict`; None for the run's own.
       split: of it; None for the test split.
       coordinator: where several processes meet; empty for one alone. See `distributed.join`.
       processes: how many they are.
       process: the number of this one.
+      logits: file that mode `report` is about.
     """
 
-    config: ConfigDict
+    config: ConfigDict | None
     workdir: Path
     mode: str
     seeds: int
@@ -55,6 +57,7 @@ class Command:
     coordinator: str = ""
     processes: int | None = None
     process: int | None = None
+    logits: Path | None = None
 
 
 def main(argv: Sequence[str]) -> NoReturn:
@@ -121,10 +124,11 @@ def parse(argv: Sequence[str]) -> Command | None:
     mode = flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "predict", "compare", "export"],
+        ["train", "eval", "predict", "compare", "export", "report"],
         "train: also resumes. eval: report again from checkpoints. predict: classes of examples, with or without "
         "labels, into WORKDIR/predictions. compare: every method, several seeds. "
-        "export: encoders that started from PyTorch checkpoints, back to those names.",
+        "export: encoders that started from PyTorch checkpoints, back to those names. "
+        "report: the robustness report of any model, from its logits.",
         flag_values=values,
     )
     seeds = flags.DEFINE_integer(
@@ -135,6 +139,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     )
     split = flags.DEFINE_string(
         "split", None, "Split in --mode=predict. Default: config.data.test_split.", flag_values=values
+    )
+    logits = flags.DEFINE_string(
+        "logits", None, "Logits of any model in --mode=report, see docs/logits.md.", flag_values=values
     )
     coordinator = flags.DEFINE_string(
         "coordinator",
@@ -154,11 +161,13 @@ def parse(argv: Sequence[str]) -> Command | None:
         os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, 40))  # absl fails on less, and on no number
         print(f"usage: {USAGE}\n{values.module_help(__name__)}")
         return None
+    for flag, its_mode in ((data, "predict"), (split, "predict"), (logits, "report")):
+        if flag.value is not None and mode.value != its_mode:
+            raise UserError(f"--{flag.name}={flag.value}: is for --mode={its_mode}, this is --mode={mode.value}")
+    if mode.value == "report":
+        return _report_command(logits.value, workdir.value, recipe.value, rest)
     if recipe.value is None:
         raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
-    for flag in (data, split):
-        if flag.value is not None and mode.value != "predict":
-            raise UserError(f"--{flag.name}={flag.value}: is for --mode=predict, this is --mode={mode.value}")
 
     with command.loading():  # after the flags, so that a typo in them does not wait for JAX
         from umemma_jax import config as config_lib
@@ -168,12 +177,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     config_lib.check(config)
     file, _, argument = recipe.value.partition(":")
     name = "_".join(filter(None, (Path(file).stem, argument)))
-    folder = workdir.value or f"runs/{name}"
-    if "://" in folder:
-        raise UserError(f"--workdir={folder}: is an address, name a folder (one that is mounted will do)")
     return Command(
         config,
-        Path(folder),
+        _folder(workdir.value or f"runs/{name}"),
         mode.value,
         seeds.value,
         data.value,
@@ -182,6 +188,24 @@ def parse(argv: Sequence[str]) -> Command | None:
         _number_of(processes, "JAX_NUM_PROCESSES", coordinator),
         _number_of(process, "JAX_PROCESS_ID", coordinator),
     )
+
+
+def _report_command(logits: str | None, workdir: str | None, recipe: str | None, rest: Sequence[str]) -> Command:
+    """What the flags of mode `report` give, `rest` being the arguments that no flag has taken."""
+    if logits is None:
+        raise UserError("--logits is missing: name a file of logits, --logits=FILE.npz, see docs/logits.md")
+    if recipe is not None:
+        raise UserError(f"--config={recipe}: --mode=report takes no recipe, it is about --logits={logits} alone")
+    if len(rest) > 1:
+        raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
+    file = Path(logits)
+    return Command(None, _folder(workdir or f"runs/{file.stem}"), "report", seeds=1, logits=file)
+
+
+def _folder(name: str) -> Path:
+    if "://" in name:
+        raise UserError(f"--workdir={name}: is an address, name a folder (one that is mounted will do)")
+    return Path(name)
 
 
 def _number_of(flag: flags.FlagHolder, variable: str, coordinator: flags.FlagHolder) -> int | None:
@@ -236,12 +260,14 @@ def _join_and_run(parsed: Command, argv: Sequence[str]) -> int:
 def _run(parsed: Command, argv: Sequence[str]) -> int:
     if command.cache_folder() is None:  # nothing but the workdir can be written, and matplotlib wants a place
         os.environ.setdefault("MPLCONFIGDIR", str(parsed.workdir / ".matplotlib"))
+    if parsed.mode == "report":
+        return _report(parsed, argv)
     with command.loading():
         from umemma_jax import compare, experiment, inputs, predict
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
-        from umemma_jax.evaluation import evaluate
-        from umemma_jax.reporting import markdown, report
+        from umemma_jax.evaluation import evaluate, pattern_calibration
+        from umemma_jax.reporting import markdown
         from umemma_jax.training import train
         from umemma_jax.training.workdir import write_into
 
@@ -264,7 +290,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         if parsed.mode == "predict":
             dataset = open_dataset(parsed.data) if parsed.data else built.dataset
             split = parsed.split or config.data.test_split
-            predictions = predict.predict(built, trained.fusion, dataset, split)
+            calibration = pattern_calibration.read(workdir, built.modalities)
+            predictions = predict.predict(built, trained.fusion, dataset, split, calibration)
             for note in predictions.notes:
                 tell(note)
             name = predict.file_name(dataset, split, built.dataset)
@@ -275,13 +302,31 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = redacted(shlex.join(["python", *argv]))
-        write_into(workdir, lambda: report.write_report(results, workdir / "report", tables))
+        write_into(workdir, lambda: compare.write_results(results, tables, workdir))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0
     except train.Preempted as stop:
         tell(f"{stop}; the same command continues")
         return 128 + stop.signal if stop.signal == signal.SIGINT else 0
+
+
+def _report(parsed: Command, argv: Sequence[str]) -> int:
+    """Reports on logits, without JAX."""
+    from umemma_jax.evaluation import logits_file, pattern_calibration, robustness
+    from umemma_jax.reporting import markdown, report
+
+    found = logits_file.read(parsed.logits)
+    options = robustness.Options(prior=found.prior, prior_source=found.prior_source)
+    results, tables = robustness.report(found.test, found.validation, options)
+    method = "prior_corrected_ensemble" if found.is_ensemble else "given_logits"
+    results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **results}
+    results["command"] = shlex.join(["python", *argv])
+    report.write_report(results, parsed.workdir / "report", tables)
+    pattern_calibration.write(results, parsed.workdir)
+    print(markdown.summary(results))
+    print(f"Report: {parsed.workdir / 'report'}")
+    return 0
 
 
 def _say_nothing(text: str) -> None:

@@ -5,17 +5,19 @@ fusion stage from, so it needs no training of its own.
 """
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from umemma_jax import experiment
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import evaluate
+from umemma_jax.evaluation import evaluate, pattern_calibration
 from umemma_jax.methods import METHODS
 from umemma_jax.reporting import report
 from umemma_jax.reporting.reading import read_report
@@ -73,9 +75,15 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         results, tables = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**results, "method": name}
-        write_into(folder, functools.partial(report.write_report, found[name], folder / "report", tables))
+        write_into(folder, functools.partial(write_results, found[name], tables, folder))
     jax.clear_caches()  # the next run compiles its own functions
     return found
+
+
+def write_results(results: dict[str, Any], tables: Mapping[str, np.ndarray], workdir: Path) -> None:
+    """Writes what an evaluation has found into the folder of the run: the report, and what `predict` takes of it."""
+    report.write_report(results, workdir / "report", tables)
+    pattern_calibration.write(results, workdir)
 
 
 def _finished(path: Path, method: str, seed: int) -> dict[str, Any]:

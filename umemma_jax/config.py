@@ -20,7 +20,8 @@ from ml_collections import ConfigDict
 from umemma_jax import fusion
 from umemma_jax.errors import UserError
 from umemma_jax.methods import METHODS
-from umemma_jax.missing import MIXED
+from umemma_jax.missing_rates import MIXED
+from umemma_jax.patterns import pattern_shares
 from umemma_jax.preprocess.ranges import unfit
 
 # What a run may change when it is started again on the same workdir: it does not touch the parameters.
@@ -42,7 +43,7 @@ MOST_MODALITIES = 16  # every missing pattern is predicted and reported
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess")
+OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment")
 
 
 def load(recipe: str) -> ConfigDict:
@@ -138,6 +139,9 @@ def default_config() -> ConfigDict:
                 "batch_size": 256,
                 "rates": tuple(rate / 10 for rate in range(11)),
                 "seeds": 5,
+                "resamples": 1000,  # of the bootstrap, for intervals
+                "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
+                "alpha": 0.1,  # share of the true classes that conformal sets may lack
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
@@ -271,6 +275,7 @@ def check(config: ConfigDict) -> None:
         value = get(config, field)
         _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
     _check_ranges(config)
+    pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
     _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
@@ -334,6 +339,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "data.cache_megabytes": 0,
         "evaluation.batch_size": 1,
         "evaluation.seeds": 1,
+        "evaluation.resamples": 1,
         "fsdp": 1,
         "profile": 0,
         "log_every": 1,
@@ -358,6 +364,7 @@ def _check_ranges(config: ConfigDict) -> None:
     for field in positive:
         value = get(config, field)
         _require(0 < value < math.inf, field, f"{value} must be above 0, and finite")
+    _require(0 < config.evaluation.alpha < 1, "evaluation.alpha", f"{config.evaluation.alpha} must be in (0, 1)")
     for field in ("unimodal.warmup", "fusion.warmup", "missing.eta.rate"):
         _require(0 <= get(config, field) <= 1, field, f"{get(config, field)} must be in [0, 1]")
     scales = [

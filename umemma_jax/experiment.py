@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import missing
+from umemma_jax import missing, missing_rates
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
@@ -243,7 +243,7 @@ def _make_incomplete(config: ConfigDict, dataset: Dataset) -> IncompleteDataset:
 
     def table(split: str) -> np.ndarray:
         available = dataset.source(split).present(modalities)
-        return missing.missing_table(available, eta.kind, eta.rate, config.seed, modalities)
+        return missing_rates.missing_table(available, eta.kind, eta.rate, config.seed, modalities)
 
     return IncompleteDataset(dataset, {split: table(split) for split in sorted(splits)}, modalities)
 

@@ -14,11 +14,7 @@ keeps are gathered into a static number of rows (`Compacted`).
 
 import dataclasses
 import functools
-import hashlib
-import itertools
-import math
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,23 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from umemma_jax.devices.sharding import Devices
-from umemma_jax.errors import UserError
+from umemma_jax.patterns import Pattern, pattern_shares
 
 PyTree = Any
-Pattern = tuple[bool, ...]
 Capacities = tuple[tuple[int, ...], ...]  # choices of rows per shard, for each modality
-
-
-def all_patterns(num_modalities: int) -> np.ndarray:
-    """Every non-empty subset of M modalities, bool [2^M - 1, M]: the complete one first, single ones last."""
-    subsets = itertools.product((True, False), repeat=num_modalities)
-    patterns = [subset for subset in subsets if any(subset)]
-    return np.array(sorted(patterns, key=lambda pattern: -sum(pattern)))
-
-
-def pattern_name(pattern: Sequence[bool], modalities: Sequence[str]) -> str:
-    """`image+audio` for (True, True)."""
-    return "+".join(name for name, kept in zip(modalities, pattern, strict=True) if kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,21 +59,7 @@ def policy_from_config(missing: Mapping, modalities: Sequence[str]) -> Policy:
     """
     if not missing["augment"]:
         return Policy((tuple(True for _ in modalities),), (1.0,))
-    names = {pattern_name(p, modalities): tuple(map(bool, p)) for p in all_patterns(len(modalities))}
-    weights = dict(missing["keep"]) or dict.fromkeys(names, 1.0)
-    by_set = {frozenset(name.split("+")): pattern for name, pattern in names.items()}
-    patterns = []
-    for name, weight in weights.items():
-        pattern = by_set.get(frozenset(name.split("+")))
-        if pattern is None:
-            raise UserError(f"config.missing.keep: unknown pattern '{name}', use one of {', '.join(names)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < math.inf:
-            raise UserError(f"config.missing.keep['{name}'] = {weight}: a weight is a number, 0 or more")
-        patterns.append((pattern, float(weight)))
-    total = sum(weight for _, weight in patterns)
-    if total == 0:
-        raise UserError("config.missing.keep: every weight is 0, give at least one pattern a positive weight")
-    kept = [(pattern, weight / total) for pattern, weight in patterns if weight > 0]
+    kept = pattern_shares(missing["keep"], modalities, "config.missing.keep")
     return Policy(*zip(*kept, strict=True))
 
 
@@ -376,100 +345,3 @@ def sample_masks(
     arranged = np.stack([batch[arrange(batch, layout)] for batch in batches])
     kept = arranged & layout.computed()
     return np.where(kept.any(axis=-1, keepdims=True), kept, arranged)
-
-
-# Evaluation: seeded tables.
-
-MIXED = "mixed"
-
-
-def missing_table(available: np.ndarray, kind: str, rate: float, seed: int, modalities: Sequence[str]) -> np.ndarray:
-    """Which modalities each of N examples keeps at a missing rate.
-
-    Exactly round(rate * N) examples, chosen by the seed, lose the modality `kind`; for `mixed` the chosen examples
-    lose one modality each, all modalities in equal shares (the `both` of the prompt papers). The tables of one seed
-    are nested: what is lost at 30 % is also lost at 40 %. An example never loses the last modality it has.
-
-    Args:
-      available: bool [N, M], what the data has.
-      kind: a modality's name, or `mixed`.
-      rate: share of examples, 0 to 1.
-      seed: of the table.
-      modalities: names in column order.
-
-    Returns:
-      bool [N, M].
-    """
-    return keep(available, ranks(len(available), seed), *_loss(kind, rate, len(available), modalities))
-
-
-def ranks(num_examples: int, seed: int) -> np.ndarray:
-    """When each of N examples is chosen by the seed, int32 [N]: 0 for the first."""
-    found = np.empty(num_examples, np.int32)
-    found[np.random.Generator(np.random.PCG64(seed)).permutation(num_examples)] = np.arange(num_examples)
-    return found
-
-
-def keep(available: jax.Array, rank: jax.Array, column: jax.Array, count: jax.Array) -> jax.Array:
-    """What is left to N examples of which those chosen first lose one modality, unless it is their last.
-
-    The one definition of a table: of NumPy arrays on the host, and of JAX's in the graph.
-
-    Args:
-      available: bool [N, M], what the data has.
-      rank: int [N], from `ranks`.
-      column: of the modality that is lost; M where it is each one's in turn.
-      count: how many examples lose one.
-
-    Returns:
-      bool [N, M].
-    """
-    modalities = range(available.shape[1])
-    chosen, turn = rank < count, rank % len(modalities)
-    lost = [chosen & ((column == m) | ((column == len(modalities)) & (turn == m))) for m in modalities]
-    kept = [available[:, m] & ~lost[m] for m in modalities]
-    nothing = ~functools.reduce(operator.or_, kept)  # over an axis this short, `any` takes NumPy many times as long
-    kept = [kept[m] | (available[:, m] & nothing) for m in modalities]
-    return available.__array_namespace__().stack(kept, axis=-1)
-
-
-def _loss(kind: str, rate: float, num_examples: int, modalities: Sequence[str]) -> tuple[int, int]:
-    """`column` and `count` for `keep`."""
-    return (*modalities, MIXED).index(kind), round(rate * num_examples)
-
-
-class GridTables(Mapping[str, np.ndarray]):
-    """The tables of the missing-rate grid, bool [seeds, N, M] by `kind@rate`: each modality lost alone, and mixed.
-
-    Each is made when it is asked for: all of them together may not fit into memory.
-
-    Attributes:
-      ranks: int32 [seeds, N], of seeds 0, 1, ...
-      cells: (kind, rate) by name.
-      losses: `column` and `count` for `keep` by name.
-    """
-
-    def __init__(self, available: np.ndarray, rates: Sequence[float], seeds: int, modalities: Sequence[str]) -> None:
-        """Takes what the data has, bool [N, M], and the names of its columns."""
-        self._available = available
-        self.ranks = np.stack([ranks(len(available), seed) for seed in range(seeds)])
-        kinds_rates = itertools.product((*modalities, MIXED), rates)
-        self.cells = {f"{kind}@{rate:g}": (kind, rate) for kind, rate in kinds_rates}
-        self.losses = {name: _loss(*cell, len(available), modalities) for name, cell in self.cells.items()}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """What `missing_table` gives, seed by seed."""
-        return np.stack([keep(self._available, rank, *self.losses[name]) for rank in self.ranks])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.cells)
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-
-def table_hash(tables: np.ndarray) -> str:
-    """SHA-256 of bool tables of any shape: of the shape as text, then the bits packed big-endian in C order."""
-    digest = hashlib.sha256(repr(tables.shape).encode())
-    digest.update(np.packbits(tables).tobytes())
-    return digest.hexdigest()

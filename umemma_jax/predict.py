@@ -18,8 +18,10 @@ from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation.pattern_calibration import PatternCalibration, unfitted
 from umemma_jax.experiment import Experiment
-from umemma_jax.missing import Capacities, Compacted, pattern_name, run_compacted
+from umemma_jax.missing import Capacities, Compacted, run_compacted
+from umemma_jax.patterns import pattern_name, pattern_numbers
 from umemma_jax.reporting.report import npz, write_files
 
 PyTree = Any
@@ -39,7 +41,9 @@ class Predictions:
       present: what each example has of them, bool [N, M].
       classes: K names.
       multi_label: whether the classes are independent.
-      probabilities: float32 [N, K]; NaN for an example that has no modality.
+      probabilities: float32 [N, K]; NaN for an example that has no modality. Calibrated, where the run is.
+      thresholds: above which an example is said to have a class, of multi-label data; float [N, K], or one for all.
+      sets: conformal sets of classes, bool [N, K], empty where none can be promised; None without calibration.
       notes: what of the dataset is not as in the training, a line each.
     """
 
@@ -49,18 +53,26 @@ class Predictions:
     classes: tuple[str, ...]
     multi_label: bool
     probabilities: np.ndarray
+    thresholds: np.ndarray | float = 0.5
+    sets: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def predicted(self) -> np.ndarray:
-        """Which classes each example has, bool [N, K]: the most probable one; with `multi_label` all above 0.5."""
+        """Which classes each example has, bool [N, K]: the most probable one; `multi_label`, all above thresholds."""
         if self.multi_label:
-            return self.probabilities > 0.5
+            return self.probabilities > self.thresholds
         best = np.argmax(self.probabilities, axis=1)
         return (np.arange(len(self.classes)) == best[:, None]) & self.present.any(axis=1, keepdims=True)
 
 
-def predict(experiment: Experiment, variables: PyTree, dataset: Dataset, split: str) -> Predictions:
+def predict(
+    experiment: Experiment,
+    variables: PyTree,
+    dataset: Dataset,
+    split: str,
+    calibration: PatternCalibration | None = None,
+) -> Predictions:
     """Predicts every example of a split; of several processes, all call it, and all get the same.
 
     Args:
@@ -68,6 +80,7 @@ def predict(experiment: Experiment, variables: PyTree, dataset: Dataset, split: 
       variables: of the model, on the mesh.
       dataset: the experiment's, or another one that was prepared in the same way, with labels or without.
       split: of it.
+      calibration: of the run; None: probabilities are as the model gives them.
 
     Raises:
       UserError: there is no such split or nothing in it, or the dataset does not have the model's modalities as they
@@ -80,20 +93,29 @@ def predict(experiment: Experiment, variables: PyTree, dataset: Dataset, split: 
     source = experiment.dataset.source(split)
     if not len(source):
         raise UserError(f"{dataset.path}: split '{split}' has no examples")
-    parts = list(_probabilities(experiment, variables, split, info.multi_label))
-    present, probabilities = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
-    probabilities[~present.any(axis=1)] = np.nan
+    parts = list(_logits(experiment, variables, split))
+    present, logits = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
+    found = calibration or unfitted(experiment.modalities)
+    left = pattern_numbers(present)
+    probabilities = found.probabilities(logits, left, info.multi_label)
+    probabilities[left < 0] = np.nan
     return Predictions(
-        source.ids(), experiment.modalities, present, info.classes, info.multi_label, probabilities, notes
+        source.ids(),
+        experiment.modalities,
+        present,
+        info.classes,
+        info.multi_label,
+        probabilities.astype(np.float32),
+        0.5 if found.thresholds is None else found.thresholds[left],
+        None if calibration is None else found.sets(probabilities, left),
+        notes,
     )
 
 
-def _probabilities(
-    experiment: Experiment, variables: PyTree, split: str, multi_label: bool
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Presence [B, M] and probabilities [B, K] of each batch."""
+def _logits(experiment: Experiment, variables: PyTree, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Presence [B, M] and logits [B, K] of each batch."""
     compute = jax.jit(
-        functools.partial(_of_batch, experiment, experiment.capacities(split), multi_label),
+        functools.partial(_of_batch, experiment, experiment.capacities(split)),
         out_shardings=replicated(experiment.mesh),
     )
     computing = []
@@ -105,7 +127,7 @@ def _probabilities(
 
 
 def _of_batch(
-    experiment: Experiment, capacities: Capacities, multi_label: bool, variables: PyTree, batch: PyTree
+    experiment: Experiment, capacities: Capacities, variables: PyTree, batch: PyTree
 ) -> tuple[jax.Array, jax.Array]:
     present = batch["present"]
 
@@ -114,8 +136,7 @@ def _of_batch(
         return outputs["logits"]
 
     logits = run_compacted(run, capacities, present, Devices(experiment.mesh.size))
-    activate = jax.nn.sigmoid if multi_label else jax.nn.softmax
-    return present, activate(logits.astype(jnp.float32))
+    return present, logits.astype(jnp.float32)
 
 
 def file_name(dataset: Dataset, split: str, trained: Dataset) -> str:
@@ -139,19 +160,26 @@ def write(predictions: Predictions, folder: Path, name: str) -> None:
 def to_csv(predictions: Predictions) -> str:
     """A row for each example: its id, what it has, and the classes that it is said to have, with probabilities.
 
-    Control characters of ids and classes are escaped, and what would be a formula starts with '; NAME.npz has them as
-    they are.
+    Where there are conformal sets, its own is the last column. Control characters of ids and classes are escaped, and
+    what would be a formula starts with '; NAME.npz has them as they are.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(("id", "present", "prediction", "probability"))
+    has_sets = predictions.sets is not None
+    table.writerow(("id", "present", "prediction", "probability", *(["set"] if has_sets else [])))
     rows = zip(predictions.ids, predictions.present, predictions.predicted, predictions.probabilities, strict=True)
-    for id, present, predicted, probabilities in rows:
-        chosen = np.flatnonzero(predicted)
-        names = SEPARATOR.join(predictions.classes[k] for k in chosen)
-        values = SEPARATOR.join(f"{probabilities[k]:.4f}" for k in chosen)
-        table.writerow((_cell(id), pattern_name(present, predictions.modalities), _cell(names), values))
+    for number, (id, present, predicted, probabilities) in enumerate(rows):
+        values = SEPARATOR.join(f"{probability:.4f}" for probability in probabilities[predicted])
+        names = [_names(predictions, predicted), values]
+        if has_sets:
+            names.append(_names(predictions, predictions.sets[number]))
+        table.writerow((_cell(id), pattern_name(present, predictions.modalities), *names))
     return text.getvalue()
+
+
+def _names(predictions: Predictions, chosen: np.ndarray) -> str:
+    """The classes, bool [K], in one cell."""
+    return _cell(SEPARATOR.join(predictions.classes[k] for k in np.flatnonzero(chosen)))
 
 
 def _cell(text: str) -> str:
@@ -164,5 +192,7 @@ def _cell(text: str) -> str:
 
 def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
     """All of it, under the names of the attributes."""
-    names = ("ids", "modalities", "present", "classes", "probabilities", "predicted")
+    names = ["ids", "modalities", "present", "classes", "probabilities", "predicted"]
+    if predictions.sets is not None:
+        names.append("sets")
     return {name: np.asarray(getattr(predictions, name)) for name in names}

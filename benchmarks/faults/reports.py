@@ -68,7 +68,7 @@ def results(rng: np.random.Generator) -> dict[str, Any]:
         "not_validated": {"ceilings": ["sound"]},
         "missing_rates": cells,
         "naturally_missing": {"image": 0, "sound": 40},
-        "timing": {"grid_seconds": 0.1},
+        "timing": {"report_seconds": 0.1},
     }
 
 

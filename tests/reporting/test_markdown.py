@@ -49,12 +49,12 @@ def test_multi_label_report_has_all_metrics_of_every_pattern_and_uni_modal_model
     assert "![macro-F1 against missing rate](robustness.png)" in markdown
     patterns, tuned = table_rows(markdown, "image alone")
     assert patterns[1:] == ["64.9", "66.9", "65.9", "63.9", "69.9", "65.1", "\u22120.2"]
-    assert tuned[1:] == ["0.40", "65.9", "67.9", "66.9", "64.9"]
-    assert table_rows(markdown, "image |") == [["image", "65.1", "67.1", "66.1", "64.1", "70.1", "0.45", "66.1"]]
+    assert tuned[1:] == ["65.9", "67.9", "66.9", "64.9"]
+    assert table_rows(markdown, "image |") == [["image", "65.1", "67.1", "66.1", "64.1", "70.1", "66.1"]]
     headers = table_rows(markdown, "pattern") + table_rows(markdown, "model")
     assert headers[0][1:6] == ["macro-F1, %", "micro-F1, %", "weighted F1, %", "samples F1, %", "mAP, %"]
-    assert headers[1][1:] == ["threshold", *headers[0][1:5]]
-    assert headers[2][1:] == [*headers[0][1:6], "tuned threshold", "macro-F1 there, %"]
+    assert headers[1][1:] == headers[0][1:5]
+    assert headers[2][1:] == [*headers[0][1:6], "macro-F1 at the tuned threshold, %"]
 
 
 def test_multi_label_grid_has_every_f1_at_both_thresholds():
@@ -74,7 +74,7 @@ def test_multi_label_report_without_tuned_thresholds_or_ceilings():
     results = multi_label(ceilings={})
     del results["thresholds"]
     markdown = report_markdown(results)
-    assert "At the threshold tuned" not in markdown and "uni-modal models" not in markdown
+    assert "At the thresholds tuned" not in markdown and "uni-modal models" not in markdown
 
 
 def test_multi_label_summary_fits_a_terminal():

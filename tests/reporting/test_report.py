@@ -11,7 +11,7 @@ import pytest
 
 from tests.example_results import COLLAPSED, example_results, multi_label
 from tests.reporting.test_markdown import table_rows
-from umemma_jax import missing
+from umemma_jax import missing_rates
 from umemma_jax.errors import UserError
 from umemma_jax.reporting.markdown import report_markdown
 from umemma_jax.reporting.reading import read_report
@@ -68,7 +68,7 @@ def test_missing_tables_are_saved_beside(tmp_path):
 
 
 def test_missing_tables_are_saved_as_numpy_saves_them_one_after_the_other(tmp_path):
-    tables = missing.GridTables(np.ones((450, 2), bool), (0.0, 0.5), 5, ("image", "audio"))
+    tables = missing_rates.GridTables(np.ones((450, 2), bool), (0.0, 0.5), 5, ("image", "audio"))
     write_report(example_results(), tmp_path / "report", tables)
     expected = io.BytesIO()
     np.savez_compressed(expected, **tables)

@@ -61,7 +61,7 @@ def test_what_validation_could_not_judge_is_said():
     assert r.not_validated(example_results()) == []
     ceilings, thresholds = r.not_validated(audio_undefined())
     assert ceilings.startswith("No validation example can judge audio alone: what stands as ceiling is of the last")
-    assert thresholds == "No validation example can tune the threshold of audio: it stays 0.50."
+    assert thresholds == "No validation example can tune the thresholds of audio: they stay 0.50."
 
 
 def test_the_headline_metric_comes_first_and_tuned_ones_last():

@@ -1,23 +1,15 @@
-"""Classification metrics as counts on the device, divided once on the host.
+"""Classification metrics of examples on the host, in NumPy.
 
-Single-label data have labels int [N], and a prediction is a class. Multi-label data have labels float [N, K] of zeros
-and ones, and a prediction is bool [N, K]: the classes whose probability, the sigmoid of their logit, is above a
-threshold. A class that is neither predicted nor there, and a row without any class, count 0 in means of F1, as with
-scikit-learn's `zero_division=0`.
-
-Counts are int32, which float32 is not exact enough for from 2^24 rows on. Whatever order or number of devices the rows
-come in, the metrics are the same to the bit.
+Single-label data have labels int [N], and a prediction is a class. Multi-label data have labels bool [N, K], and a
+prediction is bool [N, K]: the classes whose probability, the sigmoid of their logit, is above a threshold. A class that
+is neither predicted nor there, and an example without any class, count 0 in means of F1, as with scikit-learn's
+`zero_division=0`. Metrics are NaN where no example has a class.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-Sums = dict[str, jax.Array]
 
 
 def primary(multi_label: bool) -> str:
@@ -25,80 +17,86 @@ def primary(multi_label: bool) -> str:
     return "macro_f1" if multi_label else "accuracy"
 
 
-def logit(probability: np.ndarray) -> np.ndarray:
-    """The logit of a probability in (0, 1), float32."""
-    return np.log(probability / (1 - probability)).astype(np.float32)
-
-
-def class_sums(predicted: jax.Array, label: jax.Array, weight: jax.Array, num_classes: int) -> Sums:
-    """What accuracy and F1 are made of; sums over parts of a split add up.
+def scores(predicted: np.ndarray, label: np.ndarray, num_classes: int) -> dict[str, float]:
+    """All metrics that need no more than what is predicted.
 
     Args:
       predicted: int [N], or bool [N, K].
-      label: int [N], or float [N, K].
-      weight: float [N], 1 on rows that count and 0 on the others.
+      label: of the same form.
       num_classes: K.
 
     Returns:
-      Counts, int32: `true_positives`, `predicted` and `actual`, each [K], and `rows`, []; of multi-label data also
-      `row_hits` [2K + 1], the true positives of all rows whose predicted and actual classes together are 0, 1, ..., 2K.
-    """
-    counted = weight > 0
-    if label.ndim == 2:
-        return _multi_label_sums(predicted, label > 0, counted)
-    return {
-        "true_positives": _sum_by(label, counted & (predicted == label), num_classes),
-        "predicted": _sum_by(predicted, counted, num_classes),
-        "actual": _sum_by(label, counted, num_classes),
-        "rows": jnp.sum(counted, dtype=jnp.int32),
-    }
-
-
-def _multi_label_sums(predicted: jax.Array, label: jax.Array, counted: jax.Array) -> Sums:
-    predicted, label = predicted & counted[:, None], label & counted[:, None]
-    hits = predicted & label
-    size = jnp.sum(predicted, axis=-1, dtype=jnp.int32) + jnp.sum(label, axis=-1, dtype=jnp.int32)
-    return {
-        "true_positives": jnp.sum(hits, axis=0, dtype=jnp.int32),
-        "predicted": jnp.sum(predicted, axis=0, dtype=jnp.int32),
-        "actual": jnp.sum(label, axis=0, dtype=jnp.int32),
-        "rows": jnp.sum(counted, dtype=jnp.int32),
-        "row_hits": _sum_by(size, hits.sum(axis=-1), 2 * label.shape[1] + 1),
-    }
-
-
-def _sum_by(group: jax.Array, values: jax.Array, groups: int) -> jax.Array:
-    """Sums of bool or int values [N] by group, int [N]; int32 [groups]."""
-    return jax.ops.segment_sum(jnp.asarray(values, jnp.int32), group, num_segments=groups)
-
-
-def scores(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Metrics from the sums of `class_sums`, [..., K] and [...]; leading axes are kept.
-
-    Returns:
       Single-label: `accuracy`, `macro_f1`; multi-label: `macro_f1`, `micro_f1`, `weighted_f1`, `samples_f1`. Means are
-      over all K classes. All are NaN where no row that counts has a class.
+      over all K classes.
     """
-    sums = {name: np.asarray(values, np.float64) for name, values in sums.items()}
-    hits, predicted, actual, rows = (sums[name] for name in ("true_positives", "predicted", "actual", "rows"))
-    f1 = _ratio(2 * hits, predicted + actual)
-    macro_f1 = f1.mean(axis=-1)
-    if "row_hits" in sums:
-        row_f1 = _ratio(2 * sums["row_hits"], np.arange(sums["row_hits"].shape[-1]))
-        found = {
-            "macro_f1": macro_f1,
-            "micro_f1": _ratio(2 * hits.sum(axis=-1), (predicted + actual).sum(axis=-1)),
-            "weighted_f1": _ratio((f1 * actual).sum(axis=-1), actual.sum(axis=-1)),
-            "samples_f1": _ratio(row_f1.sum(axis=-1), rows),
-        }
-    else:
-        found = {"accuracy": _ratio(hits.sum(axis=-1), rows), "macro_f1": macro_f1}
-    return {name: np.where(actual.any(axis=-1), values, np.nan) for name, values in found.items()}
+    hits, times_predicted, actual = class_counts(predicted, label, num_classes)
+    if not actual.any():
+        names = ("accuracy", "macro_f1") if label.ndim == 1 else ("macro_f1", "micro_f1", "weighted_f1", "samples_f1")
+        return dict.fromkeys(names, math.nan)
+    f1 = f1_scores(hits, times_predicted, actual)
+    macro_f1 = float(f1.mean())
+    if label.ndim == 1:
+        return {"accuracy": float(hits.sum() / len(label)), "macro_f1": macro_f1}
+    return {
+        "macro_f1": macro_f1,
+        "micro_f1": float(f1_scores(hits.sum(), times_predicted.sum(), actual.sum())),
+        "weighted_f1": float((f1 * actual).sum() / actual.sum()),
+        "samples_f1": float(_f1_of_each_example(predicted, label).mean()),
+    }
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """0 where nothing is divided by nothing."""
-    return numerator / np.maximum(denominator, 1e-12)
+def of_logits(logits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """`scores` of the most probable classes, multi-label of those above probability 0.5, and then `mAP`.
+
+    Args:
+      logits: float [N, K].
+      label: int [N]; multi-label [N, K] of zeros and ones.
+    """
+    if label.ndim == 1:
+        return scores(logits.argmax(axis=1), label, logits.shape[1])
+    label = label > 0
+    return {**scores(logits > 0, label, logits.shape[1]), "mAP": mean_average_precision(logits, label)}
+
+
+def class_counts(
+    predicted: np.ndarray, label: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """True positives, how often each class is predicted, and how often it is there; int [K] each."""
+    if label.ndim == 1:
+        found = label[predicted == label], predicted, label
+        return tuple(np.bincount(classes, minlength=num_classes) for classes in found)
+    return tuple(np.count_nonzero(classes, axis=0) for classes in (predicted & label, predicted, label))
+
+
+def f1_scores(hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> np.ndarray:
+    """F1 of counts of any shape; 0 where nothing is predicted nor there."""
+    return 2 * hits / np.maximum(predicted + actual, 1)
+
+
+def _f1_of_each_example(predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
+    return f1_scores(*(np.count_nonzero(classes, axis=1) for classes in (predicted & label, predicted, label)))
+
+
+def mean_average_precision(logits: np.ndarray, label: np.ndarray) -> float:
+    """Mean of the average precisions of those classes that any example has.
+
+    A class's average precision is the mean, over the examples that have it, of the precision at the threshold that just
+    lets the example in: equal logits are let in together, as in scikit-learn's `average_precision_score`.
+
+    Args:
+      logits: float [N, K].
+      label: bool [N, K].
+    """
+    there = label.any(axis=0)
+    if not there.any():
+        return math.nan
+    order = np.argsort(-logits[:, there], axis=0, kind="stable")
+    logits, label = (np.take_along_axis(x[:, there], order, axis=0) for x in (logits, label))
+    number = np.arange(len(label))[:, None]
+    is_last = np.append(logits[1:] != logits[:-1], np.ones((1, there.sum()), bool), axis=0)  # of those that are equal
+    last = np.minimum.accumulate(np.where(is_last, number, len(label))[::-1])[::-1]
+    precision = np.take_along_axis(label.cumsum(axis=0) / (number + 1), last, axis=0)
+    return float(((precision * label).sum(axis=0) / label.sum(axis=0)).mean())
 
 
 def undefined_as_none(tree: Any) -> Any:
@@ -108,46 +106,3 @@ def undefined_as_none(tree: Any) -> Any:
     if isinstance(tree, list):
         return [undefined_as_none(value) for value in tree]
     return None if isinstance(tree, float) and math.isnan(tree) else tree
-
-
-def mean_average_precision(logits: jax.Array, label: jax.Array, weight: jax.Array) -> jax.Array:
-    """Mean of the average precisions of those classes that any row which counts has, float32 scalar; NaN without any.
-
-    A class's average precision is the mean, over the rows that have it, of the precision at the threshold that just
-    lets the row in: equal logits are let in together, as in scikit-learn's `average_precision_score`.
-
-    Args:
-      logits: [N, K].
-      label: float [N, K] of zeros and ones.
-      weight: float [N], 1 on rows that count and 0 on the others.
-    """
-    counted = (weight > 0)[:, None]
-    marks = jnp.where(counted, 1 + (label > 0), 0)
-    precision, there = jax.vmap(_average_precision)(jnp.where(counted, -logits, jnp.inf).T, marks.T)
-    return _pairwise_sum(jnp.where(there, precision, 0)) / there.sum()
-
-
-def _average_precision(descending: jax.Array, marks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Of one class's negated logits [N], and whether any row has the class.
-
-    Rows are marked 2 where they have it, 1 where they have not, 0 where they do not count.
-    """
-    descending, marks = jax.lax.sort((descending, marks), num_keys=2)
-    positive = marks == 2
-    last = jnp.append(descending[1:] != descending[:-1], True)  # of those that are equal
-
-    def let_in(mark: int) -> jax.Array:
-        """How many rows of this mark, or a higher one, each row's own threshold lets in."""
-        count = jnp.cumsum(marks >= mark)
-        return jax.lax.cummin(jnp.where(last, count, len(marks)), reverse=True)
-
-    precision = jnp.where(positive, let_in(2) / jnp.maximum(let_in(1), 1), 0)
-    return _pairwise_sum(precision) / jnp.maximum(positive.sum(), 1), positive.any()
-
-
-def _pairwise_sum(x: jax.Array) -> jax.Array:
-    """Sum of float [N] in an order that no compiler, and no number of devices, changes."""
-    while len(x) > 1:
-        x = jnp.pad(x, (0, len(x) % 2))
-        x = x[: len(x) // 2] + x[len(x) // 2 :]
-    return x[0]

@@ -35,9 +35,8 @@ def report_markdown(results: dict) -> str:
     examples = results["examples"]
     parts = [
         f"# {_heading(results)}",
-        f"{examples:,} examples of the `{results['split']}` split: one example is "
-        f"{100 / examples:.2g} points. Seed {results['seed']}. "
-        f"What is missing is replaced by the stand-in `{results['stand_in']}`.",
+        f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
+        f"{_training(results)}",
         _naturally_missing(results),
         _eta(results),
         f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
@@ -57,8 +56,7 @@ def report_markdown(results: dict) -> str:
     parts += [
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
-        "## Cost",
-        _cost_table(results["timing"]),
+        *(["## Cost", _cost_table(results["timing"])] if "timing" in results else []),
         "## To reproduce it",
     ]
     if "command" in results:
@@ -70,6 +68,13 @@ def report_markdown(results: dict) -> str:
         "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables."
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _training(results: dict) -> str:
+    """How the model was trained; nothing of a model that is known by its logits alone."""
+    if "stand_in" not in results:
+        return ""
+    return f" Seed {results['seed']}. What is missing is replaced by the stand-in `{results['stand_in']}`."
 
 
 def comparison_markdown(comparison: dict) -> str:
@@ -148,33 +153,33 @@ def _untuned(results: dict) -> list[str]:
 
 
 def _tuned_part(results: dict) -> list[str]:
-    """Every pattern at its tuned threshold, where there are any."""
+    """Every pattern at its tuned thresholds, where there are any."""
     if "thresholds" not in results:
         return []
-    thresholds, examples = results["thresholds"]["patterns"], results["examples"]
+    examples = results["examples"]
     names = [name for name in metrics(results) if name.startswith(TUNED)]
     rows = [
-        [pattern_label(pattern, results["modalities"]), f"{thresholds[pattern]:.2f}"]
+        [pattern_label(pattern, results["modalities"])]
         + [percent(results["patterns"][pattern][name], examples) for name in names]
         for pattern in patterns_by_size(results)
     ]
     labels = [f"{metric_label(name.removeprefix(TUNED))}, %" for name in names]
-    return ["At the threshold tuned on the validation examples:", _table(["pattern", "threshold", *labels], rows)]
+    return ["At the thresholds tuned on the validation examples:", _table(["pattern", *labels], rows)]
 
 
 def _ceiling_part(results: dict) -> list[str]:
     """All metrics of the uni-modal models, where they are more than the table of patterns can hold."""
     if len(metrics(results)) <= 2 or not results["ceilings"]:
         return []
-    tuned, examples = results.get("thresholds", {}).get("ceilings"), results["examples"]
+    tuned, examples = TUNED + results["metric"], results["examples"]
     labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
-    if tuned:
-        labels += ["tuned threshold", f"{metric_label(results['metric'])} there, %"]
+    if "thresholds" in results:
+        labels += [f"{metric_label(tuned)}, %"]
     rows = []
     for modality, values in results["ceilings"].items():
         row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
-        if tuned:
-            row += [f"{tuned[modality]:.2f}", percent(values[TUNED + results["metric"]], examples)]
+        if "thresholds" in results:
+            row += [percent(values[tuned], examples)]
         rows.append(row)
     return ["The uni-modal models, which are the ceilings:", _table(["model", *labels], rows)]
 

@@ -24,7 +24,8 @@ DEFINITIONS = {
     "pattern": "Modalities given to the model; an example counts with what it has of them, and not at all where it "
     "has none of them.",
     "ceiling": "The uni-modal model of the first stage, evaluated on its modality alone. A pattern's ceiling is the "
-    "best of those of the modalities it keeps.",
+    "best of those of the modalities it keeps. On test examples that lack modalities, the two count other examples: "
+    "where they are compared, in `robustness` and `uncertainty`, it is over those that both count.",
     "missing rate": "Exactly round(rate x examples) examples, drawn by a seeded table, lose the named modality; "
     "'mixed': they lose one modality each, all modalities in equal shares. No example loses the last modality it has. "
     "Mean and standard deviation are over the seeds of the tables, of one trained model.",
@@ -41,10 +42,11 @@ MULTI_LABEL_DEFINITIONS = {
     "mean does, since both are above 0 for the same classes.",
 }
 TUNED_DEFINITION = {
-    "tuned threshold": "Each pattern, and each uni-modal model, has one threshold for all classes: among 0.01, 0.02, "
-    "..., 0.99 the one with the highest macro-F1 on those validation examples that have all modalities of the pattern, "
-    "and 0.50 where there are none. "
-    "At a missing rate each example is decided at the threshold of the pattern that it is left with."
+    "tuned threshold": "Each pattern, and each uni-modal model, has a threshold for each class, on calibrated "
+    "probabilities, tuned on those validation examples that have all modalities of the pattern: between that of the "
+    "class's own highest F1 and, the rarer the class the more, the one for all classes of the highest macro-F1. It is "
+    "0.50 where there are no such examples. "
+    "At a missing rate each example is decided at the thresholds of the pattern that it is left with."
 }
 
 
@@ -163,7 +165,7 @@ def not_validated(results: dict) -> list[str]:
         )
     if "thresholds" in found:
         patterns = ", ".join(found["thresholds"])
-        sentences.append(f"No validation example can tune the threshold of {patterns}: it stays 0.50.")
+        sentences.append(f"No validation example can tune the thresholds of {patterns}: they stay 0.50.")
     return sentences
 
 

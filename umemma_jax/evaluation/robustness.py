@@ -1,0 +1,165 @@
+"""The robustness report of any model, from its logits alone: what is lost when what is missing, why, and how sure."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from umemma_jax.evaluation import grid, summaries, uncertainty
+from umemma_jax.evaluation.bootstrap import Resamples
+from umemma_jax.evaluation.ceilings import Ceiling, ceilings
+from umemma_jax.evaluation.confidence import confidence
+from umemma_jax.evaluation.headline import Headline
+from umemma_jax.evaluation.judgement import Judgement, judge
+from umemma_jax.evaluation.metrics import primary, undefined_as_none
+from umemma_jax.evaluation.pattern_calibration import PatternCalibration, fit, unfitted
+from umemma_jax.evaluation.split_logits import SplitLogits, find_prior
+from umemma_jax.missing_rates import GridTables
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report is asked for.
+
+    Attributes:
+      rates: shares of the examples that are incomplete in the missing-rate grid.
+      seeds: tables per cell, seeded 0, 1, ...
+      resamples: of the bootstrap.
+      bootstrap_seed: of its draws.
+      alpha: share of the true classes that conformal sets may lack.
+      deployment: weight by pattern name, of the mixture that is expected in use; {}: all the same.
+      prior: log-prior of the classes, float [K], multi-label their logits; None: as frequent as in the validation
+        examples, without which all are the same.
+      prior_source: where a prior that is given comes from.
+    """
+
+    rates: Sequence[float] = tuple(rate / 10 for rate in range(11))
+    seeds: int = 5
+    resamples: int = 1000
+    bootstrap_seed: int = 0
+    alpha: float = 0.1
+    deployment: Mapping[str, float] = field(default_factory=dict)
+    prior: np.ndarray | None = None
+    prior_source: str = ""
+
+
+class Report(NamedTuple):
+    """A report and the tables that it is made by.
+
+    Attributes:
+      results: what report.json holds of the numbers that come from logits, None where no example defines them.
+      tables: of the missing-rate grid.
+    """
+
+    results: dict[str, Any]
+    tables: GridTables
+
+
+def report(test: SplitLogits, validation: SplitLogits | None, options: Options) -> Report:
+    """Reports on a model.
+
+    Args:
+      test: examples that every number is of.
+      validation: others, that temperatures, thresholds and quantiles are fitted on; with the same uni-modal models.
+      options: of the report.
+    """
+    known = None if validation is None else validation.label
+    prior, prior_source = find_prior(options.prior, known, test.label, len(test.classes))
+    model, fitted = _judged(test, validation, options.alpha)
+    resamples = Resamples(len(test.label), options.resamples, options.bootstrap_seed)
+    headline = Headline(test.label, len(test.classes), resamples)
+    tables = GridTables(test.available, options.rates, options.seeds, test.modalities)
+    cells = grid.missing_rates(model, tables, test.modalities, headline)
+    beside = _beside(test, validation, model, prior, headline, options.alpha)
+    results = {
+        "metric": primary(test.multi_label),
+        "headline": model.headline,
+        "prior": options.prior_source or prior_source,
+        "modalities": list(test.modalities),
+        "examples": len(test.label),
+        "naturally_missing": dict(zip(test.modalities, (~test.available).sum(axis=0).tolist(), strict=True)),
+        "patterns": _scores(model, test.names),
+        **beside.scores,
+        **_thresholds(fitted, beside.thresholds),
+        "missing_rates": cells,
+        "uncertainty": {
+            "level": uncertainty.LEVEL,
+            "resamples": options.resamples,
+            "seed": options.bootstrap_seed,
+            "patterns": uncertainty.of_patterns(model, test.names, headline),
+            "lost": uncertainty.lost(model, test.names, headline),
+            **beside.intervals,
+        },
+        **confidence(test, fitted, beside.temperatures),
+        "worst_class": summaries.worst_classes(model, test.names, test.classes),
+        "robustness": summaries.robustness(model, test, cells, options.deployment, beside.ceilings),
+        "shapley": summaries.shapley(model, test, headline, prior),
+        "information": summaries.knowledge(model, test, prior),
+        "rate_maps": grid.rate_maps(model, test.available, test.modalities, options.rates, options.seeds, headline),
+    }
+    return Report(undefined_as_none(results), tables)
+
+
+def _judged(test: SplitLogits, validation: SplitLogits | None, alpha: float) -> tuple[Judgement, PatternCalibration]:
+    fitted = unfitted(test.modalities, alpha) if validation is None else fit(validation, alpha)
+    return judge(test, fitted), fitted
+
+
+def _scores(judgement: Judgement, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each pattern all metrics, and how many examples count."""
+    examples = np.count_nonzero(judgement.counted, axis=1).tolist()
+    rows = zip(names, judgement.scores, examples, strict=True)
+    return {name: {**scores, "examples": count} for name, scores, count in rows}
+
+
+class _Beside(NamedTuple):
+    """What the uni-modal models, alone (`ceilings`) and together (`ensembles`), come to beside the model."""
+
+    scores: dict[str, dict]
+    temperatures: dict[str, dict]
+    thresholds: dict[str, dict]
+    intervals: dict[str, dict]
+    ceilings: Sequence[Ceiling]
+
+
+def _beside(
+    test: SplitLogits,
+    validation: SplitLogits | None,
+    model: Judgement,
+    prior: np.ndarray,
+    headline: Headline,
+    alpha: float,
+) -> _Beside:
+    alone_and_together = functools.partial(_alone_and_together, modalities=test.modalities)
+    if not test.unimodal:
+        nothing = alone_and_together({})
+        return _Beside(nothing, nothing, nothing, {**nothing, "to_ceiling": {}}, ())
+    ensemble, fitted = _judged(test.ensembles(prior), validation and validation.ensembles(prior), alpha)
+    found = ceilings(model, ensemble, test.modalities, headline)
+    intervals = alone_and_together(uncertainty.of_patterns(ensemble, test.names, headline))
+    return _Beside(
+        alone_and_together(_scores(ensemble, test.names)),
+        alone_and_together(dict(zip(test.names, fitted.temperatures.tolist(), strict=True))),
+        alone_and_together(_thresholds_by_name(fitted)),
+        {**intervals, "to_ceiling": uncertainty.to_ceiling(model, ensemble, found, test.names, headline)},
+        found,
+    )
+
+
+def _alone_and_together(by_pattern: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, dict]:
+    return {
+        "ceilings": {name: value for name, value in by_pattern.items() if name in modalities},
+        "ensembles": {name: value for name, value in by_pattern.items() if name not in modalities},
+    }
+
+
+def _thresholds(fitted: PatternCalibration, beside: Mapping[str, dict]) -> dict[str, dict]:
+    """The key `thresholds` of report.json; nothing where none were tuned."""
+    found = _thresholds_by_name(fitted)
+    return {"thresholds": {"patterns": found, **beside}} if found else {}
+
+
+def _thresholds_by_name(fitted: PatternCalibration) -> dict[str, list[float]]:
+    return {} if fitted.thresholds is None else dict(zip(fitted.names, fitted.thresholds.tolist(), strict=True))
