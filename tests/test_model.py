@@ -106,7 +106,7 @@ def test_where_modalities_are_independent_given_the_class_the_head_starts_as_bay
     fusion = Linear(names, log.shape[1])
     params = FROM_HEADS["linear"]({}, heads, np.float32(log_prior))
     seen = np.array(list(itertools.product(range(symbols), repeat=len(names))))
-    for pattern in missing.all_patterns(len(names)):
+    for pattern in all_patterns(len(names)):
         present = np.tile(pattern, (len(seen), 1))
         features = {name: np.float32(np.eye(symbols)[seen[:, m]] * present[:, [m]]) for m, name in enumerate(names)}
         logits = fusion.apply({"params": params}, features, present)

@@ -22,7 +22,6 @@ from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
-from umemma_jax.prior import log_prior
 
 PyTree = Any
 
@@ -138,10 +137,10 @@ class Experiment:
         return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
 
     def log_prior(self) -> np.ndarray:
-        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.log_prior`."""
+        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
-        return log_prior(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
+        return prior.of_heads(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
 
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.

@@ -198,7 +198,7 @@ def start_from_heads(params: Mapping, head: str, prior: np.ndarray) -> dict:
     Args:
       params: of the model.
       head: name in `fusion.HEADS`.
-      prior: of the classes, as the heads have learned it, float32 [K] (see `prior.log_prior`).
+      prior: of the classes, as the heads have learned it, float32 [K] (see `prior.of_heads`).
     """
     heads = {key.removeprefix("heads_"): value for key, value in params.items() if key.startswith("heads_")}
     return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads, prior)}

@@ -21,7 +21,7 @@ from umemma_jax import __version__
 from umemma_jax.config import method_name
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
 from umemma_jax.evaluation import metrics, robustness
-from umemma_jax.evaluation.split_logits import SplitLogits, log_prior
+from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities
 from umemma_jax.missing_rates import table_hash
@@ -249,14 +249,13 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
 def _options(experiment: Experiment) -> robustness.Options:
     config, eta = experiment.config.evaluation, experiment.config.missing.eta
     rates = tuple(config.rates)
-    labels = experiment.dataset.source(experiment.config.data.train_split).labels()[experiment.train_rows]
     return robustness.Options(
         rates=rates if not eta.rate or eta.rate in rates else (*rates, eta.rate),
         seeds=config.seeds,
         resamples=config.resamples,
         alpha=config.alpha,
         deployment=config.deployment.to_dict(),
-        prior=log_prior(labels, len(experiment.dataset.info.classes)),
+        prior=experiment.log_prior(),
         prior_source="training examples",
     )
 

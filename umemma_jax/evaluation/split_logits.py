@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from umemma_jax.patterns import all_patterns, pattern_names, pattern_numbers
+from umemma_jax.prior import log_prior
 
 
 @dataclass(frozen=True)
@@ -83,20 +84,6 @@ class PriorCorrected(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self._patterns)
-
-
-def log_prior(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """How frequent the classes are, each counted once more than it is there; float32 [K].
-
-    Args:
-      label: int [N]: the logarithm of each share; bool [N, K]: the logit of each.
-      num_classes: K.
-    """
-    if label.ndim == 2:
-        positive = label.sum(axis=0) + 1.0
-        return np.log(positive / (len(label) + 2 - positive)).astype(np.float32)
-    count = np.bincount(label, minlength=num_classes) + 1.0
-    return np.log(count / count.sum()).astype(np.float32)
 
 
 def find_prior(

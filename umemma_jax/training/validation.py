@@ -13,6 +13,7 @@ from umemma_jax.devices import sharding
 from umemma_jax.evaluation import metrics
 from umemma_jax.evaluation.evaluate import Encoded, Evaluator
 from umemma_jax.experiment import Experiment
+from umemma_jax.patterns import Pattern, pattern_name
 from umemma_jax.training import steps
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import TrainState
@@ -86,8 +87,8 @@ class Validation:
         known = ~np.isnan(value)
         return float(np.average(value[known], weights=weights[known])) if known.any() else math.nan
 
-    def _name(self, pattern: missing.Pattern) -> str:
-        return missing.pattern_name(np.array(pattern), self._experiment.modalities)
+    def _name(self, pattern: Pattern) -> str:
+        return pattern_name(pattern, self._experiment.modalities)
 
     def _unjudged(self) -> str:
         """What no validation example judges, in words."""
