@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import missing, missing_rates
+from umemma_jax import missing, missing_rates, prior
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
