@@ -1,6 +1,7 @@
-"""What a model that knows the label more or less says of random examples."""
+"""What a model that knows the label more or less says of random examples, and when two reports say the same."""
 
 import numpy as np
+import pytest
 
 from umemma_jax.evaluation.split_logits import PriorCorrected, SplitLogits
 from umemma_jax.patterns import all_patterns
@@ -20,3 +21,16 @@ def split(examples=200, classes=4, modalities=("a", "b"), multi_label=False, com
     together = PriorCorrected(modalities, present, unimodal, np.zeros(classes))
     names = tuple(f"class {k}" for k in range(classes))
     return SplitLogits(modalities, names, label, present, together, unimodal)
+
+
+def assert_close(found, expected):
+    """Nested dicts and lists of the same words, and of numbers that are as close as the logits of two compilations."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert_close(found[name], expected[name])
+    elif isinstance(expected, list):
+        for pair in zip(found, expected, strict=True):
+            assert_close(*pair)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-4, abs=1e-6) if isinstance(expected, float) else expected)
