@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from umemma_jax.evaluation import calibration, information
 
@@ -95,8 +96,6 @@ def test_gaussian_modalities_have_the_information_of_the_closed_form():
 
     y in 64 equally likely cells, and the posterior's mass in each: the information of y but for what is within a cell.
     """
-    from scipy import stats
-
     noise, cells, rows = {"x": 1.0, "z": 0.5}, 64, 20_000
     rng = np.random.default_rng(0)
     y = rng.normal(size=rows)

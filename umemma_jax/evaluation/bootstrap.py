@@ -48,7 +48,8 @@ class Resamples:
         """Resampled macro-F1 over the rows that count.
 
         The mean over all K classes; a class that is neither predicted nor there counts 0, as with scikit-learn's
-        `f1_score(average="macro", zero_division=0)`. A predicted class int [N] is `np.eye(K, dtype=bool)[predicted]`.
+        `f1_score(average="macro", zero_division=0)`. `calibration.indicators` makes
+        bool [N, K] of classes int [N].
 
         Args:
           predicted: bool [..., N, K].
@@ -59,7 +60,7 @@ class Resamples:
           float64 [..., R]; NaN where a resample has no row that counts and has a class.
         """
         counted = np.asarray(counted)[..., None]
-        predicted, label = np.broadcast_arrays(predicted & counted, label & counted)
+        predicted, label = np.broadcast_arrays(predicted & counted, np.asarray(label, bool) & counted)
         *lead, num_examples, num_classes = predicted.shape
         pairs = zip(*(part.reshape(-1, num_examples, num_classes) for part in (predicted, label)), strict=True)
         return np.reshape([self._macro_f1(*pair) for pair in pairs], (*lead, len(self._counts)))

@@ -25,6 +25,12 @@ def probabilities(logits: np.ndarray, multi_label: bool, temperature: float = 1.
     return special.expit(scaled) if multi_label else special.softmax(scaled, axis=-1)
 
 
+def indicators(label: np.ndarray, num_classes: int) -> np.ndarray:
+    """True at the true classes, bool [N, K], of labels int [N], or [N, K] as they are."""
+    label = np.asarray(label)
+    return label.astype(bool) if label.ndim == 2 else label[:, None] == np.arange(num_classes)
+
+
 def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> float | None:
     """The temperature that makes the labels most likely, given that log T is standard normal beforehand.
 
@@ -43,7 +49,7 @@ def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> f
     logits, label = np.asarray(logits, np.float64)[counted], np.asarray(label)[counted]
     if not len(logits):
         return None
-    truth = _indicators(label, logits.shape[1])
+    truth = indicators(label, logits.shape[1])
 
     def slope(log_temperature: float) -> float:
         """Of the negative log-posterior, by log T."""
@@ -57,11 +63,6 @@ def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> f
     if slope(high) <= 0:
         return TEMPERATURES[1]
     return float(np.exp(optimize.brentq(slope, low, high)))
-
-
-def _indicators(label: np.ndarray, num_classes: int) -> np.ndarray:
-    """1 at the true classes, 0 elsewhere, float64 [N, K]."""
-    return np.asarray(label, np.float64) if label.ndim == 2 else np.eye(num_classes)[label]
 
 
 def nll(logits: np.ndarray, label: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -125,7 +126,7 @@ def _decisions(logits: np.ndarray, label: np.ndarray, temperature: float) -> tup
 
 
 def _brier(found: np.ndarray, label: np.ndarray) -> float:
-    squared = (found - _indicators(label, found.shape[1])) ** 2
+    squared = (found - indicators(label, found.shape[1])) ** 2
     return float(squared.mean() if label.ndim == 2 else squared.sum(axis=-1).mean())
 
 
@@ -143,13 +144,12 @@ def _equal_mass_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def _equal_mass_bins(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
-    confidence, accuracy = ranked(confidence, right)
-    size = np.array([len(part) for part in np.array_split(confidence, BINS) if len(part)], int)
-    start = np.cumsum(size) - size
+    bins = zip(*(np.array_split(part, BINS) for part in ranked(confidence, right)), strict=True)
+    bins = [(confidence, accuracy) for confidence, accuracy in bins if len(confidence)]
     return {
-        "confidence": np.add.reduceat(confidence, start) / size if len(size) else size,
-        "accuracy": np.add.reduceat(accuracy, start) / size if len(size) else size,
-        "examples": size,
+        "confidence": np.array([confidence.mean() for confidence, _ in bins]),
+        "accuracy": np.array([accuracy.mean() for _, accuracy in bins]),
+        "examples": np.array([len(confidence) for confidence, _ in bins], int),
     }
 
 

@@ -6,10 +6,13 @@ scores are equal. Multi-label: conformal risk control (Angelopoulos et al. 2022)
 classes that its set lacks, whose mean is alpha at most. An example with one true class makes the two the same.
 
 One quantile per missing pattern, from examples under that very pattern, makes the promise hold under each of them
-(Mondrian). Examples that have no class have nothing to cover: they do not count.
+(Mondrian). Examples that have no class have nothing to cover: they do not count. Where a model is right more often than
+promised, some sets are empty.
 """
 
 import numpy as np
+
+from umemma_jax.evaluation.calibration import indicators
 
 
 def scores(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -22,7 +25,7 @@ def scores(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
     Returns:
       float64 [N, K].
     """
-    return np.where(_truth(probabilities, label), 1 - np.asarray(probabilities, np.float64), np.nan)
+    return np.where(indicators(label, probabilities.shape[1]), 1 - np.asarray(probabilities, np.float64), np.nan)
 
 
 def quantile(scores: np.ndarray, alpha: float) -> float:
@@ -65,16 +68,10 @@ def coverage_and_size(probabilities: np.ndarray, label: np.ndarray, quantile: fl
       The mean over the examples of the share of their true classes that their set has, and the sets' mean number of
       classes; NaN where no example has a class.
     """
-    truth = _truth(probabilities, label)
+    truth = indicators(label, probabilities.shape[1])
     counted = truth.any(axis=-1)
     if not counted.any():
         return np.nan, np.nan
     chosen, truth = sets(probabilities, quantile)[counted], truth[counted]
     covered = (chosen & truth).sum(axis=-1) / truth.sum(axis=-1)
     return float(covered.mean()), float(chosen.sum(axis=-1).mean())
-
-
-def _truth(probabilities: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """True at the true classes, bool [N, K]."""
-    label = np.asarray(label)
-    return label.astype(bool) if label.ndim == 2 else label[:, None] == np.arange(np.shape(probabilities)[1])
