@@ -160,6 +160,7 @@ def test_help():
 
 def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
     assert content(finished) == [
+        "calibration.json",
         "checkpoints/fusion/4",
         "checkpoints/fusion/5",
         "checkpoints/unimodal/4",

@@ -3,6 +3,7 @@
 import pathlib
 
 import pytest
+from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
 from umemma_jax.config import apply_method, default_config, tower_config
@@ -125,6 +126,9 @@ BAD_VALUES = [
     ("evaluation.rates", ("all",), "must be numbers"),
     ("evaluation.rates", (0.5,) * 1001, "at most 1000"),
     ("evaluation.seeds", 0, "must be 1 or more"),
+    ("evaluation.resamples", 0, "must be 1 or more"),
+    ("evaluation.alpha", 1.0, r"must be in \(0, 1\)"),
+    ("evaluation.deployment", ConfigDict({"video": 1.0}), "unknown pattern 'video', join some of image, audio"),
     ("data.threads", 1025, "use 1024 at most"),
     ("fusion.weight_decay", 1e300, "does not fit into float32"),
     ("modalities", tuple(f"m{number}" for number in range(17)), "17 have 2\\^17 - 1 missing patterns: name 16 at most"),

@@ -6,13 +6,16 @@ import types
 import jax
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from tests import small_run, test_multi_label
 from umemma_jax import config, experiment, predict
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data.pipeline import eval_batches
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import evaluate
+from umemma_jax.evaluation import evaluate, pattern_calibration
+from umemma_jax.evaluation.pattern_calibration import PatternCalibration
+from umemma_jax.patterns import pattern_name
 from umemma_jax.training import train
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -67,6 +70,44 @@ def test_probabilities_are_the_model_s_on_what_each_example_has(finished):
     results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     accuracy = np.mean(found.predicted.argmax(axis=1) == batch["label"])
     assert results["patterns"]["image+audio"]["accuracy"] == pytest.approx(accuracy)
+
+
+def test_probabilities_are_at_the_temperature_of_what_each_example_has(finished, tmp_path):
+    built, trained = finished
+    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    pattern_calibration.write(results, tmp_path)
+    calibration = pattern_calibration.read(tmp_path, built.modalities)
+    plain = predict.predict(built, trained.fusion, built.dataset, "test")
+    found = predict.predict(built, trained.fusion, built.dataset, "test", calibration)
+    names = [pattern_name(present, built.modalities) for present in found.present]
+    temperature = [results["calibration"]["patterns"][name]["temperature"] for name in names]
+    assert len(set(temperature)) == 3, "otherwise nothing is tested"
+    expected = softmax(np.log(plain.probabilities.astype(np.float64)) / np.array(temperature)[:, None])
+    np.testing.assert_allclose(found.probabilities, expected, rtol=1e-4)
+    quantiles = np.array([results["conformal"]["patterns"][name]["quantile"] for name in names])[:, None]
+    np.testing.assert_array_equal(found.sets, 1 - found.probabilities <= quantiles)
+
+    predict.write(found, tmp_path / "predictions", "test")
+    rows = list(csv.DictReader((tmp_path / "predictions" / "test.csv").read_text().splitlines()))
+    classes = np.array(found.classes)
+    assert [row["set"] for row in rows] == ["|".join(classes[chosen]) for chosen in found.sets]
+    with np.load(tmp_path / "predictions" / "test.npz") as saved:
+        np.testing.assert_array_equal(saved["sets"], found.sets)
+
+
+def test_several_labels_are_those_above_the_tuned_thresholds(tmp_path):
+    test_multi_label.write_dataset(tmp_path / "labels")
+    built = experiment.build(test_multi_label.get_config(tmp_path / "labels", unimodal__epochs=2, fusion__epochs=1))
+    variables = train.initial_variables(built)
+    results, _ = evaluate.evaluate(built, None, variables)
+    calibration = PatternCalibration.from_dict(pattern_calibration.of_results(results))
+    found = predict.predict(built, variables, built.dataset, "test", calibration)
+    names = [pattern_name(present, built.modalities) for present in found.present]
+    thresholds = np.array([results["thresholds"]["patterns"][name] for name in names])
+    np.testing.assert_array_equal(found.predicted, found.probabilities > thresholds)
+    source = built.dataset.source("test")
+    expected = sk.f1_score(source.labels(), found.predicted, average="macro", zero_division=0)
+    assert results["patterns"]["image+vector"]["tuned_macro_f1"] == pytest.approx(expected)
 
 
 def test_another_dataset_needs_no_labels_and_not_all_modalities(finished, tmp_path):

@@ -271,10 +271,11 @@ def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input],
     widest = max(inputs, key=lambda x: x.parameter_bytes)
     longest = max(inputs, key=lambda x: max(x.row_bytes))
     state = (STATE_COPIES if on_host else 1) * sum(x.parameter_bytes for x in inputs)
-    tables = config.evaluation.seeds * dataset.info.splits[config.data.test_split].examples
+    examples = dataset.info.splits[config.data.test_split].examples
     sizes = {
         f"inputs.{widest.name}.encoder: {widest.encoder}": state,
-        "evaluation.seeds": tables * (TABLE_BYTES + len(inputs)),
+        "evaluation.seeds": config.evaluation.seeds * examples * (TABLE_BYTES + len(inputs)),
+        "evaluation.resamples": config.evaluation.resamples * examples,  # how often each is drawn, a byte
     }
     for field in ("data", "evaluation"):
         count = config[field].batch_size // jax.process_count()

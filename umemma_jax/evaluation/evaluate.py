@@ -6,7 +6,6 @@ patterns there once. What leaves the devices are logits; all that is counted is 
 serves the logits of any other model as well.
 """
 
-import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from umemma_jax import __version__
 from umemma_jax.config import method_name
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
 from umemma_jax.evaluation import metrics, robustness
+from umemma_jax.evaluation.cost import pattern_costs
 from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities
@@ -214,8 +214,8 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
         return evaluator.split_logits(encoded, evaluator.predict_patterns(fusion, encoded), alone, info.classes)
 
     # Compiled on one batch, so that the pass is timed without it.
-    first = itertools.islice(experiment.batches(split), 1)
-    jax.block_until_ready(evaluator.encode(fusion, first, experiment.capacities(split)))
+    first = next(experiment.batches(split))
+    jax.block_until_ready(evaluator.encode(fusion, [first], experiment.capacities(split)))
     start = time.perf_counter()
     test = said(split)
     encoded_at = time.perf_counter()
@@ -235,6 +235,9 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
         **({"eta": _eta(experiment)} if eta else {}),
         **found.results,
         **_not_validated(experiment, found.results),
+        "cost": metrics.undefined_as_none(
+            pattern_costs(experiment.model, experiment.mesh, fusion, experiment.means, first)
+        ),
         "versions": {"umemma_jax": __version__, "jax": jax.__version__, "flax": flax.__version__},
         "timing": {
             "encoder_pass_seconds": encoded_at - start,
