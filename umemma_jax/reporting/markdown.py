@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
+from umemma_jax.reporting.details import details, rate_details
+from umemma_jax.reporting.headlines import headlines
+from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
     ABSENT,
     best_left,
@@ -10,6 +13,7 @@ from umemma_jax.reporting.results import (
     eta_cell,
     eta_label,
     grid_metrics,
+    headline,
     kind_label,
     kinds,
     method_label,
@@ -20,6 +24,7 @@ from umemma_jax.reporting.results import (
     patterns_by_size,
     percent,
     points,
+    short_metric_label,
 )
 
 
@@ -35,17 +40,19 @@ def report_markdown(results: dict) -> str:
     examples = results["examples"]
     parts = [
         f"# {_heading(results)}",
-        f"{examples:,} examples of the `{results['split']}` split: one example is "
-        f"{100 / examples:.2g} points. Seed {results['seed']}. "
-        f"What is missing is replaced by the stand-in `{results['stand_in']}`.",
+        f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
+        f"{_training(results)}",
         _naturally_missing(results),
         _eta(results),
-        f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
+        *_parts(headlines(results), "##"),
+        f"![{short_metric_label(headline(results))} against missing rate](robustness.png)",
         "## Every pattern",
         _pattern_table(results, _untuned(results)),
         *not_validated(results),
         *_tuned_part(results),
         *_ceiling_part(results),
+        *_parts(details(results), "###"),
+        *_images(results, ("calibration", "reliability"), ("information", "information")),
         "## Every missing rate",
     ]
     for metric in grid_metrics(results):
@@ -55,10 +62,11 @@ def report_markdown(results: dict) -> str:
             _grid_table(results, metric),
         ]
     parts += [
+        *_parts(rate_details(results), "###"),
+        *_images(results, ("rate_maps", "rate_maps")),
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
-        "## Cost",
-        _cost_table(results["timing"]),
+        *(["## Cost", _cost_table(results["timing"])] if "timing" in results else []),
         "## To reproduce it",
     ]
     if "command" in results:
@@ -67,9 +75,17 @@ def report_markdown(results: dict) -> str:
         versions = [f"{name} {version}" for name, version in results["versions"].items()]
         parts += [f"With {', '.join(versions)}."]
     parts += [
-        "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables."
+        "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables; "
+        "`report.html` shows them, to be opened in any browser."
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _training(results: dict) -> str:
+    """How the model was trained; nothing of a model that is known by its logits alone."""
+    if "stand_in" not in results:
+        return ""
+    return f" Seed {results['seed']}. What is missing is replaced by the stand-in `{results['stand_in']}`."
 
 
 def comparison_markdown(comparison: dict) -> str:
@@ -98,6 +114,21 @@ def comparison_markdown(comparison: dict) -> str:
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
     return "\n\n".join(parts) + "\n"
+
+
+def _parts(parts: Sequence[Part], level: str) -> list[str]:
+    """Each part under a heading of the level given, without those that have nothing to tell."""
+    found = []
+    for part in parts:
+        if part.sentences or part.rows:
+            found += [f"{level} {part.title}", "\n".join(f"- {sentence}" for sentence in part.sentences)]
+            found += [_table(part.header, part.rows)] if part.rows else []
+    return found
+
+
+def _images(results: dict, *figures: tuple[str, str]) -> list[str]:
+    """The figures named second, where the results have the key named first."""
+    return [f"![{name.replace('_', ' ')}]({name}.png)" for key, name in figures if results.get(key)]
 
 
 def _eta_of_all(comparison: dict) -> list[str]:
@@ -148,33 +179,33 @@ def _untuned(results: dict) -> list[str]:
 
 
 def _tuned_part(results: dict) -> list[str]:
-    """Every pattern at its tuned threshold, where there are any."""
+    """Every pattern at its tuned thresholds, where there are any."""
     if "thresholds" not in results:
         return []
-    thresholds, examples = results["thresholds"]["patterns"], results["examples"]
+    examples = results["examples"]
     names = [name for name in metrics(results) if name.startswith(TUNED)]
     rows = [
-        [pattern_label(pattern, results["modalities"]), f"{thresholds[pattern]:.2f}"]
+        [pattern_label(pattern, results["modalities"])]
         + [percent(results["patterns"][pattern][name], examples) for name in names]
         for pattern in patterns_by_size(results)
     ]
     labels = [f"{metric_label(name.removeprefix(TUNED))}, %" for name in names]
-    return ["At the threshold tuned on the validation examples:", _table(["pattern", "threshold", *labels], rows)]
+    return ["At the thresholds tuned on the validation examples:", _table(["pattern", *labels], rows)]
 
 
 def _ceiling_part(results: dict) -> list[str]:
     """All metrics of the uni-modal models, where they are more than the table of patterns can hold."""
     if len(metrics(results)) <= 2 or not results["ceilings"]:
         return []
-    tuned, examples = results.get("thresholds", {}).get("ceilings"), results["examples"]
+    tuned, examples = TUNED + results["metric"], results["examples"]
     labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
-    if tuned:
-        labels += ["tuned threshold", f"{metric_label(results['metric'])} there, %"]
+    if "thresholds" in results:
+        labels += [f"{metric_label(tuned)}, %"]
     rows = []
     for modality, values in results["ceilings"].items():
         row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
-        if tuned:
-            row += [f"{tuned[modality]:.2f}", percent(values[TUNED + results["metric"]], examples)]
+        if "thresholds" in results:
+            row += [percent(values[tuned], examples)]
         rows.append(row)
     return ["The uni-modal models, which are the ceilings:", _table(["model", *labels], rows)]
 
@@ -278,6 +309,7 @@ def _cost_table(timing: dict) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table that also reads as plain text: first column left, the others right."""
+    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]  # names of classes
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     align = [str.ljust] + [str.rjust] * (len(header) - 1)
 
