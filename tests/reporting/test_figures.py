@@ -12,6 +12,7 @@ from tests.example_results import (
     COLLAPSED,
     ROBUST,
     all_undefined,
+    analysed,
     audio_undefined,
     example_results,
     multi_label,
@@ -37,6 +38,7 @@ SCENES = {
     "all the same": example_results(dict.fromkeys(ROBUST, 1.0), {"image": 1.0, "audio": 1.0}),
     "large split": example_results(examples=10_000),
     "multi-label": multi_label(),
+    "multi-label at tuned thresholds": analysed(multi_label()),
     "audio undefined": audio_undefined(),
     "all undefined": all_undefined(),
     "nothing right": example_results(dict.fromkeys(ROBUST, 0.0), {"image": 0.0, "audio": 0.0}),
@@ -120,6 +122,12 @@ def test_the_figure_of_multi_label_data_is_of_macro_f1():
     assert any(text.startswith("macro-F1, mean") for text in said)
     curve = next(line for line in axes.lines if not line.is_dashed())
     assert curve.get_ydata()[0] == multi_label()["patterns"]["image+audio"]["macro_f1"]
+
+
+def test_the_figure_is_of_the_headline_where_there_is_one():
+    axes = robustness_figure(analysed(multi_label())).axes[0]
+    assert "complete 70.3 %" in words(axes)
+    assert any(text.startswith("tuned macro-F1, mean") for text in words(axes))
 
 
 def test_the_axis_of_a_collapse_starts_at_zero():

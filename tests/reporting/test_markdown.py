@@ -2,7 +2,14 @@
 
 import json
 
-from tests.example_results import all_undefined, audio_undefined, example_results, multi_label, three_modalities
+from tests.example_results import (
+    all_undefined,
+    analysed,
+    audio_undefined,
+    example_results,
+    multi_label,
+    three_modalities,
+)
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown, summary
 from umemma_jax.reporting.results import compare
 
@@ -94,8 +101,8 @@ def test_three_modalities_name_the_best_of_what_is_left():
         ["audio + text (image missing)", "95.1", "94.1", "90.5 (text)", "+4.6"]
     ]
     patterns = [row[0] for row in table_rows(markdown, "")]
-    assert patterns[2] == "complete (image + audio + text)"
-    assert patterns[8] == "text alone (image, audio missing)"
+    first = patterns.index("complete (image + audio + text)")
+    assert patterns[first + 6] == "text alone (image, audio missing)"
 
 
 def test_other_metrics_keep_their_names():
@@ -133,6 +140,50 @@ def test_what_the_data_itself_lacks_is_told():
     assert "audio in 20 of 450 examples" in markdown
     assert table_rows(markdown, "audio alone")[0][:3] == ["audio alone (image missing)", "430", "97.0"]
     assert "in the data itself" not in report_markdown(example_results())
+
+
+def test_the_first_page_is_of_what_is_lost_why_and_how_sure():
+    markdown = report_markdown(analysed(example_results()))
+    headings = [line for line in markdown.splitlines() if line.startswith("## ")]
+    assert headings[:4] == ["## What is lost when what is missing", "## Why", "## How sure", "## Every pattern"]
+    lost, why = table_rows(markdown, "image   ")[:1], table_rows(markdown, "image    ")
+    assert lost == [["image", "97.0", "96.0 to 98.0", "2.3", "1.3 to 3.3", "97.2"]]
+    assert why == [["image", "1.989", "0.144", "6.4", "+44.2"]]
+    first_page = markdown[: markdown.index("## Every pattern")]
+    assert table_rows(first_page, "without audio") == [
+        ["without audio", "2.5", "0.8", "0.414", "0.314", "89.7", "1.26"]
+    ]
+
+
+def test_every_further_number_has_a_table():
+    markdown = report_markdown(analysed(example_results()))
+    tables = [line.removeprefix("### ") for line in markdown.splitlines() if line.startswith("### ")]
+    assert tables == [
+        "How sure each pattern's value is",
+        "Calibration, before and after a temperature",
+        "Conformal sets at 90 %",
+        "Worst class",
+        "What each pattern leaves open",
+        "Right with fewer modalities, wrong with more",
+        "Cost of each pattern",
+        "Intervals of accuracy, %",
+        "Share of the examples that keep every modality, %",
+        "Calibrated NLL, nats",
+        "image and audio missing at rates of their own: accuracy, %",
+    ]
+    assert not [line for line in report_markdown(example_results()).splitlines() if line.startswith("### ")]
+
+
+def test_a_name_with_a_bar_stays_in_its_cell():
+    results = analysed(example_results())
+    results["worst_class"]["image"]["class"] = "cats | dogs"
+    assert "cats \\| dogs" in report_markdown(results)
+
+
+def test_a_model_of_anyone_has_no_stand_in_and_no_cost():
+    results = {key: value for key, value in example_results().items() if key not in ("seed", "stand_in", "timing")}
+    markdown = report_markdown(results)
+    assert "stand-in" not in markdown and "Seed" not in markdown and "## Cost" not in markdown
 
 
 def test_summary_is_the_pattern_table():

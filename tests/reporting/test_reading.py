@@ -8,9 +8,10 @@ import pytest
 from tests.example_results import all_undefined, audio_undefined, example_results, multi_label, three_modalities
 from umemma_jax import checksums
 from umemma_jax.errors import UserError
+from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.reading import read_report
 from umemma_jax.reporting.report import write_report
-from umemma_jax.reporting.results import compare, definitions
+from umemma_jax.reporting.results import compare
 
 SCENES = {
     "two": example_results(),

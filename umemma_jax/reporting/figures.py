@@ -15,12 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-from umemma_jax.reporting.results import best_left, kind_label, kinds, method_label, metric_label, percent
+from umemma_jax.reporting.colours import GRID, INK, QUIET, nth_colour
+from umemma_jax.reporting.results import (
+    ceilings_by_loss,
+    headline,
+    kind_label,
+    kinds,
+    losses_by_ceiling,
+    method_label,
+    percent,
+    short_metric_label,
+)
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-INK = "#222222"
-QUIET = "#666666"
-GRID = "#E6E6E6"
 CEILING = {"linestyle": (0, (5, 2.5)), "linewidth": 1.3, "zorder": 3}
 FONT = 10.5
 LABEL_GAP = 14.5  # points between the baselines of two labels
@@ -37,16 +43,13 @@ class Label(NamedTuple):
 
 def robustness_figure(results: dict) -> Figure:
     """The headline metric against the missing rate: one line per modality lost, ceilings dashed."""
-    metric, examples, cells = results["metric"], results["examples"], results["missing_rates"]
+    metric, examples, cells = headline(results), results["examples"], results["missing_rates"]
     modalities = results["modalities"]
-    colours = {modality: _colour(number) for number, modality in enumerate(modalities)}
+    colours = {modality: nth_colour(number) for number, modality in enumerate(modalities)}
     figure = Figure(figsize=(8.3, 4.6), layout="constrained")
     axes = figure.add_subplot()
     labels, heights = [], []
-    bounded = {}  # (best modality left, its ceiling): the losses that it bounds
-    for lost, ceiling in _ceilings(results["ceilings"], modalities, metric).items():
-        bounded.setdefault(ceiling, []).append(lost)
-    for (best, height), losses in bounded.items():
+    for (best, height), losses in losses_by_ceiling(results, metric).items():
         colour = colours[losses[0]] if len(losses) == 1 else QUIET
         axes.axhline(height, color=colour, **CEILING)
         text = f"{_ceiling_label(best, modalities)} {percent(height, examples)} %"
@@ -87,7 +90,7 @@ def comparison_figure(comparison: dict) -> Figure:
     metric, examples, methods = comparison["metric"], comparison["examples"], comparison["methods"]
     modalities = comparison["modalities"]
     means = {m: {metric: values[metric]["mean"]} for m, values in comparison["ceilings"].items()}
-    ceilings = _ceilings(means, modalities, metric)
+    ceilings = ceilings_by_loss({"modalities": modalities, "ceilings": means}, metric)
     panels = kinds(next(iter(methods.values()))["missing_rates"])
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = ceil(len(panels) / columns)
@@ -101,7 +104,7 @@ def comparison_figure(comparison: dict) -> Figure:
         labels[axes] = []
         for number, (method, content) in enumerate(methods.items(), start=1):
             heavy = number == len(methods)
-            colour = _colour(len(methods) - number)  # the last method has the first colour
+            colour = nth_colour(len(methods) - number)  # the last method has the first colour
             cells = [cell for cell in content["missing_rates"] if cell["kind"] == kind]
             curve = [(c["rate"], c[metric]["mean"], c[metric]["std"] or 0.0) for c in cells]
             heights += _draw_curve(axes, curve, color=colour, linewidth=2.8 if heavy else 1.8)
@@ -178,26 +181,13 @@ def spread(heights: Sequence[float], gap: float, low: float, high: float) -> np.
     return result
 
 
-def _ceilings(ceilings: dict, modalities: Sequence[str], metric: str) -> dict[str, tuple[str, float]]:
-    """For each modality lost: the best modality left and its uni-modal metric, where it has one."""
-    if not ceilings:
-        return {}
-    left = {lost: "+".join(m for m in modalities if m != lost) for lost in modalities}
-    found = {lost: best_left(ceilings, pattern, metric) for lost, pattern in left.items()}
-    return {lost: (best, height) for lost, (best, height) in found.items() if height is not None}
-
-
-def _colour(number: int) -> str:
-    return PALETTE[number % len(PALETTE)]
-
-
 def _ceiling_label(best: str, modalities: Sequence[str]) -> str:
     """With more than two modalities several are left, and the best of them is no upper bound."""
     return f"ceiling: {best} alone" if len(modalities) == 2 else f"best uni-modal: {best}"
 
 
 def _subtitle(metric: str, count: int, of: str, heights: Sequence[float], low: float) -> str:
-    text = metric_label(metric)
+    text = short_metric_label(metric)
     if not heights:
         return f"{text}, which no example of the split defines"
     if count > 1:

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
+from umemma_jax.reporting.details import details, rate_details
+from umemma_jax.reporting.headlines import headlines
+from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
     ABSENT,
     best_left,
@@ -10,6 +13,7 @@ from umemma_jax.reporting.results import (
     eta_cell,
     eta_label,
     grid_metrics,
+    headline,
     kind_label,
     kinds,
     method_label,
@@ -20,6 +24,7 @@ from umemma_jax.reporting.results import (
     patterns_by_size,
     percent,
     points,
+    short_metric_label,
 )
 
 
@@ -39,12 +44,15 @@ def report_markdown(results: dict) -> str:
         f"{_training(results)}",
         _naturally_missing(results),
         _eta(results),
-        f"![{metric_label(results['metric'])} against missing rate](robustness.png)",
+        *_parts(headlines(results), "##"),
+        f"![{short_metric_label(headline(results))} against missing rate](robustness.png)",
         "## Every pattern",
         _pattern_table(results, _untuned(results)),
         *not_validated(results),
         *_tuned_part(results),
         *_ceiling_part(results),
+        *_parts(details(results), "###"),
+        *_images(results, ("calibration", "reliability"), ("information", "information")),
         "## Every missing rate",
     ]
     for metric in grid_metrics(results):
@@ -54,6 +62,8 @@ def report_markdown(results: dict) -> str:
             _grid_table(results, metric),
         ]
     parts += [
+        *_parts(rate_details(results), "###"),
+        *_images(results, ("rate_maps", "rate_maps")),
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
         *(["## Cost", _cost_table(results["timing"])] if "timing" in results else []),
@@ -65,7 +75,8 @@ def report_markdown(results: dict) -> str:
         versions = [f"{name} {version}" for name, version in results["versions"].items()]
         parts += [f"With {', '.join(versions)}."]
     parts += [
-        "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables."
+        "`report.json` beside this file holds the unrounded numbers and the SHA-256 of every cell's missing tables; "
+        "`report.html` shows them, to be opened in any browser."
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -103,6 +114,21 @@ def comparison_markdown(comparison: dict) -> str:
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
     return "\n\n".join(parts) + "\n"
+
+
+def _parts(parts: Sequence[Part], level: str) -> list[str]:
+    """Each part under a heading of the level given, without those that have nothing to tell."""
+    found = []
+    for part in parts:
+        if part.sentences or part.rows:
+            found += [f"{level} {part.title}", "\n".join(f"- {sentence}" for sentence in part.sentences)]
+            found += [_table(part.header, part.rows)] if part.rows else []
+    return found
+
+
+def _images(results: dict, *figures: tuple[str, str]) -> list[str]:
+    """The figures named second, where the results have the key named first."""
+    return [f"![{name.replace('_', ' ')}]({name}.png)" for key, name in figures if results.get(key)]
 
 
 def _eta_of_all(comparison: dict) -> list[str]:
@@ -283,6 +309,7 @@ def _cost_table(timing: dict) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table that also reads as plain text: first column left, the others right."""
+    rows = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]  # names of classes
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     align = [str.ljust] + [str.rjust] * (len(header) - 1)
 

@@ -1,4 +1,4 @@
-"""Evaluation results: what their words mean, their ceilings, and means over seeds.
+"""Evaluation results: their names, numbers and ceilings, and means over seeds.
 
 `results` is the dict that report.json holds (see `umemma_jax.reporting.report.write_report`); all metrics are
 fractions from 0 to 1, or None where no example defines them.
@@ -20,44 +20,6 @@ METRIC_LABELS = {
     "weighted_f1": "weighted F1",
     "samples_f1": "samples F1",
 }
-DEFINITIONS = {
-    "pattern": "Modalities given to the model; an example counts with what it has of them, and not at all where it "
-    "has none of them.",
-    "ceiling": "The uni-modal model of the first stage, evaluated on its modality alone. A pattern's ceiling is the "
-    "best of those of the modalities it keeps. On test examples that lack modalities, the two count other examples: "
-    "where they are compared, in `robustness` and `uncertainty`, it is over those that both count.",
-    "missing rate": "Exactly round(rate x examples) examples, drawn by a seeded table, lose the named modality; "
-    "'mixed': they lose one modality each, all modalities in equal shares. No example loses the last modality it has. "
-    "Mean and standard deviation are over the seeds of the tables, of one trained model.",
-    "macro_f1": "Mean over all classes of the dataset; a class neither predicted nor there counts 0.",
-}
-MULTI_LABEL_DEFINITIONS = {
-    "threshold": "A class is predicted where its probability, the sigmoid of its logit, is above 0.5.",
-    "micro_f1": "Of the counts of all classes together.",
-    "weighted_f1": "Mean over the classes, each weighted by the number of examples that have it.",
-    "samples_f1": "Mean over the examples of the F1 between predicted and true classes; an example with neither "
-    "counts 0.",
-    "mAP": "Mean of the average precision over the classes that any counted example has; it needs no threshold.",
-    "UME average": "The sum of the logits of the uni-modal models that are left. At threshold 0.5 it decides as their "
-    "mean does, since both are above 0 for the same classes.",
-}
-TUNED_DEFINITION = {
-    "tuned threshold": "Each pattern, and each uni-modal model, has a threshold for each class, on calibrated "
-    "probabilities, tuned on those validation examples that have all modalities of the pattern: between that of the "
-    "class's own highest F1 and, the rarer the class the more, the one for all classes of the highest macro-F1. It is "
-    "0.50 where there are no such examples. "
-    "At a missing rate each example is decided at the thresholds of the pattern that it is left with."
-}
-
-
-def definitions(results: dict) -> dict[str, str]:
-    """What the words mean that stand in the report of these results."""
-    found = dict(DEFINITIONS)
-    if results["metric"] == "macro_f1":  # multi-label
-        found |= MULTI_LABEL_DEFINITIONS
-    if "thresholds" in results:
-        found |= TUNED_DEFINITION
-    return found
 
 
 def method_label(method: str) -> str:
@@ -72,9 +34,65 @@ def metric_label(metric: str) -> str:
     return METRIC_LABELS.get(metric, metric.replace("_", " "))
 
 
+def short_metric_label(metric: str) -> str:
+    """The same in few words: "tuned macro-F1"."""
+    tuned = metric.startswith(TUNED)
+    return f"tuned {metric_label(metric.removeprefix(TUNED))}" if tuned else metric_label(metric)
+
+
+def worst_class_measure(results: dict) -> str:
+    """What the worst class is worst in."""
+    return "F1" if results["metric"] == "macro_f1" else "recall"
+
+
 def kind_label(kind: str) -> str:
     """What a kind of missing-rate cell loses: "image missing", or "mixed"."""
     return kind if kind == "mixed" else f"{kind} missing"
+
+
+def headline(results: dict) -> str:
+    """The metric that the report is about."""
+    return results.get("headline", results["metric"])
+
+
+def headline_value(results: dict, pattern: str) -> float | None:
+    """The headline metric of a pattern."""
+    return results["patterns"][pattern][headline(results)]
+
+
+def lost(results: dict, pattern: str) -> float | None:
+    """The headline metric of complete less that of the pattern; None of complete itself.
+
+    It is over the examples that the pattern counts, as its interval is, where the results tell so; otherwise each of
+    the two is over its own.
+    """
+    if pattern == complete(results):
+        return None
+    told = results.get("robustness", {}).get("lost", {})
+    if pattern in told:
+        return told[pattern]
+    return difference(headline_value(results, complete(results)), headline_value(results, pattern))
+
+
+def complete(results: dict) -> str:
+    """The pattern of all modalities."""
+    return "+".join(results["modalities"])
+
+
+def rest(results: dict, modality: str) -> str:
+    """The pattern that is left where one modality is lost."""
+    return "+".join(other for other in results["modalities"] if other != modality)
+
+
+def interval(results: dict, table: str, name: str) -> Sequence[float | None]:
+    """Both ends of an interval of `uncertainty`, None where there is none."""
+    return results.get("uncertainty", {}).get(table, {}).get(name) or (None, None)
+
+
+def between(ends: Sequence[float | None], examples: int, form: Callable | None = None) -> str:
+    """An interval of fractions in percent, or in another form: "98.4 to 99.9"; a dash where it is not known."""
+    form = form or percent
+    return ABSENT if None in ends else f"{form(ends[0], examples)} to {form(ends[1], examples)}"
 
 
 def eta_cell(results: dict) -> dict:
@@ -99,6 +117,15 @@ def pattern_label(pattern: str, modalities: Sequence[str]) -> str:
     if not lost:
         return f"complete ({' + '.join(left)})"
     return f"{' + '.join(left) if len(left) > 1 else f'{left[0]} alone'} ({', '.join(lost)} missing)"
+
+
+def short_label(pattern: str, modalities: Sequence[str]) -> str:
+    """A pattern by what is lost, or by what is left where that is less: "without image", "only image + text"."""
+    left = pattern.split("+")
+    lost = [modality for modality in modalities if modality not in left]
+    if not lost:
+        return "everything there"
+    return f"without {', '.join(lost)}" if len(lost) <= len(left) else f"only {' + '.join(left)}"
 
 
 def patterns_by_size(results: dict) -> list[str]:
@@ -139,6 +166,11 @@ def points(difference: float | None, examples: int) -> str:
     return f"{'+' if difference > 0 else MINUS}{text}"
 
 
+def lost_points(difference: float | None, examples: int) -> str:
+    """What is lost in percentage points, without a plus: 0.2, −0.2 where something is gained."""
+    return points(difference, examples).removeprefix("+")
+
+
 def difference(value: float | None, other: float | None) -> float | None:
     """value - other, None where either is."""
     return None if value is None or other is None else value - other
@@ -152,6 +184,26 @@ def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float | N
     defined = [modality for modality in left if ceilings[modality][metric] is not None]
     best = max(defined or left[:1], key=lambda modality: ceilings[modality][metric])
     return best, ceilings[best][metric]
+
+
+def ceilings_by_loss(results: dict, metric: str) -> dict[str, tuple[str, float]]:
+    """For each modality lost: the best modality left and its uni-modal metric, where it has one.
+
+    Args:
+        results: anything with `modalities` and `ceilings`.
+    """
+    if not results["ceilings"]:
+        return {}
+    found = {lost: best_left(results["ceilings"], rest(results, lost), metric) for lost in results["modalities"]}
+    return {lost: (best, height) for lost, (best, height) in found.items() if height is not None}
+
+
+def losses_by_ceiling(results: dict, metric: str) -> dict[tuple[str, float], list[str]]:
+    """The same the other way round: the modalities whose loss leaves a model, by its modality and metric."""
+    found = {}
+    for lost, ceiling in ceilings_by_loss(results, metric).items():
+        found.setdefault(ceiling, []).append(lost)
+    return found
 
 
 def not_validated(results: dict) -> list[str]:
