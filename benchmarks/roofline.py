@@ -159,7 +159,7 @@ def lenet_batch(batch_size: int, quick: bool) -> PyTree:
 
 
 SMALL_TRANSFORMER = {"width": 192, "depth": 4, "heads": 3, "mlp_width": 768}
-TINY_TRANSFORMER = {"width": 48, "depth": 2, "heads": 2, "mlp_width": 96}
+TINY_TRANSFORMER = {"width": 48, "depth": 1, "heads": 2, "mlp_width": 96}
 LENETS = {"image": {"channels": 6, "layers": 3}, "audio": {"channels": 6, "layers": 5}}
 PAIRS = {
     "vision_language": Pair(
@@ -168,7 +168,7 @@ PAIRS = {
         fields={
             "base": {"image": {}, "text": {}},
             "small": {"image": SMALL_TRANSFORMER, "text": {**SMALL_TRANSFORMER, "vocabulary": 1000}},
-            "tiny": {"image": {**TINY_TRANSFORMER, "patch": 8}, "text": {**TINY_TRANSFORMER, "vocabulary": 200}},
+            "tiny": {"image": TINY_TRANSFORMER, "text": {**TINY_TRANSFORMER, "vocabulary": 200}},
         },
         modalities={"image": vision_language_step.IMAGE, "text": Modality(kind="text", encoding="utf-8")},
         preprocess={},
@@ -221,7 +221,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if batch_size < 1 or batch_size % max(VALUES["accumulate"]):
             raise UserError(f"--batch={arguments.batch}: give it an even number, since a row accumulates over halves")
         batch = pair.batch(batch_size, arguments.quick)
-        tabulate(pair, size, batch, baseline, arguments.switch, 0 if arguments.quick else SECONDS)
+        sides, seconds = (PRODUCT_SIZES[:2], 0) if arguments.quick else (PRODUCT_SIZES, SECONDS)
+        tabulate(pair, size, batch, variants(pair, baseline, arguments.switch), sides, seconds)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -237,9 +238,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def tabulate(pair: Pair, size: str, batch: PyTree, baseline: Switches, chosen: Collection[str], seconds: float) -> None:
-    """Compiles and times the baseline and the variants of the chosen switches, of all if empty; prints the table."""
-    wanted = variants(pair, baseline, chosen)
+def tabulate(
+    pair: Pair, size: str, batch: PyTree, wanted: Mapping[str, Switches], sides: Sequence[int], seconds: float
+) -> None:
+    """Compiles and times what `variants` gives, and products of matrices of these sides; prints the table."""
+    baseline = wanted["baseline"]
     left_out = {name: reason for name, switches in wanted.items() if (reason := impossible(switches))}
     rows = {name: switches for name, switches in wanted.items() if name not in left_out}
     dtypes = sorted({switches.dtype for switches in rows.values()})
@@ -258,7 +261,7 @@ def tabulate(pair: Pair, size: str, batch: PyTree, baseline: Switches, chosen: C
     if "baseline" in left_out:
         raise UserError(f"{pair.title}: the baseline fails, give it a smaller --batch: {left_out['baseline']}")
     runs = {name: functools.partial(training.step, switches) for name, switches in rows.items()}
-    multiplied = {dtype: products(dtype) for dtype in dtypes}
+    multiplied = {dtype: products(dtype, sides) for dtype in dtypes}
     runs |= {(dtype, side): run for dtype in dtypes for side, run in multiplied[dtype].items()}
     copied = 2**27 if jax.default_backend() == "cpu" else 2**29  # float32 values, a millisecond or more
     runs["copy"] = copy(copied)
@@ -460,10 +463,10 @@ def model_flops(pair: Pair, size: str, layout: str, batch: PyTree) -> float:
 # --- ceilings ---------------------------------------------------------------------------------------------------------
 
 
-def products(dtype: str) -> dict[int, Callable[[], jax.Array]]:
+def products(dtype: str, sides: Sequence[int]) -> dict[int, Callable[[], jax.Array]]:
     """Calls that multiply two square matrices, by their side, up to the first that takes long."""
     found = {}
-    for side in PRODUCT_SIZES:
+    for side in sides:
         x = jax.random.normal(jax.random.key(0), (side, side), dtype)  # zeros would be faster: less power
         found[side] = functools.partial(jax.jit(jnp.matmul), x, x)
         jax.block_until_ready(found[side]())

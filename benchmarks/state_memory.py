@@ -10,6 +10,7 @@ Stage unimodal keeps the best epoch of every modality: once more the parameters.
 stage of a run that had both.
 """
 
+import collections
 import contextlib
 import gc
 import sys
@@ -30,18 +31,15 @@ from umemma_jax.training.progress import Progress
 
 PyTree = Any
 STEPS = 4
-FUSION = {"unimodal.epochs": 0, "fusion.epochs": 1}
-BOTH = {"unimodal.epochs": 1, "fusion.epochs": 1}
-RUNS = {
-    # row: (stage that is looked at, fields of the config)
-    "fusion, AdamW": ("fusion", FUSION),
-    "fusion, AdamW, moments in bfloat16": ("fusion", {**FUSION, "fusion.moments": "bfloat16"}),
-    "fusion, AdamW, moving average": ("fusion", {**FUSION, "fusion.ema": 0.99}),
-    "fusion, SGD with momentum": ("fusion", {**FUSION, "fusion.optimizer": "sgd"}),
-    "fusion, frozen encoders": ("fusion", {**FUSION, "inputs.*.frozen": True}),
-    "unimodal, AdamW": ("unimodal", BOTH),
-    "fusion after unimodal, AdamW": ("fusion", BOTH),
-}
+RUNS = [
+    # fields of the config, and the row of each stage
+    ({}, {"fusion": "fusion, AdamW"}),
+    ({"fusion.moments": "bfloat16"}, {"fusion": "fusion, AdamW, moments in bfloat16"}),
+    ({"fusion.ema": 0.99}, {"fusion": "fusion, AdamW, moving average"}),
+    ({"fusion.optimizer": "sgd"}, {"fusion": "fusion, SGD with momentum"}),
+    ({"inputs.*.frozen": True}, {"fusion": "fusion, frozen encoders"}),
+    ({"unimodal.epochs": 1}, {"unimodal": "unimodal, AdamW", "fusion": "fusion after unimodal, AdamW"}),
+]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         config.data.validation_share = 0.0
         config.log_every, config.checkpoint_every = 1, 10**9
-        for name, (stage, fields) in RUNS.items():
-            print(name, file=sys.stderr)
-            experiment = experiment_lib.build(changed(config, fields))
-            parameters, held = bytes_between_steps(experiment, stage)
-            rows.append((name, f"{parameters / 1e6:,.1f}", f"{held / 1e6:,.1f}", f"{held / parameters:.2f}"))
+        config.unimodal.epochs, config.fusion.epochs = 0, 1
+        for fields, names in RUNS:
+            print(*names.values(), sep="; ", file=sys.stderr)
+            parameters, held = bytes_between_steps(experiment_lib.build(changed(config, fields)))
+            for stage, name in names.items():
+                cells = (f"{parameters / 1e6:,.1f}", f"{held[stage] / 1e6:,.1f}", f"{held[stage] / parameters:.2f}")
+                rows.append((name, *cells))
     timing.print_table(
         f"Memory between steps, batch {config.data.batch_size}: all arrays on the first device",
         ("", "parameters, MB", "held, MB", "held / parameters"),
@@ -74,21 +74,21 @@ def changed(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def bytes_between_steps(experiment: Experiment, stage: str) -> tuple[int, int]:
-    """Bytes of the parameters, and the most that is held between steps of a stage but for its first and its last."""
-    samples = []
+def bytes_between_steps(experiment: Experiment) -> tuple[int, Mapping[str, int]]:
+    """Bytes of the parameters, and by stage the most that is held between its steps but for its first and its last."""
+    held = collections.defaultdict(int)
 
     class Watched(Progress):
-        """Looks at the arrays after each step of the stage."""
+        """Looks at the arrays after each step."""
 
-        def __init__(self, workdir: Path, name: str, total_steps: int, *args: Any, **kwargs: Any) -> None:
-            super().__init__(workdir, name, total_steps, *args, **kwargs)
-            self.looked_at = range(2, total_steps) if name == stage else ()
+        def __init__(self, workdir: Path, stage: str, total_steps: int, *args: Any, **kwargs: Any) -> None:
+            super().__init__(workdir, stage, total_steps, *args, **kwargs)
+            self.stage, self.looked_at = stage, range(2, total_steps)
 
         def update(self, step: int) -> None:
             super().update(step)
             if step in self.looked_at:
-                samples.append(bytes_on_first_device(jax.live_arrays()))
+                held[self.stage] = max(held[self.stage], bytes_on_first_device(jax.live_arrays()))
 
     gc.collect()  # what the run before has left
     with (
@@ -97,7 +97,7 @@ def bytes_between_steps(experiment: Experiment, stage: str) -> tuple[int, int]:
         mock.patch.object(train, "Progress", Watched),
     ):
         trained = train.train(experiment, Path(folder))
-    return bytes_on_first_device(jax.tree.leaves(trained.fusion["params"])), max(samples)
+    return bytes_on_first_device(jax.tree.leaves(trained.fusion["params"])), held
 
 
 def bytes_on_first_device(arrays: Iterable[jax.Array]) -> int:

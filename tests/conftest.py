@@ -1,5 +1,6 @@
 """Test session set-up: simulated devices, strict ranks, parsed flags, real data where it is at hand."""
 
+import importlib.metadata
 import os
 import pathlib
 import signal
@@ -13,6 +14,10 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # LLVM takes half the time, and nearly all programs of the tests run for moments; for those that do not, `optimised`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# With XLA's former emitters compiling takes half of that again. Later versions do not have them, and end the process
+# that asks for them.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 # A shell's background job ignores Ctrl-C, one under nohup a hang-up, and so would the processes that tests interrupt.
 for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
@@ -30,7 +35,7 @@ pytest.register_assert_rewrite("tests.encoders.parity")
 
 
 TESTS = pathlib.Path(__file__).resolve().parent
-# The files that take longest, as they begin first: two processes then end together.
+# The files that take longest, as they begin first: the workers then end together.
 LONGEST = (
     "test_benchmarks.py",
     "training/test_train.py",

@@ -1,13 +1,11 @@
 """The real command line: bad input ends in one line on stderr and status 1, and leaves nothing half-written."""
 
 import json
-import os
 import pathlib
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -15,14 +13,15 @@ import numpy as np
 import pytest
 
 from tests import small_run
+from tests.processes import INTERRUPTIBLE, ROOT, start
 from umemma_jax import cli
 from umemma_jax.data.pipeline import TrainOrder
 from umemma_jax.data.tfrecord import load_index
 from umemma_jax.errors import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 RECIPE = """
 from tests import small_run
+from tests.processes import INTERRUPTIBLE, ROOT, start
 from umemma_jax.config import tower_config
 
 def get_config():
@@ -34,29 +33,6 @@ def get_config():
     {change}
     return config
 """
-
-
-PRELUDE = "import os, resource, signal, sys; {code}; os.execv(sys.executable, sys.argv[1:])"
-# What a shell's foreground job has; a background job's SIGINT may be ignored.
-INTERRUPTIBLE = "signal.signal(signal.SIGINT, signal.SIG_DFL)"
-
-
-def start(*arguments, environment=None, prelude=None):
-    """main.py in a process of its own, on one device, where `prelude` has run before.
-
-    (Not as a `preexec_fn`: that forks, which a process with JAX's threads must not.)
-    """
-    command = [sys.executable, "main.py", *map(str, arguments)]
-    if prelude:
-        command = [sys.executable, "-c", PRELUDE.format(code=prelude), *command]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def succeeds(*arguments):

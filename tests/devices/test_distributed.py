@@ -1,12 +1,7 @@
 """Several processes as one run: real processes on this machine, each with simulated devices, over loopback."""
 
-import json
-import os
-import pathlib
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,14 +10,13 @@ import numpy as np
 import pytest
 
 from tests import small_run
-from tests.evaluation import said
-from tests.training.test_train import wait_for
+from tests.processes import assert_same_figures, finish, free_port, start_together, wait_for
+from umemma_jax import config as config_lib
 from umemma_jax import experiment
 from umemma_jax.devices import distributed, roll_call
 from umemma_jax.errors import UserError
 from umemma_jax.training import train
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPE = """
 from tests import small_run
 from umemma_jax.config import tower_config
@@ -51,34 +45,7 @@ def recipe(dataset, tmp_path_factory):
 
 def start(recipe, workdir, processes, devices, *flags):
     """main.py in so many processes of so many devices each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_ENABLE_PREEMPTION_SERVICE": "false",  # as an environment may have it; SIGTERM is heeded all the same
-    }
-    joined = [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"] if processes > 1 else []
-    return [
-        subprocess.Popen(
-            [sys.executable, "main.py", f"--config={recipe}", f"--workdir={workdir}", *flags]
-            + ([*joined, f"--process={number}"] if joined else []),
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(processes)
-    ]
-
-
-def finish(processes):
-    """Standard output of each, all of which succeed."""
-    outputs = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), outputs
-    return [output for output, _ in outputs]
+    return start_together(processes, devices, f"--config={recipe}", f"--workdir={workdir}", *flags)
 
 
 def last_step(workdir, stage):
@@ -87,23 +54,8 @@ def last_step(workdir, stage):
 
 def parameters(recipe, workdir):
     """Final variables of every stage, read by this process of four devices."""
-    names = {}
-    exec(recipe.read_text(), names)
-    trained = train.load(experiment.build(names["get_config"]()), workdir)
+    trained = train.load(experiment.build(config_lib.load(str(recipe))), workdir)
     return jax.device_get((trained.unimodal, trained.fusion))
-
-
-def figures(workdir):
-    """What the report says, but for times and the command, and so its checksum."""
-    results = json.loads((workdir / "report" / "report.json").read_text())
-    return {name: value for name, value in results.items() if name not in ("timing", "cost", "command", "crc32c")}
-
-
-def assert_same_figures(found, expected):
-    """Of two workdirs: all that is counted to the bit, and the rest as far as probabilities are the same."""
-    found, expected = figures(found), figures(expected)
-    assert found["patterns"] == expected["patterns"] and found["ceilings"] == expected["ceilings"]
-    said.assert_close(found, expected)
 
 
 def assert_close(found, expected):
@@ -118,16 +70,32 @@ def one_process(recipe, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def two_processes(recipe, tmp_path_factory):
+    """Workdir of a run of two processes with two devices each, and what either printed; one of them got SIGTERM."""
+    workdir = tmp_path_factory.mktemp("run") / "two"
+    processes = start(recipe, workdir, 2, 2)
+    wait_for(processes[0], workdir, "unimodal", 2)
+    processes[1].send_signal(signal.SIGTERM)
+    stopped, _ = finish(processes)
+    assert f"stage unimodal: saved at step {last_step(workdir, 'unimodal')} of 10; the same command" in stopped
+    return workdir, finish(start(recipe, workdir, 2, 2))
+
+
 @pytest.mark.slow
-def test_two_processes_of_two_devices_train_report_and_predict_what_one_of_four_does(recipe, one_process, tmp_path):
-    first, second = finish(start(recipe, tmp_path / "two", 2, 2))
-    assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
-    assert_same_figures(tmp_path / "two", one_process)
+def test_sigterm_to_one_process_saves_the_same_step_on_all_and_they_go_on(recipe, one_process, two_processes):
+    assert_close(parameters(recipe, two_processes[0]), parameters(recipe, one_process))
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_report_and_predict_what_one_of_four_does(recipe, one_process, two_processes):
+    two_workdir, (first, second) = two_processes
+    assert_same_figures(two_workdir, one_process)
     assert "Report: " in first
     assert "Report: " not in second and "loss" not in second  # one writes for all
 
     predictions = {}
-    for workdir, processes, devices in ((one_process, 1, 4), (tmp_path / "two", 2, 2)):
+    for workdir, processes, devices in ((one_process, 1, 4), (two_workdir, 2, 2)):
         finish(start(recipe, workdir, processes, devices, "--mode=predict"))
         predictions[processes] = np.load(workdir / "predictions" / "small_test.npz")
     assert predictions[1]["ids"].tolist() == predictions[2]["ids"].tolist() == [f"test{n}" for n in range(41)]
@@ -150,17 +118,6 @@ def test_a_killed_process_ends_the_other_and_one_process_of_four_devices_goes_on
     assert "Traceback" not in errors
 
     finish(start(recipe, tmp_path / "two", 1, 4))
-    assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
-
-
-@pytest.mark.slow
-def test_sigterm_to_one_process_saves_the_same_step_on_all_and_they_go_on(recipe, one_process, tmp_path):
-    processes = start(recipe, tmp_path / "two", 2, 2)
-    wait_for(processes[0], tmp_path / "two", "unimodal", 2)
-    processes[1].send_signal(signal.SIGTERM)
-    first, _ = finish(processes)
-    assert f"stage unimodal: saved at step {last_step(tmp_path / 'two', 'unimodal')} of 10; the same command" in first
-    finish(start(recipe, tmp_path / "two", 2, 2))
     assert_close(parameters(recipe, tmp_path / "two"), parameters(recipe, one_process))
 
 
@@ -209,9 +166,7 @@ def test_a_host_that_cannot_be_resolved(monkeypatch):
 
 @pytest.fixture
 def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return roll_call.Address("127.0.0.1", free.getsockname()[1])
+    return roll_call.Address("127.0.0.1", free_port())
 
 
 def answers(address, processes, callers, seconds=20.0):

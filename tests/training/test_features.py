@@ -1,6 +1,5 @@
 """Training the fusion head on stored features, against the frozen encoders that run at every step."""
 
-import json
 import shutil
 import signal
 
@@ -10,9 +9,9 @@ import pytest
 
 from benchmarks.faults.trial import flipped
 from tests import small_run, test_multi_label
-from tests.devices import test_distributed
 from tests.evaluation import said
-from tests.training.test_train import start, wait_for
+from tests.processes import assert_same_figures, figures, finish, start_together, wait_for
+from umemma_jax import config as config_lib
 from umemma_jax import experiment
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
@@ -23,7 +22,9 @@ RECIPE = """
 from tests import small_run
 
 def get_config():
-    return small_run.get_config({path!r}, unimodal__epochs=1, fusion__only=True, dropout=0.2)
+    config = small_run.get_config({path!r}, unimodal__epochs=1, fusion__only=True, dropout=0.2)
+    config.evaluation.rates = (0.0, 0.5)
+    return config
 """
 
 
@@ -216,40 +217,54 @@ def assert_same_rows(built, workdir):
             assert found[key].dtype == rows[key].dtype
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_ends_bit_for_bit_the_same(dataset, tmp_path):
-    path = tmp_path / "recipe.py"
+# main.py in processes of its own.
+
+
+@pytest.fixture(scope="module")
+def recipe_file(dataset, tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.py"
     path.write_text(RECIPE.format(path=str(dataset)))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start(path, whole).communicate()
-    process = start(path, killed)
+    return path
+
+
+def run_together(recipe_file, workdir, count, devices):
+    return start_together(count, devices, f"--config={recipe_file}", f"--workdir={workdir}")
+
+
+@pytest.fixture(scope="module")
+def whole(recipe_file, tmp_path_factory):
+    """Workdir of a run of one process with four devices that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    finish(run_together(recipe_file, workdir, 1, 4))
+    return workdir
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_ends_bit_for_bit_the_same(dataset, recipe_file, whole, tmp_path):
+    killed = tmp_path / "killed"
+    (process,) = run_together(recipe_file, killed, 1, 4)
     wait_for(process, killed, "fusion", 7)
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     (stored,) = (killed / "features").iterdir()
     written = stored.stat().st_mtime_ns
-    process = start(path, killed)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    finish(run_together(recipe_file, killed, 1, 4))
     assert stored.stat().st_mtime_ns == written
-    built = experiment.build(small_run.get_config(dataset, unimodal__epochs=1, fusion__only=True, dropout=0.2))
+    built = experiment.build(config_lib.load(str(recipe_file)))
     jax.tree.map(np.testing.assert_array_equal, train.load(built, killed).fusion, train.load(built, whole).fusion)
-    reports = [json.loads((workdir / "report" / "report.json").read_text()) for workdir in (killed, whole)]
-    assert reports[0]["patterns"] == reports[1]["patterns"]
+    assert figures(killed) == figures(whole)
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_report_what_one_of_four_does(dataset, tmp_path):
+def test_two_processes_of_two_devices_report_what_one_of_four_does(recipe_file, whole, tmp_path):
     """One of them writes the features, which both have; the second run finds them on both."""
-    path = tmp_path / "recipe.py"
-    path.write_text(RECIPE.format(path=str(dataset)))
-    for workdir, processes, devices in (("one", 1, 4), ("two", 2, 2)):
-        test_distributed.finish(test_distributed.start(path, tmp_path / workdir, processes, devices))
-    test_distributed.assert_same_figures(tmp_path / "two", tmp_path / "one")
-    (stored,) = (tmp_path / "two" / "features").iterdir()
+    workdir = tmp_path / "two"
+    finish(run_together(recipe_file, workdir, 2, 2))
+    assert_same_figures(workdir, whole)
+    (stored,) = (workdir / "features").iterdir()
     written = stored.stat().st_mtime_ns
-    shutil.rmtree(tmp_path / "two" / "checkpoints" / "fusion")
-    test_distributed.finish(test_distributed.start(path, tmp_path / "two", 2, 2))
+    shutil.rmtree(workdir / "checkpoints" / "fusion")
+    finish(run_together(recipe_file, workdir, 2, 2))
     assert stored.stat().st_mtime_ns == written
-    test_distributed.assert_same_figures(tmp_path / "two", tmp_path / "one")
+    assert_same_figures(workdir, whole)

@@ -274,3 +274,9 @@ def test_full_disk_ends_in_one_line(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def test_pytorch_is_not_loaded():
+    """Which takes a second at every start, and which nothing here needs."""
+    code = "import sys, umemma_jax.training.progress; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

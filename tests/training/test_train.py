@@ -1,19 +1,15 @@
 """Training from end to end on a small dataset: stages, methods, resume after real kills."""
 
 import json
-import os
-import pathlib
 import shutil
 import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
-from tests import small_run
+from tests import processes, small_run
+from tests.processes import wait_for
 from umemma_jax import experiment
 from umemma_jax.config import apply_method, tower_config
 from umemma_jax.devices import sharding
@@ -21,7 +17,6 @@ from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.training import train
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 RECIPE = """
 from tests import small_run
 
@@ -53,28 +48,7 @@ def devices(request, monkeypatch):
 
 
 def start(recipe, workdir, *flags):
-    """main.py in a process of its own, on one device."""
-    command = [sys.executable, "main.py", f"--config={recipe}", f"--workdir={workdir}", *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def wait_for(process, workdir, stage, step):
-    """Returns once the stage has logged the step."""
-    path = workdir / "metrics.jsonl"
-    while process.poll() is None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:  # half-written at this moment
-                continue
-            if record["stage"] == stage and record["step"] >= step:
-                return
-        time.sleep(0.005)
-    raise AssertionError(f"ended before {stage} {step}: {process.communicate()}")
+    return processes.start(f"--config={recipe}", f"--workdir={workdir}", *flags)
 
 
 def parameters(dataset, workdir):

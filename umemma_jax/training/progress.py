@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from umemma_jax.errors import UserError
 
 RECORD_KEYS = ("stage", "step", "time", "event", "text")
-TENSORBOARD_FLUSH_SECONDS = 5.0  # each flush is an fsync: too slow for every logging step
+TENSORBOARD_FLUSH_SECONDS = 5.0  # between which TensorBoard sees nothing new
 
 
 class Progress:
@@ -178,18 +179,20 @@ class Progress:
 class ScalarFile:
     """A TensorBoard event file of one stage, begun with the records kept.
 
-    tensorboardX's EventsWriter rather than its SummaryWriter: when the disk is full, the latter's
-    thread dies and the training loop then waits for ever on its queue.
+    TensorBoard's RecordWriter rather than its EventFileWriter: the latter's thread finds a full disk
+    first, and the training loop does not hear of it. (tensorboardX loads PyTorch where there is one.)
     """
 
     def __init__(self, folder: Path, records: list[dict]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         # Names count seconds: the suffix keeps a run resumed within one from erasing the old file.
-        suffix = f".{len(list(folder.iterdir()))}"
-        self._writer = EventsWriter(str(folder / "events"), suffix)
+        suffix = len(list(folder.iterdir()))
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{suffix}"
+        self._writer = RecordWriter((folder / name).open("wb"))
+        self._event(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # Makes TensorBoard forget the older files. (Deleting them would stop one that is looking.)
         start = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=0, session_log=start))
+        self._event(Event(wall_time=time.time(), step=0, session_log=start))
         self._flushed = -math.inf
         for record in records:
             self._write(record)
@@ -214,7 +217,10 @@ class ScalarFile:
             for name, value in record.items()
             if name not in RECORD_KEYS
         ]
-        self._writer.write_event(Event(wall_time=record["time"], step=record["step"], summary=Summary(value=scalars)))
+        self._event(Event(wall_time=record["time"], step=record["step"], summary=Summary(value=scalars)))
+
+    def _event(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
 
 
 def drop_unfinished(path: Path, stage: str, first_step: int) -> list[dict]:
