@@ -106,11 +106,12 @@ class ToJpeg:
                 # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Twice what is needed keeps the quality.
                 image.draft(None, tuple(2 * side * self.size // min(image.size) for side in image.size))
             bits = depth.significant_bits(file) if image.format == "PNG" else None
-            is_16_bit_colour = depth.is_16_bit_colour(image)
+            colours = depth.colours_of_16_bits(image)
             whole, truncation = _load(image)
             turn = _TURNS.get(_orientation(image))
-            if is_16_bit_colour and depth.is_dim(whole):
-                picture, scaling = depth.colour_to_8_bits(file, image, bits, self._shrink)
+            if colours and depth.is_dim(whole):
+                whole, scaling = depth.colour_to_8_bits(file, image, colours, bits)
+                picture, _ = self._in_8_bits(whole, bits)
             else:
                 picture, scaling = self._in_8_bits(whole, bits)
         stored = _encode(picture if turn is None else picture.transpose(turn))
