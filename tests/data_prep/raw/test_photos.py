@@ -1,4 +1,5 @@
 import io
+import itertools
 import struct
 import subprocess
 import sys
@@ -442,6 +443,27 @@ def test_truncated_jpeg_counts_as_far_as_it_goes(side, share):
     if side == 60:
         found, expected = (np.asarray(decoded(result), int)[: height - 8] for result in (cut, whole))
         assert np.abs(found - expected).mean() < 8  # encoded twice
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_truncated_progressive_jpeg_counts_from_its_first_scan_on(mode):
+    picture = quadrants(160, 120).convert(mode)
+    data = encoded(picture, "JPEG", progressive=True, quality=90)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 4
+    for number, (start, end) in enumerate(itertools.pairwise(scans), start=1):
+        cut = data[: (start + end) // 2]
+        fault = f"truncated in scan {number} of a progressive JPEG"
+        if number == 1:
+            with pytest.raises(Unreadable, match=fault):
+                ToJpeg().convert(cut)
+            continue
+        result = ToJpeg().convert(cut)
+        assert result.notes == {DAMAGED: fault}
+        found = decoded(result)
+        assert found.size == (160, 120)
+        np.testing.assert_allclose(corners(found), corners(picture), atol=60)  # the more scans, the finer
+    assert not isinstance(ToJpeg().convert(data), Noted)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
