@@ -141,6 +141,15 @@ def _shards(path: Path) -> dict[Path, list[str]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object of a file. Raises UserError where it holds none."""
+    return documents.parse_object(_read_text(path), path)
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The JSON list of a file. Raises UserError where it holds none."""
+    return documents.parse_list(_read_text(path), path)
+
+
+def _read_text(path: Path) -> str:
     check_is_file(path)
     if path.stat().st_size > LARGEST_JSON:
         raise UserError(f"{path}: has {path.stat().st_size} bytes, which no such file has: download it again")
@@ -148,7 +157,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): download it again") from error
-    return documents.parse_object(documents.decode(data, path), path)
+    return documents.decode(data, path)
 
 
 def check_is_file(path: Path) -> None:
