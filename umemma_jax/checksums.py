@@ -19,9 +19,12 @@ _CHUNK = 1 << 18  # bytes read at a time: they stay in a core's cache until they
 _PART = 1 << 26  # bytes of a file that have a checksum of their own, so that every core computes some
 
 
-def of_bytes(data: bytes) -> str:
-    """Eight hexadecimal digits."""
-    return f"{google_crc32c.value(data):08x}"
+def of_bytes(*parts: bytes) -> str:
+    """Eight hexadecimal digits, of bytes that follow one another."""
+    checksum = google_crc32c.Checksum()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest().decode()
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +136,13 @@ def _joined(parts: Sequence[Future[str]]) -> str:
 
 def _of_part(path: Path, start: int, size: int) -> str:
     """As `of_bytes`, of so many bytes of a file, or as many as there are. Raises OSError."""
-    crc = 0
+    checksum = google_crc32c.Checksum()
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         while size and (chunk := file.read(min(size, _CHUNK))):
-            crc = google_crc32c.extend(crc, chunk)
+            checksum.update(chunk)
             size -= len(chunk)
-    return f"{crc:08x}"
+    return checksum.hexdigest().decode()
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:
