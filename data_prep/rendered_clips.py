@@ -3,10 +3,10 @@
 python -m data_prep.rendered_clips --mnist=DIR --fsdd=DIR --out=DIR [--layout=kinetics_sound] [--clips=600] [--broken]
 
 The digit is the class. Pictures are MNIST's, recordings the Free Spoken Digit Dataset's; train, val and test have other
-ones each. A clip lasts 2 to 4 s, in one of several containers and codecs (those of `FORMS` that FFmpeg was built with),
-sizes and frame rates. Each clip draws how strong the noise is, for each modality by itself. It hides some digits from
-the eye and others from the ear, so that either modality alone is not enough. With --broken some files are absent,
-empty, no video at all, truncated, silent or without picture.
+ones each. A clip lasts 2 to 4 s, in one of several containers and codecs (those of `encoding.FORMS` that FFmpeg was
+built with), sizes and frame rates. Each clip draws how strong the noise is, for each modality by itself. It hides some
+digits from the eye and others from the ear, so that either modality alone is not enough. With --broken some files are
+absent, empty, no video at all, truncated, silent or without picture.
 
 Layout `ave`: the event lasts for the whole clip or for all but its first or its last second. Beyond it nothing is seen
 or heard but noise. Layout `kinetics_sound`: folders `<split>/<class>`, beside them the lists `<split>.txt` and the list
@@ -18,7 +18,6 @@ python -m data_prep.table --table=DIR/clips.csv --video=video --audio=video --te
 """
 
 import csv
-import functools
 import itertools
 import json
 import os
@@ -27,10 +26,8 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -39,6 +36,7 @@ from data_prep.build.parallel import Unreadable
 from data_prep.build.splits import SPLITS
 from data_prep.raw.clips import ToSound
 from data_prep.raw.degrade import add_white_noise
+from data_prep.raw.encoding import Form, available_forms, write_video
 from data_prep.raw.fsdd import find_recordings, split_recordings
 from data_prep.raw.mnist import CLASSES, read_mnist
 from umemma_jax import command
@@ -49,7 +47,6 @@ SHARES = {"val": 0.1, "test": 0.2}  # of the clips; train has the rest
 TAKES = {"test": range(10), "val": range(10, 15)}  # of each speaker and digit; train has the rest
 SAMPLE_RATE = 16000
 FRAME_RATES = (25, 30)
-BIT_RATE = 300_000  # of the picture, per second; noise would take a multiple
 SECONDS = (2, 3, 4)
 EVENT_IS_ALL = 0.7  # share of the clips in which it is, as in AVE
 DIGIT = 42  # pixels of its side
@@ -61,35 +58,6 @@ SNR_RANGE = 20.0  # dB between the noisiest sound and the clearest
 FAULTS = ("absent", "empty", "not a video", "truncated", "silent", "without picture")
 BROKEN_SHARE = 0.01  # of the clips for each fault
 INFO = "rendered.json"
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a file is made.
-
-    Attributes:
-      suffix: of its name; tells FFmpeg the container.
-      picture: encoder.
-      sound: encoder.
-      size: width and height.
-      options: of the picture's encoder.
-    """
-
-    suffix: str
-    picture: str
-    sound: str
-    size: tuple[int, int]
-    options: Mapping[str, str]
-
-
-_X264 = {"preset": "ultrafast"}
-_VP9 = {"deadline": "realtime", "cpu-used": "8"}
-FORMS = (
-    Form(".mp4", "libx264", "aac", (96, 64), _X264),
-    Form(".webm", "libvpx-vp9", "libopus", (97, 65), _VP9),
-    Form(".mp4", "libx264", "aac", (72, 96), _X264),
-    Form(".mpg", "mpeg1video", "mp2", (96, 64), {}),
-)
 
 
 @dataclass(frozen=True)
@@ -173,23 +141,6 @@ def prepare(
         shutil.rmtree(partial, ignore_errors=True)
     counts = Counter(plan.split for plan in plans)
     print(f"{folder}: {', '.join(f'{counts[split]} {split}' for split in SPLITS)}")
-
-
-@functools.cache
-def available_forms() -> tuple[Form, ...]:
-    """Those of FORMS whose encoders are there. Raises UserError if there are none."""
-    found = tuple(form for form in FORMS if _has_encoder(form.picture) and _has_encoder(form.sound))
-    if not found:
-        raise UserError("PyAV's FFmpeg has none of the encoders for clips: install PyAV from its own packages")
-    return found
-
-
-def _has_encoder(name: str) -> bool:
-    try:
-        av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
 
 
 # --- what to render ---------------------------------------------------------------------------------------------------
@@ -300,7 +251,7 @@ def _render(
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = None if plan.fault == "without picture" else draw_pictures(plan, frame_rate, deviation, rng)
     sound = None if plan.fault == "silent" else play_recordings(plan, snr_db, rng)
-    write_video(path, plan.form, pictures, frame_rate, sound)
+    write_video(path, plan.form, pictures, frame_rate, sound, SAMPLE_RATE)
     _break(path, plan.fault)
 
 
@@ -339,50 +290,6 @@ def play_recordings(plan: Plan, snr_db: float, rng: np.random.Generator) -> np.n
         sound[at : at + len(recording)] = recording
         at += len(recording) + round(rng.uniform(*PAUSE) * SAMPLE_RATE)
     return add_white_noise(sound, snr_db, rng)
-
-
-def write_video(
-    path: Path, form: Form, pictures: Iterator[np.ndarray] | None, frame_rate: int, sound: np.ndarray | None
-) -> None:
-    """Encodes a file.
-
-    Args:
-      path: of the file.
-      form: its container and codecs.
-      pictures: uint8 [H, W] each, in grey; None for none.
-      frame_rate: Hz.
-      sound: int16 [S], mono, at SAMPLE_RATE; None for none.
-    """
-    options = {"movflags": "+faststart"} if form.suffix == ".mp4" else {}  # so that half a file can be read
-    with av.open(str(path), "w", container_options=options) as file:
-        streams = []
-        if pictures is not None:
-            video = file.add_stream(form.picture, frame_rate, options=dict(form.options))
-            video.width, video.height = form.size
-            video.pix_fmt = "yuv420p"
-            video.bit_rate = BIT_RATE
-            video.thread_count = 1
-            streams.append((video, _picture_frames(pictures, frame_rate)))
-        if sound is not None:
-            audio = file.add_stream(form.sound, SAMPLE_RATE)
-            audio.layout = "mono"
-            streams.append((audio, _sound_frames(sound)))
-        for stream, frames in streams:
-            for frame in itertools.chain(frames, [None]):
-                file.mux(stream.encode(frame))
-
-
-def _picture_frames(pictures: Iterator[np.ndarray], frame_rate: int) -> Iterator[av.VideoFrame]:
-    for number, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture, "gray")
-        frame.pts, frame.time_base = number, Fraction(1, frame_rate)
-        yield frame
-
-
-def _sound_frames(sound: np.ndarray) -> Iterator[av.AudioFrame]:
-    frame = av.AudioFrame.from_ndarray(sound[np.newaxis], "s16", "mono")
-    frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-    yield frame
 
 
 def _break(path: Path, fault: str | None) -> None:

@@ -8,11 +8,42 @@ from umemma_jax import checksums
 from umemma_jax.errors import UserError
 
 
-def test_files_and_bytes_have_the_same_checksum(tmp_path):
-    data = np.random.default_rng(0).bytes(9_000_000)
-    (tmp_path / "x").write_bytes(data)
-    assert checksums.of_file(tmp_path / "x") == checksums.of_bytes(data) == f"{google_crc32c.value(data):08x}"
-    assert checksums.of_bytes(b"123456789") == "e3069283"  # the check value of CRC-32C
+def crc32c(data):
+    return f"{google_crc32c.value(data):08x}"
+
+
+def test_check_value():
+    assert checksums.of_bytes(b"123456789") == "e3069283"  # of CRC-32C
+
+
+def test_a_large_file_has_a_checksum_for_each_of_its_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(checksums, "_PART", 1_000_000)
+    data = np.random.default_rng(0).bytes(2_500_000)
+    for name, size in (("large", len(data)), ("exact", 1_000_000), ("empty", 0)):
+        (tmp_path / name).write_bytes(data[:size])
+    checksums.write_folder(tmp_path)
+    stated = json.loads((tmp_path / checksums.FILE_NAME).read_text())
+    assert stated["files"] == {
+        "empty": [0, crc32c(b"")],
+        "exact": [1_000_000, crc32c(data[:1_000_000])],
+        "large": [2_500_000, "".join(crc32c(data[start : start + 1_000_000]) for start in (0, 1_000_000, 2_000_000))],
+    }
+    assert checksums.damaged(tmp_path) is None
+    for position in (0, 999_999, 1_000_000, 2_499_999):
+        changed = bytearray(data)
+        changed[position] ^= 1
+        (tmp_path / "large").write_bytes(changed)
+        assert checksums.damaged(tmp_path) == "large: does not match its checksum"
+
+
+def test_folders_written_before_files_had_parts_are_read(tmp_path):
+    for name, data in (("a", b"abc"), ("b", b"")):
+        (tmp_path / name).write_bytes(data)
+    stated = {"about": {}, "files": {"a": [3, crc32c(b"abc")], "b": [0, crc32c(b"")]}}
+    (tmp_path / checksums.FILE_NAME).write_text(json.dumps(checksums.seal(stated)))
+    assert checksums.damaged(tmp_path) is None
+    (tmp_path / "a").write_bytes(b"abd")
+    assert checksums.damaged(tmp_path) == "a: does not match its checksum"
 
 
 def test_sealed_json_survives_formatting_and_nothing_else(tmp_path):

@@ -4,9 +4,10 @@ A JSON file states its own in the field `crc32c`; a folder states those of its f
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 
@@ -14,21 +15,16 @@ from umemma_jax.errors import UserError
 
 FIELD = "crc32c"
 FILE_NAME = "checksums.json"
-_CHUNK = 1 << 22  # bytes read at a time
+_CHUNK = 1 << 18  # bytes read at a time: they stay in a core's cache until they are counted
+_PART = 1 << 26  # bytes of a file that have a checksum of their own, so that every core computes some
 
 
-def of_bytes(data: bytes) -> str:
-    """Eight hexadecimal digits."""
-    return f"{google_crc32c.value(data):08x}"
-
-
-def of_file(path: Path) -> str:
-    """As `of_bytes`, of the file's contents. Raises OSError."""
-    crc = 0
-    with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            crc = google_crc32c.extend(crc, chunk)
-    return f"{crc:08x}"
+def of_bytes(*parts: bytes) -> str:
+    """Eight hexadecimal digits, of bytes that follow one another."""
+    checksum = google_crc32c.Checksum()
+    for part in parts:
+        checksum.update(part)
+    return checksum.hexdigest().decode()
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,9 +57,12 @@ def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: 
     """
     left_out = {folder / FILE_NAME, *(folder / name for name in without)}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path not in left_out)
-    found = {path.relative_to(folder).as_posix(): [path.stat().st_size, of_file(path)] for path in files}
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    with ThreadPoolExecutor() as threads:
+        found = {name: _of_parts(threads, folder / name, size, _PART) for name, size in sizes.items()}
+        stated = {name: (sizes[name], _joined(parts)) for name, parts in found.items()}
     partial = folder / f".{FILE_NAME}.partial"
-    content = seal({"about": dict(about or {}), "files": found})
+    content = seal({"about": dict(about or {}), "part": _PART, "files": stated})
     partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     partial.replace(folder / FILE_NAME)
 
@@ -71,7 +70,7 @@ def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: 
 def about(folder: Path) -> dict[str, Any] | None:
     """What `write_folder` was told of the folder; None where there are no checksums. Raises UserError if damaged."""
     content = _stated(folder)
-    return None if content is None else content["about"]
+    return None if content is None else content.about
 
 
 def damaged(folder: Path) -> str | None:
@@ -80,29 +79,70 @@ def damaged(folder: Path) -> str | None:
         content = _stated(folder)
     except UserError as error:
         return str(error)
-    for name, (size, crc) in (content or {"files": {}})["files"].items():
-        path = folder / name
-        try:
-            if path.stat().st_size != size:
-                return f"{name}: has {path.stat().st_size} bytes in place of {size}"
-            if of_file(path) != crc:
-                return f"{name}: does not match its checksum"
-        except OSError as error:
-            return f"{name}: {error.strerror}"
+    if content is None:
+        return None
+    with ThreadPoolExecutor() as threads:
+        found = {
+            name: _of_parts(threads, folder / name, size, content.part) for name, (size, _) in content.files.items()
+        }
+        for name, (size, crcs) in content.files.items():
+            try:
+                if (length := (folder / name).stat().st_size) != size:
+                    return f"{name}: has {length} bytes in place of {size}"
+                if _joined(found[name]) != crcs:
+                    return f"{name}: does not match its checksum"
+            except OSError as error:
+                return f"{name}: {error.strerror}"
     return None
 
 
-def _stated(folder: Path) -> dict[str, Any] | None:
-    """The content of the folder's checksums.json, None if there is none. Raises UserError if it is damaged."""
+class _Stated(NamedTuple):
+    """The content of a folder's checksums.json.
+
+    Attributes:
+      about: what the folder is.
+      files: length and checksums of each, by path within the folder.
+      part: bytes that a checksum is of; None in older ones, where it is of the whole file.
+    """
+
+    about: dict[str, Any]
+    files: dict[str, tuple[int, str]]
+    part: int | None
+
+
+def _stated(folder: Path) -> _Stated | None:
+    """None if there is none. Raises UserError if it is damaged."""
     try:
         content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         check_sealed(content, FILE_NAME)
-        files = {name: (size, crc) for name, (size, crc) in content["files"].items()}
-        return {"about": dict(content.get("about", {})), "files": files}
+        files = {name: (int(size), crcs) for name, (size, crcs) in content["files"].items()}
+        return _Stated(dict(content.get("about", {})), files, content.get("part"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise UserError(f"{FILE_NAME}: is damaged") from error
+
+
+def _of_parts(threads: Executor, path: Path, size: int, part: int | None) -> list[Future[str]]:
+    """Begins to compute the checksums of a file's parts, or of the whole where `part` is None."""
+    size = max(size, 1)  # an empty file is one part as well
+    part = part or size
+    return [threads.submit(_of_part, path, start, part) for start in range(0, size, part)]
+
+
+def _joined(parts: Sequence[Future[str]]) -> str:
+    return "".join(part.result() for part in parts)
+
+
+def _of_part(path: Path, start: int, size: int) -> str:
+    """As `of_bytes`, of so many bytes of a file, or as many as there are. Raises OSError."""
+    checksum = google_crc32c.Checksum()
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while size and (chunk := file.read(min(size, _CHUNK))):
+            checksum.update(chunk)
+            size -= len(chunk)
+    return checksum.hexdigest().decode()
 
 
 def _canonical(content: Mapping[str, Any]) -> bytes:

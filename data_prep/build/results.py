@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import google_crc32c
-
+from umemma_jax import checksums
 from umemma_jax.errors import UserError
 
 
@@ -62,10 +61,10 @@ def read_results(path: Path) -> Iterator[Result]:
     try:
         with path.open("rb") as file:
             while line := file.readline():
-                checksum, header = line[:8], line[8:]
+                checksum, header = line[:8].decode(), line[8:]
                 failed, size, notes = json.loads(header)
                 content = file.read(size)
-                if _checksum(header, content) != checksum:
+                if checksums.of_bytes(header, content) != checksum:
                     raise ValueError("checksum")
                 if failed:
                     yield Failure(content.decode())
@@ -90,8 +89,4 @@ def _encoded(result: Result) -> tuple[bytes, bytes]:
     elif isinstance(result, Noted):
         result, notes = result.data, dict(result.notes)
     header = json.dumps([failed, len(result), notes]).encode() + b"\n"
-    return _checksum(header, result) + header, result
-
-
-def _checksum(header: bytes, content: bytes) -> bytes:
-    return b"%08x" % google_crc32c.extend(google_crc32c.value(header), content)
+    return checksums.of_bytes(header, result).encode() + header, result

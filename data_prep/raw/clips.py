@@ -15,32 +15,23 @@ has no timestamps is counted from the beginning. Reading a stream ends where it 
 
 import itertools
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import av
 import numpy as np
-from av.stream import Disposition
 
-from data_prep.build.parallel import Unreadable
 from data_prep.build.prep_report import DAMAGED
 from data_prep.build.results import Noted
 from data_prep.raw import limits
 from data_prep.raw.files import open_file
-from data_prep.raw.frames import Frames
-from data_prep.raw.sounds import PREROLL, Sound
-from data_prep.raw.tracks import Track, cut_short, decode, reason
+from data_prep.raw.wav import read_plain
 
 CUT = "longer than --seconds (its beginning is kept)"
 _SLACK = 0.5  # s that a file may be longer without a word
 NO_PICTURE = "clip without picture (kept, sound only)"
 NO_SOUND = "clip without sound (kept, picture only)"
-# Titles and the like need not be UTF-8; from PyAV 19 on that is no error.
-_OPENING = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 @dataclass(frozen=True)
@@ -116,8 +107,15 @@ class ToClip:
     def read(self, path: Path) -> Clip:
         """Reads a file, and raises, as above."""
         with open_file(path) as file:
-            clip = self._read(file, seek=True) if self.start > PREROLL else None
-            return clip or self._read(file, seek=False)
+            if self.sample_rate and self.start == 0:
+                plain = read_plain(file, self.sample_rate, round(self.end * self.sample_rate))
+                if plain is not None:
+                    return Clip([], plain.samples, None, plain.duration)
+            from data_prep.raw import ffmpeg  # slow, and sound is often plain
+
+            pixels = self.max_pixels or limits.FRAME_PIXELS
+            wanted = self.start, self.end, self.frame_rate, self.size, self.sample_rate, pixels
+            return Clip(*ffmpeg.read_part(file, *wanted))
 
     def seconds(self, clip: Clip) -> list[Clip]:
         """What was read, in clips of 1 s: the frames whose instants lie in it, and its sound.
@@ -134,37 +132,6 @@ class ToClip:
             Clip(_at_least_half(clip.frames, *of_frames), _at_least_half(clip.samples, *of_samples))
             for of_frames, of_samples in zip(itertools.pairwise(frames), itertools.pairwise(samples), strict=True)
         ]
-
-    def _read(self, raw: BinaryIO, seek: bool) -> Clip | None:
-        """The clip; None if seeking did not lead to a place before it from which all of it can be decoded."""
-        length, max_pixels = self.end - self.start, self.max_pixels or limits.FRAME_PIXELS
-        frames = Frames(length, self.frame_rate, self.size, max_pixels) if self.frame_rate else None
-        sound = Sound(length, self.sample_rate) if self.sample_rate else None
-        with _open(raw, max_pixels) as file:
-            zero = self.start + (file.start_time or 0) / av.time_base
-            tracks, damage = _tracks(file, frames, sound, zero, None if seek else -self.start)
-            if seek:
-                try:
-                    file.seek(round((zero - PREROLL) * av.time_base))
-                except av.FFmpegError:
-                    return None
-            damage += decode(file, tracks)
-            if any(track.missed_start for track in tracks):
-                return None
-            damage = damage or cut_short(file, raw, tracks, self.start, self.end)
-            duration = None if file.duration is None else file.duration / av.time_base
-        samples = sound.samples() if sound else np.zeros(0, np.int16)
-        clip = Clip(frames.files if frames else [], samples, "; ".join(damage) or None, duration)
-        if not clip.frames and not len(clip.samples):
-            when = f" from {self.start:g} s to {self.end:g} s" if tracks else " in it"
-            raise Unreadable(clip.damage or f"{self._nothing}{when}")
-        return clip
-
-    @property
-    def _nothing(self) -> str:
-        if self.frame_rate and self.sample_rate:
-            return "neither picture nor sound"
-        return "no picture" if self.frame_rate else "no sound"
 
 
 @dataclass(frozen=True)
@@ -225,40 +192,3 @@ def _at_least_half(values: Sequence, start: int, stop: int) -> Sequence:
     """What there is of `values[start:stop]`, nothing if it is less than half."""
     part = values[start:stop]
     return part if 2 * len(part) >= stop - start else part[:0]
-
-
-@contextmanager
-def _open(raw: BinaryIO, max_pixels: int) -> Iterator[av.container.InputContainer]:
-    """The file as FFmpeg reads it, from its start. It has no other way out: a playlist leads nowhere.
-
-    Raises:
-      Unreadable: FFmpeg does not know what it is.
-    """
-    options = {"fd": str(raw.fileno()), "protocol_whitelist": "fd"} | limits.ffmpeg_options(max_pixels)
-    raw.seek(0)
-    start = raw.read(12)
-    if start[:4] + start[8:] == b"RIFFWAVE":
-        # Its header says all. To look for DTS in what calls itself PCM would take longer than the rest.
-        options["max_probe_packets"] = "1"
-    os.lseek(raw.fileno(), 0, os.SEEK_SET)  # not `raw.seek`, which would only move within its buffer
-    try:
-        file = av.open("fd:", options=options, **_OPENING)
-    except (av.FFmpegError, ValueError) as error:
-        raise Unreadable(f"not a video or sound file: {reason(error)}") from error
-    with file:
-        yield file
-
-
-def _tracks(
-    file: av.container.InputContainer, frames: Frames | None, sound: Sound | None, zero: float, position: float | None
-) -> tuple[list[Track], list[str]]:
-    """The streams to read, and what keeps others from being read."""
-    tracks, damage = [], []
-    picture, heard = file.streams.best("video"), file.streams.best("audio")
-    if picture and not picture.disposition & Disposition.attached_pic:  # the cover of an album
-        tracks.append(Track("picture", picture, frames, zero, position))
-    if heard:
-        tracks.append(Track("sound", heard, sound, zero, position))
-    elif file.streams.audio and sound:
-        damage.append("sound: no sample rate, or no channels")
-    return tracks, damage

@@ -10,6 +10,7 @@ Of 16 bits of a colour Pillow keeps the upper 8. Where these are few, as of 12 b
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from numbers import Real
 from typing import BinaryIO
@@ -24,6 +25,8 @@ _RANGES = ((340, 341), (280, 281))  # SMin- and SMaxSampleValue, Min- and MaxSam
 _WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2  # their values
 _DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits that cameras, scanners and microscopes give a value
 _FFMPEG_FORMS = {"PNG": "png_pipe", "TIFF": "tiff_pipe"}  # by Pillow's names
+_SIXTEEN = re.compile(r"(\w+);16")  # in Pillow's names of what a decoder makes
+_LARGEST = 65535  # of 16 bits
 _FEW = 64  # of 256 values of the upper 8 bits
 _LEAST_SHARE = 1 / 8  # of the brightness that a picture uses unless it is stretched
 _ASIDE = 0.1  # % of the values that may become darker than black by that, and that may become brighter than white
@@ -46,14 +49,18 @@ def significant_bits(file: BinaryIO) -> int | None:
     return bits
 
 
-def is_16_bit_colour(image: Image.Image) -> bool:
-    """Whether a picture that is opened, but not loaded, is one of 16 bits for each of red, green and blue."""
-    return image.mode == "RGB" and image.format in _FFMPEG_FORMS and any(";16" in str(tile.args) for tile in image.tile)
+def colours_of_16_bits(image: Image.Image) -> str | None:
+    """How Pillow calls the colours of an opened, not yet loaded file, if each has 16 bits; else None."""
+    if image.mode not in ("RGB", "RGBA", "CMYK") or image.format not in _FFMPEG_FORMS:
+        return None
+    return next((found[1] for tile in image.tile if (found := _SIXTEEN.search(str(tile.args)))), None)
 
 
 def is_dim(image: Image.Image) -> bool:
-    """Whether the upper 8 bits of 16, in mode "RGB", have few values."""
-    return max(high for _, high in image.getextrema()) < _FEW
+    """Whether the upper 8 bits of 16 have few values, in colours that are not fully transparent."""
+    opacity = image.getchannel("A") if image.mode == "RGBA" else None
+    levels = np.reshape(image.histogram(opacity), (-1, 256))[: 3 if opacity else None]
+    return bool(levels.any() and not levels[:, _FEW:].any())
 
 
 def to_8_bits(
@@ -70,36 +77,53 @@ def to_8_bits(
       Unreadable: no pixel has a finite value.
     """
     low, high = _extrema(image)
-    levels, said = _levels(np.asarray(shrink(_to_float(image, low))), low, high, image, bits)
+    pixels = np.asarray(shrink(_to_float(image, low)), np.float64)
+    black, white, said = _limits(pixels, low, high, image, bits)
+    levels = _levels(pixels, black, white)
     if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow sees to in 8 bits only
         levels = 255 - levels
     return Image.fromarray(levels), said
 
 
-def colour_to_8_bits(
-    file: BinaryIO, image: Image.Image, bits: int | None, shrink: Callable[[Image.Image], Image.Image]
-) -> tuple[Image.Image, str]:
-    """Likewise of a picture of 16 bits a colour, in mode "RGB", which is read from its file again."""
+def colour_to_8_bits(file: BinaryIO, image: Image.Image, colours: str, bits: int | None) -> tuple[Image.Image, str]:
+    """Likewise of a picture of 16 bits a colour, in the mode that it has, which is read from its file again.
+
+    Opacity is of 16 bits, unless all of it lies below what is white: then it was stored like the colours.
+    """
     import av  # slow, and needed only here
 
     file.seek(0)
     with av.open(file, format=_FFMPEG_FORMS[image.format]) as source:
-        pixels = next(source.decode(video=0)).to_ndarray(format="rgb48le")
-    colours = [np.asarray(shrink(Image.fromarray(pixels[..., colour].astype(np.float32)))) for colour in range(3)]
-    levels, said = _levels(np.stack(colours, axis=-1), float(pixels.min()), float(pixels.max()), image, bits)
-    return Image.fromarray(levels), said
+        # FFmpeg calls the four inks RGBA, and leaves them as they are.
+        pixels = next(source.decode(video=0)).to_ndarray(format="rgb48le" if image.mode == "RGB" else "rgba64le")
+    shades, opacity = (pixels[..., :3], pixels[..., 3:]) if image.mode == "RGBA" else (pixels, pixels[..., :0])
+    visible = np.all(opacity > 0, axis=-1, keepdims=True)
+    low, high = shades.min(where=visible, initial=_LARGEST), shades.max(where=visible, initial=0)
+    step = 1 + math.isqrt(visible.size // _STRIP)
+    sample = shades[::step, ::step][visible[::step, ::step, 0]]
+    black, white, said = _limits(sample, float(low), float(high), image, bits)
+    of_opacity = white if opacity.max(initial=0) <= white else _LARGEST
+    values = np.arange(_LARGEST + 1)
+    levels = [_levels(values, black, white)[shades], _levels(values, 0, of_opacity)[opacity]]
+    mode = "RGBa" if colours == "RGBa" else image.mode  # multiplied by the opacity
+    picture = Image.frombytes(mode, pixels.shape[1::-1], np.concatenate(levels, axis=-1).tobytes())
+    return picture.convert(image.mode), said
 
 
-def _levels(
+def _limits(
     pixels: np.ndarray, low: float, high: float, image: Image.Image, bits: int | None
-) -> tuple[np.ndarray, str]:
-    """Values, of which the least and the largest were `low` and `high`, as uint8; and how, for people."""
+) -> tuple[float, float, str]:
+    """What is black and white of values of which the least and the largest were `low` and `high`, and for people."""
     black, white, why = _range(image, bits, low, high)
     darkest, brightest = np.percentile(pixels, (_ASIDE, 100 - _ASIDE))
     if 0 < brightest - darkest < _LEAST_SHARE * (white - black):
         black, white, why = darkest, brightest, f"stretched, of {low:g} to {high:g}"
-    levels = np.rint(255 * np.clip((pixels.astype(np.float64) - black) / (white - black), 0, 1)).astype(np.uint8)
-    return levels, f"values from {black:g} to {white:g}, {why}"
+    return black, white, f"values from {black:g} to {white:g}, {why}"
+
+
+def _levels(values: np.ndarray, black: float, white: float) -> np.ndarray:
+    """uint8: 0 for black, 255 for white."""
+    return np.rint(255 * np.clip((values - black) / (white - black), 0, 1)).astype(np.uint8)
 
 
 def _range(image: Image.Image, bits: int | None, low: float, high: float) -> tuple[float, float, str]:

@@ -27,6 +27,7 @@ NO_NAME = "name is not UTF-8 (passed over)"
 SCALED = "picture of other than 8 bits a value (scaled to 8)"
 _BASELINE = 0xC0  # the JPEG marker SOF0; other frames are progressive, lossless or arithmetic-coded
 _OTHER_FRAMES = {*range(0xC1, 0xD0)} - {0xC4, 0xC8, 0xCC}  # without tables of Huffman and arithmetic coding
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # SOS and EOI
 _ADDRESS = re.compile(r" <_io\.BytesIO object at 0x[0-9a-fA-F]+>")  # in Pillow's messages
 _ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF tag and value
 _TURNS = {
@@ -51,7 +52,8 @@ class ToJpeg:
     is decoded, turned upright, scaled down where it is too large, and encoded anew. Of an animation the first frame
     counts; what is transparent becomes white.
 
-    A JPEG that ends too early counts as far as its rows go, if that is half of them.
+    A JPEG that ends too early counts as far as its rows go, if that is half of them. Of a progressive one, where each
+    scan adds detail to all rows, the complete scans count, if there is one.
 
     Attributes:
       size: longest allowed shorter side, pixels.
@@ -106,11 +108,12 @@ class ToJpeg:
                 # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size. Twice what is needed keeps the quality.
                 image.draft(None, tuple(2 * side * self.size // min(image.size) for side in image.size))
             bits = depth.significant_bits(file) if image.format == "PNG" else None
-            is_16_bit_colour = depth.is_16_bit_colour(image)
-            whole, truncation = _load(image)
+            colours = depth.colours_of_16_bits(image)
+            whole, truncation = _load(image, file)
             turn = _TURNS.get(_orientation(image))
-            if is_16_bit_colour and depth.is_dim(whole):
-                picture, scaling = depth.colour_to_8_bits(file, image, bits, self._shrink)
+            if colours and depth.is_dim(whole):
+                whole, scaling = depth.colour_to_8_bits(file, image, colours, bits)
+                picture, _ = self._in_8_bits(whole, bits)
             else:
                 picture, scaling = self._in_8_bits(whole, bits)
         stored = _encode(picture if turn is None else picture.transpose(turn))
@@ -160,7 +163,8 @@ def _plain_jpeg(image: Image.Image, file: BinaryIO) -> bytes | None:
         return None
     file.seek(0)
     data = file.read()
-    return data if _frame_marker(data) == _BASELINE else None
+    frame = _frame_header(data)
+    return data if frame is not None and data[frame + 1] == _BASELINE else None
 
 
 def _jpeg_fault(data: bytes) -> str | None:
@@ -172,18 +176,22 @@ def _jpeg_fault(data: bytes) -> str | None:
     return None
 
 
-def _load(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """Decodes an opened file; of a truncated JPEG the rows that there are, and what is missing.
+def _load(image: Image.Image, file: BinaryIO) -> tuple[Image.Image, str | None]:
+    """Decodes an opened file; of a truncated JPEG what there is, and what is missing.
 
     Raises:
-      Unreadable: half of the rows are missing.
+      Unreadable: more is missing than `ToJpeg` allows.
       Exception: whatever a decoder raises.
     """
     try:
         image.load()
         return image, None
     except OSError:
-        if image.format != "JPEG" or not image.im:
+        if image.format != "JPEG":
+            raise
+        if "progressive" in image.info:
+            return _complete_scans(file)
+        if not image.im:
             raise
     image.tile = []  # nothing more is to be decoded
     width, height = image.size
@@ -194,13 +202,26 @@ def _load(image: Image.Image) -> tuple[Image.Image, str | None]:
     return image.crop((0, 0, width, rows)), fault
 
 
-def _frame_marker(data: bytes) -> int | None:
-    """The marker of a JPEG's frame header, found from segment to segment (ITU-T T.81, annex B)."""
+def _complete_scans(file: BinaryIO) -> tuple[Image.Image, str]:
+    """Decodes a truncated progressive JPEG but for its last scan. Raises Unreadable if there is no other."""
+    file.seek(0)
+    data = file.read(limits.BYTES)
+    scans = data.count(_SCAN, _frame_header(data))
+    fault = f"truncated in scan {scans} of a progressive JPEG"
+    if scans < 2:
+        raise Unreadable(fault)
+    image = Image.open(io.BytesIO(data[: data.rindex(_SCAN)] + _END))
+    image.load()
+    return image, fault
+
+
+def _frame_header(data: bytes) -> int | None:
+    """Where a JPEG's frame header begins, found from segment to segment (ITU-T T.81, annex B)."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == _BASELINE or marker in _OTHER_FRAMES:
-            return marker
+            return at
         fill_byte = marker == 0xFF
         at += 1 if fill_byte else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None

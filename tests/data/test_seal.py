@@ -55,7 +55,7 @@ def test_every_file_but_dataset_json_is_stated(small: Dataset):
             stated[shard.file] = (shard.bytes, shard.crc32c)
             stated[f"{shard.file}.index"] = ((shard.examples + 1) * 8, shard.index_crc32c)
     found = {
-        path.name: (path.stat().st_size, checksums.of_file(path))
+        path.name: (path.stat().st_size, checksums.of_bytes(path.read_bytes()))
         for path in small.path.iterdir()
         if path.name != "dataset.json"
     }

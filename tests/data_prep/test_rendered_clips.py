@@ -13,6 +13,7 @@ from PIL import Image
 from data_prep import ave, kinetics_sound, rendered_clips
 from data_prep.build import clip_dataset
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
+from data_prep.raw import encoding
 from data_prep.raw.clips import ToClip
 from tests.data_prep.raw_clips import read_clips
 from tests.data_prep.raw_files import wav_bytes
@@ -69,7 +70,7 @@ def test_splits_and_classes(clean):
     }
     assert len(list(ave.read_rows(clean / "Annotations.txt"))) == CLIPS
     suffixes = {path.suffix for path in (clean / "AVE").iterdir()}
-    assert suffixes == {form.suffix for form in rendered_clips.available_forms()}
+    assert suffixes == {form.suffix for form in encoding.available_forms()}
 
 
 def test_digit_is_heard_in_the_event_and_silence_beyond(clean):

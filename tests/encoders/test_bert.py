@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import load_file
 
 from tests.encoders import parity
-from umemma_jax.encoders.bert import FORMATS, Model
+from umemma_jax.encoders.bert import FORMATS, Model, of_unit_length
 from umemma_jax.encoders.foreign import Source
 from umemma_jax.errors import UserError
 
@@ -237,6 +237,16 @@ def test_options_of_speed_change_no_feature_and_no_gradient(tmp_path):
 
     found, _ = run(dtype="bfloat16")
     parity.assert_close_in_bfloat16(found, expected)
+
+
+def test_features_of_unit_length():
+    x = texts(11)
+    model, variables = small(x, pool="mean")
+    features = model.apply(variables, x)
+    expected = torch.nn.functional.normalize(torch.from_numpy(np.array(features))).numpy()
+    assert_allclose(model.clone(unit_length=True).apply(variables, x), expected, rtol=1e-5)
+    of_nothing, gradient = jax.value_and_grad(lambda y: of_unit_length(y).sum())(np.zeros((2, 3), np.float32))
+    assert of_nothing == 0 and np.isfinite(gradient).all()
 
 
 def test_nothing_but_the_first_tokens_matters(pair):

@@ -262,6 +262,9 @@ def test_a_config_that_is_the_checkpoints_own_is_believed(bert, tmp_path):
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
     assert convert.convert("bert", bert, tmp_path / "pooled").fields["pool"] == "mean"
     assert convert.convert("bert", bert, tmp_path / "given", {"pool": "cls"}).fields["pool"] == "cls"
+    modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert convert.convert("bert", bert, tmp_path / "scaled").fields["unit_length"] is True
 
 
 @pytest.mark.parametrize(

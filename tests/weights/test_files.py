@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from umemma_jax.data.unfinished import appearing
 from umemma_jax.errors import UserError
 from umemma_jax.weights import files, pickles
 
@@ -110,7 +111,7 @@ def test_names_that_no_file_can_have(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="missing, though"):
         files.open_weights(tmp_path)
-    with pytest.raises(UserError, match="cannot be written"), files.appearing(tmp_path / ("y" * 300)):
+    with pytest.raises(UserError, match="cannot be written"), appearing(tmp_path / ("y" * 300)):
         pass
 
 
@@ -186,9 +187,9 @@ def test_a_safetensors_file_of_small_floats(dtype, tmp_path):
 
 
 def test_what_fails_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="zip"), files.appearing(tmp_path / "x") as partial:
+    with pytest.raises(ValueError, match="zip"), appearing(tmp_path / "x") as partial:
         files.write_safetensors(partial, ["a", "b"], [np.zeros(3, np.float32)])
-    with pytest.raises(KeyError), files.appearing(tmp_path / "y") as partial:
+    with pytest.raises(KeyError), appearing(tmp_path / "y") as partial:
         partial.mkdir()
         (partial / "file").write_text("")
         raise KeyError

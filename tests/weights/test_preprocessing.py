@@ -124,3 +124,32 @@ def test_pooling_of_sentence_transformers(contents, expected, tmp_path):
 def test_other_pooling_is_refused_by_name(contents, tmp_path):
     with pytest.raises(UserError, match=r"1_Pooling/config\.json: pooling_mode_.* cannot be loaded"):
         preprocessing.pooling(write(tmp_path, preprocessing.POOLING, contents))
+
+
+def modules(*kinds):
+    return [
+        {"idx": number, "path": "", "type": f"sentence_transformers.models.{kind}"} for number, kind in enumerate(kinds)
+    ]
+
+
+def test_unit_length_of_sentence_transformers(tmp_path):
+    assert not preprocessing.unit_length(tmp_path)
+    write(tmp_path, preprocessing.POOLING, {"pooling_mode_mean_tokens": True})
+    assert not preprocessing.unit_length(write(tmp_path, preprocessing.MODULES, modules("Transformer", "Pooling")))
+    normalised = modules("Transformer", "Pooling", "Normalize")
+    assert preprocessing.unit_length(write(tmp_path, preprocessing.MODULES, normalised))
+
+
+@pytest.mark.parametrize(
+    "contents, message",
+    [
+        (modules("Transformer", "Pooling", "Dense", "Normalize"), "'Dense' is not applied here"),
+        ([{"type": "my_code.Special"}], "'Special' is not applied here"),
+        ([5], "'None' is not applied here"),
+        ({"type": "x"}, "holds no JSON list"),
+        (modules("Transformer", "Pooling"), r"there is no 1_Pooling/config\.json beside it"),
+    ],
+)
+def test_other_modules_are_refused_by_name(contents, message, tmp_path):
+    with pytest.raises(UserError, match=rf"modules\.json: .*{message}"):
+        preprocessing.unit_length(write(tmp_path, preprocessing.MODULES, contents))

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from tests import own_family
 from tests.weights.test_convert import FAMILY, STATE, save
 from umemma_jax import checksums
+from umemma_jax.data.unfinished import appearing
 from umemma_jax.errors import UserError
 from umemma_jax.weights import convert, files, model_card, pretrained
 
@@ -77,15 +78,15 @@ def test_what_a_killed_conversion_left_in_the_cache_is_removed_and_not_that_of_a
     cache = tmp_path / "cache"
     killed = """
 import os, pathlib, signal, sys
-from umemma_jax.weights import files
-with files.appearing(pathlib.Path(sys.argv[1]) / "x") as partial:
+from umemma_jax.data.unfinished import appearing
+with appearing(pathlib.Path(sys.argv[1]) / "x") as partial:
     partial.mkdir()
     (partial / "parameters.safetensors").touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
     subprocess.run([sys.executable, "-c", killed, str(cache)], check=False)
     assert len(list(cache.iterdir())) == 1
-    with files.appearing(cache / "of a live process") as partial:
+    with appearing(cache / "of a live process") as partial:
         partial.mkdir()
         converted = pretrained.obtain(FAMILY, save(tmp_path / "source"), {}, cache)
         assert partial.is_dir()

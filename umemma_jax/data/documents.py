@@ -27,12 +27,21 @@ def decode(data: bytes, where: Any) -> str:
 
 def parse_object(text: str, where: Any) -> dict[str, Any]:
     """The JSON object of a text. Raises UserError, naming `where`, if it is none."""
+    return _parse(text, dict, "object", where)
+
+
+def parse_list(text: str, where: Any) -> list[Any]:
+    """The JSON list of a text. Raises UserError, naming `where`, if it is none."""
+    return _parse(text, list, "list", where)
+
+
+def _parse(text: str, kind: type, name: str, where: Any) -> Any:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: damaged ({one_line(error)}): fetch the checkpoint again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: damaged (holds no JSON object): fetch the checkpoint again")
+    if not isinstance(value, kind):
+        raise UserError(f"{where}: damaged (holds no JSON {name}): fetch the checkpoint again")
     return value
 
 

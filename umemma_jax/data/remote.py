@@ -5,7 +5,6 @@ store has to be told besides the URL is told to fsspec: in the environment, such
 in `~/.config/fsspec`.
 """
 
-import asyncio
 import logging
 import os
 import re
@@ -243,6 +242,8 @@ def _why(url: str, error: Exception) -> str:
 
 def _within(files: Any, seconds: float, *ranges: Sequence[Any]) -> Sequence[bytes | Exception]:
     """What `cat_ranges` of an asynchronous file system gives. Raises TimeoutError after so many seconds."""
+    import asyncio
+
     from fsspec.asyn import sync
 
     async def ask() -> Sequence[bytes | Exception]:

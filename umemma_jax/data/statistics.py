@@ -17,7 +17,7 @@ class Statistics:
         self._values = 0
         self._sum: np.ndarray | None = None  # [positions of the longest value, channels]
         self._lacking: np.ndarray | None = None  # likewise: how many values lack the number
-        self._positions: np.ndarray | int = 0  # those seen, [channels] where numbers can be missing
+        self._positions: np.ndarray | int = 0  # those seen, [channels] where numbers are missing
         self._mean: np.ndarray | float = 0.0  # [channels]
         self._squares: np.ndarray | float = 0.0  # [channels], sum of squared deviations from the mean
 
@@ -27,23 +27,25 @@ class Statistics:
             self._update(one)
 
     def _update(self, value: np.ndarray) -> None:
-        known = ~np.isnan(value) if value.dtype.kind == "f" else True
-        value = value.astype(np.float64)
-        positions = len(value) if known is True else known.sum(axis=0)
+        lacking = _lacking(value)
+        positions = len(value) if lacking is None else len(value) - lacking.sum(axis=0)
+        known = True if lacking is None else ~lacking.T
         total = self._positions + positions
-        mean = value.sum(axis=0, where=known) / np.maximum(positions, 1)
+        channels = np.ascontiguousarray(value.T, np.float64)  # numbers that lie side by side are summed much faster
+        mean = channels.sum(axis=1, where=known) / _at_least_1(positions)
         delta = mean - self._mean
         self._squares = (
             self._squares
-            + np.square(value - mean).sum(axis=0, where=known)
-            + np.square(delta) * (self._positions * positions / np.maximum(total, 1))
+            + np.square(channels - mean[:, np.newaxis]).sum(axis=1, where=known)
+            + np.square(delta) * (self._positions * positions / _at_least_1(total))
         )
-        self._mean = self._mean + delta * (positions / np.maximum(total, 1))
+        self._mean = self._mean + delta * (positions / _at_least_1(total))
         self._positions = total
-        self._sum = _added(self._sum, value if known is True else np.where(known, value, 0))
         self._values += 1
-        if known is not True and not known.all():
-            self._lacking = _added(self._lacking, ~known)
+        if lacking is not None:
+            value = np.where(lacking, 0, value)
+            self._lacking = _added(self._lacking, lacking)
+        self._sum = _added(self._sum, value)
 
     @property
     def empty(self) -> bool:
@@ -58,7 +60,7 @@ class Statistics:
     @property
     def std(self) -> tuple[float, ...]:
         """Population standard deviation of each channel."""
-        return tuple(float(x) for x in np.sqrt(self._squares / np.maximum(self._positions, 1)))
+        return tuple(float(x) for x in np.sqrt(self._squares / _at_least_1(self._positions)))
 
     @property
     def missing(self) -> tuple[int, ...] | None:
@@ -70,6 +72,17 @@ class Statistics:
         """float64 [positions, channels]: the mean value, where every value is padded with zeros like the longest."""
         lacking = 0 if self._lacking is None else _added(np.zeros_like(self._sum), self._lacking)
         return self._sum / np.maximum(self._values - lacking, 1)
+
+
+def _at_least_1(count: np.ndarray | int) -> np.ndarray | int:
+    """What to divide by: where nothing was counted, the sum is 0."""
+    return max(count, 1) if isinstance(count, int) else np.maximum(count, 1)
+
+
+def _lacking(value: np.ndarray) -> np.ndarray | None:
+    """Where numbers are missing, bool [positions, channels]; None where none is."""
+    lacking = np.isnan(value) if value.dtype.kind == "f" else None
+    return lacking if lacking is not None and lacking.any() else None
 
 
 def _added(total: np.ndarray | None, value: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checksums: list[int] = []
-        self._crc32c = 0
+        self._crc32c = google_crc32c.Checksum()
         self._offsets = [0]
         self._file: BinaryIO = open(path, "wb")  # noqa: SIM115  closed by close()
 
@@ -71,7 +71,7 @@ class RecordWriter:
     @property
     def crc32c(self) -> str:
         """Checksum of the file so far, eight hexadecimal digits."""
-        return f"{self._crc32c:08x}"
+        return self._crc32c.hexdigest().decode()
 
     @property
     def index_crc32c(self) -> str:
@@ -85,7 +85,7 @@ class RecordWriter:
         parts = (length + _FOOTER.pack(masked_crc32c(length)), record, _FOOTER.pack(self.checksums[-1]))
         for part in parts:
             self._file.write(part)
-            self._crc32c = google_crc32c.extend(self._crc32c, part)
+            self._crc32c.update(part)
         self._offsets.append(self.bytes + FRAME + len(record))
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Folders in the making, `NAME.partial-XXXXXXXX`, beside the place that they take by a rename when they are finished.
+"""Folders in the making, `NAME.partial-XXXXXXXX`, beside the place that they, or what is in them, take when finished.
 
 Whoever makes one holds a lock on it, which dies with the process. So the next one to make the same finds, and removes,
 what a killed process has left, and leaves alone what a live one is at.
@@ -10,7 +10,10 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from umemma_jax.errors import UserError
 
 
 class UnfinishedFolder:
@@ -41,6 +44,24 @@ class UnfinishedFolder:
             self._descriptor = None
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Gives a path for a file or a folder, in an `UnfinishedFolder`, that is renamed to `path` if all goes well.
+
+    What killed processes have left of it goes.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        clear_up(path)
+        with UnfinishedFolder(path) as folder:
+            yield folder / path.name
+            os.replace(folder / path.name, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}): make room, or name another") from error
+
+
 def put_in_place(folder: Path, place: Path) -> None:
     """Renames a finished folder to `place`; a folder that was there goes only after that, or comes back.
 
@@ -63,39 +84,48 @@ def clear_up(place: Path) -> None:
     """Removes what killed processes left beside `place`, and puts back what one had moved aside. Raises OSError."""
     if not place.parent.is_dir():
         return
-    unfinished = _siblings(place, "partial")
-    left = [folder for folder in unfinished if _is_left(folder)]
-    for folder in left:
-        shutil.rmtree(folder)
-    if len(left) < len(unfinished):
+    name = re.escape(place.name)
+    live = [folder for folder in _found(place.parent, name, "partial") if not _removed(folder)]
+    if live:
         return  # whoever is at it may be about to replace what is there
-    for folder in _siblings(place, "replaced"):
+    for folder in _found(place.parent, name, "replaced"):
         if place.exists():
             shutil.rmtree(folder)
         else:
             folder.rename(place)
 
 
+def remove_unfinished(parent: Path) -> None:
+    """Removes what killed processes left in a folder, whatever it was to be, as far as that is possible."""
+    with contextlib.suppress(OSError):  # there is no such folder, or it or what is in it is somebody else's
+        for folder in _found(parent, ".+", "partial"):
+            _removed(folder)
+
+
 def _sibling(place: Path, state: str) -> Path:
     return place.with_name(f"{place.name}.{state}-{secrets.token_hex(4)}")
 
 
-def _siblings(place: Path, state: str) -> list[Path]:
-    name = re.compile(re.escape(f"{place.name}.{state}-") + "[0-9a-f]{8}")
-    return [path for path in place.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
+def _found(parent: Path, name: str, state: str) -> list[Path]:
+    """The folders that `_sibling` named, of places whose names match a regular expression."""
+    pattern = re.compile(rf"{name}\.{state}-[0-9a-f]{{8}}", re.DOTALL)
+    return [path for path in parent.iterdir() if pattern.fullmatch(path.name) and path.is_dir()]
 
 
-def _is_left(folder: Path) -> bool:
-    """Whether no process holds the folder's lock; False too where the file system has no locks."""
+def _removed(folder: Path) -> bool:
+    """Removes a folder, if no process holds its lock; False too where the file system has no locks."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:  # finished meanwhile
-        return False
+    except FileNotFoundError:  # finished, or removed by another process, meanwhile
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except OSError:
         return False
+    else:
+        with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            shutil.rmtree(folder)
+        return True
     finally:
         os.close(descriptor)
 

@@ -40,6 +40,7 @@ class Model(nn.Module):
       norm_first: normalise what enters attention and MLP (CLIP), else the sums that leave them (BERT).
       causal: a token sees itself and those before it (CLIP).
       projection: the feature's width after a linear map without bias (CLIP); 0 for no such map.
+      unit_length: divide the feature by its length (many of sentence-transformers).
       dtype: of the matrix products: float32 or bfloat16. Parameters and features are float32.
       attention: implementation of `jax.nn.dot_product_attention`: `xla` or `cudnn` (GPU, 16-bit dtypes).
       fused_qkv: one matrix product for queries, keys and values.
@@ -61,6 +62,7 @@ class Model(nn.Module):
     norm_first: bool = False
     causal: bool = False
     projection: int = 0
+    unit_length: bool = False
     dtype: str = "float32"
     attention: str = "xla"
     fused_qkv: bool = True
@@ -108,7 +110,9 @@ class Model(nn.Module):
         y = pool_tokens(y, lengths, self.pool)
         if self.pool == "pooler":
             y = nn.tanh(nn.Dense(self.width, name="pooler")(y))
-        return nn.Dense(self.projection, use_bias=False, name="projection")(y) if self.projection else y
+        if self.projection:
+            y = nn.Dense(self.projection, use_bias=False, name="projection")(y)
+        return of_unit_length(y) if self.unit_length else y
 
     def _check(self, x: Mapping[str, jax.Array]) -> None:
         if not isinstance(x, Mapping) or not {"tokens", "length"} <= set(x):
@@ -155,6 +159,11 @@ def pool_tokens(x: jax.Array, lengths: jax.Array, pool: str) -> jax.Array:
         kept = jnp.arange(x.shape[1])[None] < lengths[:, None]
         return jnp.where(kept[..., None], x, 0).sum(axis=1) / lengths[:, None]
     return x[:, 0]
+
+
+def of_unit_length(x: jax.Array) -> jax.Array:
+    """x / max(|x|, 1e-12) over the last axis, as PyTorch's `normalize`; finite, with its gradient, at 0."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-24))
 
 
 # Checkpoints.
@@ -218,6 +227,7 @@ def _bert_fields(source: foreign.Source) -> dict[str, Any]:
         "position_offset": offset,
         "segments": segments,
         "pool": source.pool or "cls",
+        "unit_length": source.unit_length,
         "heads": source.stated("num_attention_heads", 12) if source.config else None,
         "activation": foreign.activation(source.stated("hidden_act", "gelu")),
         # Without config.json: what all published RoBERTas have, which is not the default of RobertaConfig.
@@ -265,6 +275,7 @@ def _distilbert_fields(source: foreign.Source) -> dict[str, Any]:
         "positions": positions,
         "segments": 0,
         "pool": source.pool or "cls",
+        "unit_length": source.unit_length,
         "heads": source.stated("n_heads", 12) if source.config else None,
         "activation": foreign.activation(source.stated("activation", "gelu")),
         "epsilon": 1e-12,
@@ -365,7 +376,7 @@ FORMATS = (
         fields=_bert_fields,
         rules=_bert_rules,
         carried=(*foreign.BUFFERS, *HEADS),
-        choices=("pool",),
+        choices=("pool", "unit_length"),
         model_types=(*BERT_TYPES, *ROBERTA_TYPES),
         classes=r"(Bert|Roberta|XLMRoberta|Camembert)(Model|For|LMHeadModel)\w*",
     ),
@@ -375,7 +386,7 @@ FORMATS = (
         fields=_distilbert_fields,
         rules=_distilbert_rules,
         carried=(*foreign.BUFFERS, *HEADS),
-        choices=("pool",),
+        choices=("pool", "unit_length"),
         model_types=("distilbert",),
         classes=r"DistilBert(Model|For)\w*",
     ),

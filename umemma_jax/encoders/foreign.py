@@ -49,11 +49,13 @@ class Source:
       shapes: of its tensors by name, without wrapper prefixes.
       config: what `config.json` states; {} where there is none that is recognisably the checkpoint's own.
       pool: of a text's tokens, as sentence-transformers' files state it; empty where there are none.
+      unit_length: whether they scale a text's feature to length 1.
     """
 
     shapes: Mapping[str, Shape]
     config: Mapping[str, Any]
     pool: str = ""
+    unit_length: bool = False
 
     def shape(self, name: str, rank: int) -> Shape:
         """Shape of a tensor. Raises UserError if there is none of that name and rank."""

@@ -20,13 +20,13 @@ from umemma_jax import checksums
 from umemma_jax.data import example, npz
 from umemma_jax.data.dataset import Dataset, Modality
 from umemma_jax.data.source import LABEL, RecordSource
+from umemma_jax.data.unfinished import appearing
 from umemma_jax.devices import distributed
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import Tower, encode_present
 from umemma_jax.training.progress import Progress
-from umemma_jax.weights.files import appearing
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]

@@ -26,6 +26,7 @@ import safetensors
 import umemma_jax
 from umemma_jax import checksums, command
 from umemma_jax.data import tokenizer
+from umemma_jax.data.unfinished import appearing
 from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.errors import UserError
 from umemma_jax.model import checked_fields, encoder_module
@@ -60,7 +61,7 @@ def convert(
     plan = make_plan(family, opened, given, source)
     carried = [f"{CARRIED}{name}" for name in plan.carried]
     paths = [path for rule in plan.rules for path in rule.ours]
-    with files.appearing(target) as folder:
+    with appearing(target) as folder:
         folder.mkdir()
         files.write_safetensors(folder / PARAMETERS, [*paths, *carried], _values(plan, opened, source))
         card = _card(family, plan, opened, open_parameters(folder).shapes)
@@ -183,7 +184,7 @@ def export(folder: Path, path: Path, arrays: Mapping[str, np.ndarray] | None = N
     kept = converted.shapes.keys() if arrays is None else set(card.optional) - arrays.keys()
     theirs = dict(_exported(card, lambda name: converted.read(name) if name in kept else arrays[name]))
     theirs |= {name: converted.read(f"{CARRIED}{name}") for name in card.carried}
-    with files.appearing(path) as partial:
+    with appearing(path) as partial:
         file = partial
         if path.suffix != ".safetensors":
             partial.mkdir()

@@ -1,15 +1,10 @@
 """Weight files on disk as NumPy arrays, one tensor at a time: safetensors, and PyTorch's pickles, never executed."""
 
-import contextlib
-import fcntl
-import glob
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +29,6 @@ SAFETENSORS_NAMES = {"float32": "F32", "float64": "F64", "float16": "F16", "bflo
 }
 LARGEST_JSON = 256 << 20  # bytes, more than the index of any sharded checkpoint
 _ENTRY_BYTES = 160  # more than one tensor's entry in the header of a safetensors file takes, less its name
-_PARTIAL, _LOCK = ".partial-", ".lock"
 
 
 @dataclass(frozen=True)
@@ -141,6 +135,15 @@ def _shards(path: Path) -> dict[Path, list[str]]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object of a file. Raises UserError where it holds none."""
+    return documents.parse_object(_read_text(path), path)
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The JSON list of a file. Raises UserError where it holds none."""
+    return documents.parse_list(_read_text(path), path)
+
+
+def _read_text(path: Path) -> str:
     check_is_file(path)
     if path.stat().st_size > LARGEST_JSON:
         raise UserError(f"{path}: has {path.stat().st_size} bytes, which no such file has: download it again")
@@ -148,7 +151,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): download it again") from error
-    return documents.parse_object(documents.decode(data, path), path)
+    return documents.decode(data, path)
 
 
 def check_is_file(path: Path) -> None:
@@ -208,44 +211,3 @@ def write_safetensors(path: Path, names: Sequence[str], arrays: Iterable[np.ndar
             header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": (start, end)}
         file.seek(0)
         file.write(struct.pack("<Q", room) + json.dumps(header).encode().ljust(room))
-
-
-@contextlib.contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A path to write to, a file or a folder, that becomes `path` by rename if all goes well, and else vanishes.
-
-    It lies in a folder of its own beside `path`, which is locked as long as its process lives; what killed processes
-    have left there goes.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent, path.name)
-        with _locked_folder(path) as folder:
-            yield folder / path.name
-            os.replace(folder / path.name, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}): make room, or name another") from error
-
-
-@contextlib.contextmanager
-def _locked_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside a path, removed in the end."""
-    folder = path.with_name(f"{path.name}{_PARTIAL}{secrets.token_hex(4)}")
-    folder.mkdir()
-    try:
-        with (folder / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path, name: str = "*") -> None:
-    """Removes what `appearing` began for a name, or any, in a folder whose process has ended."""
-    for partial in folder.glob(f"{glob.escape(name) if name != '*' else name}{_PARTIAL}*"):
-        with contextlib.suppress(OSError), (partial / _LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises BlockingIOError while its process lives
-            shutil.rmtree(partial)

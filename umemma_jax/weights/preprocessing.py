@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from umemma_jax.errors import UserError
-from umemma_jax.weights.files import read_json
+from umemma_jax.weights.files import read_json, read_json_list
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"  # of transformers 5, which holds the other one
 POOLING = "1_Pooling/config.json"  # of sentence-transformers
-FILES = (PREPROCESSOR, PROCESSOR, POOLING)
+MODULES = "modules.json"  # likewise: what makes a text's feature, one after the other
+FILES = (PREPROCESSOR, PROCESSOR, POOLING, MODULES)
 
 # What Hugging Face's image processors may do to values that preprocessing here does not.
 UNKNOWN_STEPS = ("do_flip_channel_order", "do_convert_grayscale", "do_grayscale", "do_color_quantize", "offset")
 UNKNOWN_STEPS += ("rescale_offset",)
 AST = "ASTFeatureExtractor"
+APPLIED = ("Transformer", "Pooling", "Normalize")  # of such modules
 POOLS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
@@ -67,6 +69,28 @@ def pooling(folder: Path) -> str:
             "remove this file to choose the encoder's pool yourself"
         )
     return POOLS[modes[0]] if modes else ""
+
+
+def unit_length(folder: Path) -> bool:
+    """Whether sentence-transformers' files scale every feature to length 1.
+
+    Raises:
+      UserError: they do something else to it as well, or do not say how they pool.
+    """
+    path = folder / MODULES
+    if not path.exists():
+        return False
+    types = [module.get("type") if isinstance(module, Mapping) else None for module in read_json_list(path)]
+    kinds = [str(type).rpartition(".")[2] for type in types]
+    for kind in kinds:
+        if kind not in APPLIED:
+            raise UserError(
+                f"{path}: {kind!r:.80} is not applied here, only {', '.join(APPLIED)}: "
+                "remove this file to take the encoder without it"
+            )
+    if "Pooling" in kinds and not (folder / POOLING).exists():
+        raise UserError(f"{path}: there is no {POOLING} beside it, which says how to pool: download it too")
+    return "Normalize" in kinds
 
 
 def _file(folder: Path, name: str) -> dict[str, Any]:

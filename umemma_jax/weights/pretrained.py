@@ -17,6 +17,7 @@ import numpy as np
 
 from umemma_jax import command, encoders
 from umemma_jax.data import tokenizer
+from umemma_jax.data.unfinished import remove_unfinished
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
 from umemma_jax.weights import convert, files, model_card, preprocessing, recognition
@@ -137,7 +138,7 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
     opened = files.open_weights(path)
     given = recognition.undecided(family, opened, given)
     target = cache / f"{family.replace('.', '_')}-{_key(family, opened, given)}"
-    files.remove_leftovers(cache)
+    remove_unfinished(cache)
     if target.exists():
         with contextlib.suppress(UserError):
             return Converted(target)

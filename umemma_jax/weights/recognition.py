@@ -76,7 +76,8 @@ def source_of(table: Format, shapes: Mapping[str, Any], opened: Weights) -> Sour
     A config.json that does not say what it is of counts for nothing, if it could say so in this format.
     """
     own = is_own(opened.config) or not (table.model_types or table.timm)
-    return Source(shapes, opened.config if own else {}, preprocessing.pooling(opened.folder))
+    config, folder = opened.config if own else {}, opened.folder
+    return Source(shapes, config, preprocessing.pooling(folder), preprocessing.unit_length(folder))
 
 
 def _shared(prefix: str, names: Iterable[str]) -> str:

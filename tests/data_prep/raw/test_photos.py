@@ -1,4 +1,5 @@
 import io
+import itertools
 import struct
 import subprocess
 import sys
@@ -264,6 +265,87 @@ def test_16_bits_a_colour(white, levels, form):
     assert isinstance(result, Noted) == (white < 65535)
 
 
+def stored_16(pixels, form, photometric=2, extra=None):
+    """PNG or TIFF of uint16 [H, W, 2 or 4], packed by hand."""
+    height, width, channels = pixels.shape
+    if form == "png":
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+        header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 4: 6}[channels], 0, 0, 0)
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    data = pixels.astype("<u2").tobytes()
+    entries = {256: width, 257: height, 259: 1, 262: photometric, 273: 8, 277: channels, 278: height, 279: len(data)}
+    entries |= {} if extra is None else {338: extra}
+    end = 8 + len(data)
+    directory = [(258, 3, channels, end)] + [(tag, 4, 1, value) for tag, value in entries.items()]
+    packed = b"".join(struct.pack("<HHII", *entry) for entry in sorted(directory))
+    bits = struct.pack(f"<{channels}H", *[16] * channels)
+    return (
+        b"II*\0"
+        + struct.pack("<I", end + len(bits))
+        + data
+        + bits
+        + struct.pack("<H", len(directory))
+        + packed
+        + bytes(4)
+    )
+
+
+def rising(white, channels):
+    """uint16 [40, 256, channels - 1]: the first rises to `white` to the right, the second to the left."""
+    up = ramp(0, white, np.uint16)
+    return np.stack([up, up[:, ::-1], np.full_like(up, white // 2)][: channels - 1], axis=-1)
+
+
+@pytest.mark.parametrize("opaque", [65535, 4095])
+@pytest.mark.parametrize("form", ["png", "tiff"])
+def test_16_bits_with_transparency(form, opaque):
+    """12 bits of 16, what is transparent becomes white, and what it hides does not count."""
+    opacity = np.full((40, 256, 1), opaque, np.uint16)
+    opacity[20:] = 0
+    pixels = np.concatenate([rising(4095, 4), opacity], axis=-1)
+    pixels[20:, :, :3] = 65535
+    result = ToJpeg().convert(stored_16(pixels, form, extra=2 if form == "tiff" else None))
+    assert result.notes == {photos.SCALED: "values from 0 to 4095, of 12 bits"}
+    found = np.asarray(decoded(result), int)
+    np.testing.assert_allclose(found[8, [1, -2]], [[0, 255, 128], [255, 0, 128]], atol=20)
+    assert found[30].min() > 245
+
+
+def test_16_bits_of_grey_with_transparency():
+    opacity = np.full((40, 256, 1), 65535, np.uint16)
+    opacity[20:] = 0
+    result = ToJpeg().convert(stored_16(np.concatenate([rising(1023, 2), opacity], axis=-1), "png"))
+    found = np.asarray(decoded(result), int)
+    np.testing.assert_allclose(found[8, [1, 128, -2]].mean(axis=-1), [0, 128, 254], atol=6)
+    assert found[30].min() > 245
+
+
+def test_16_bits_multiplied_by_their_opacity():
+    opacity = np.full((40, 256, 1), 32768, np.uint16)
+    pixels = np.concatenate([rising(4095, 4) // 2, opacity], axis=-1)
+    found = np.asarray(decoded(ToJpeg().convert(stored_16(pixels, "tiff", extra=1))), int)
+    np.testing.assert_allclose(found[8, [1, -2]], [[128, 255, 192], [255, 128, 192]], atol=20)
+
+
+def test_16_bits_of_ink():
+    pixels = np.concatenate([rising(4095, 4), np.zeros((40, 256, 1), np.uint16)], axis=-1)
+    result = ToJpeg().convert(stored_16(pixels, "tiff", photometric=5))
+    found = np.asarray(decoded(result), int)
+    np.testing.assert_allclose(found[8, [1, -2]], [[255, 0, 128], [0, 255, 128]], atol=20)
+    assert list(result.notes) == [photos.SCALED]
+
+
+@pytest.mark.parametrize("hidden", [0, 65535])
+def test_16_bits_of_which_nothing_shows(hidden):
+    pixels = np.full((8, 8, 4), hidden, np.uint16)
+    pixels[..., 3] = 0
+    assert np.asarray(decoded(ToJpeg().convert(stored_16(pixels, "png")))).min() == 255
+
+
 def test_a_hot_pixel_does_not_darken_all_others():
     pixels = ramp(300, 900, np.uint16)
     pixels[5, 7] = 65535
@@ -361,6 +443,27 @@ def test_truncated_jpeg_counts_as_far_as_it_goes(side, share):
     if side == 60:
         found, expected = (np.asarray(decoded(result), int)[: height - 8] for result in (cut, whole))
         assert np.abs(found - expected).mean() < 8  # encoded twice
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_truncated_progressive_jpeg_counts_from_its_first_scan_on(mode):
+    picture = quadrants(160, 120).convert(mode)
+    data = encoded(picture, "JPEG", progressive=True, quality=90)
+    scans = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+    assert len(scans) > 4
+    for number, (start, end) in enumerate(itertools.pairwise(scans), start=1):
+        cut = data[: (start + end) // 2]
+        fault = f"truncated in scan {number} of a progressive JPEG"
+        if number == 1:
+            with pytest.raises(Unreadable, match=fault):
+                ToJpeg().convert(cut)
+            continue
+        result = ToJpeg().convert(cut)
+        assert result.notes == {DAMAGED: fault}
+        found = decoded(result)
+        assert found.size == (160, 120)
+        np.testing.assert_allclose(corners(found), corners(picture), atol=60)  # the more scans, the finer
+    assert not isinstance(ToJpeg().convert(data), Noted)
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>404 Not Found</html>", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
