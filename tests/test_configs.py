@@ -118,7 +118,7 @@ def input_shapes(config):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device", "optimised")
+@pytest.mark.usefixtures("one_device")
 def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
     """Every pair of encoders fits the data and gets what its recipe says; the small one trains to the end."""
     data = str(tmp_path / "data")
@@ -136,14 +136,15 @@ def test_clip_recipes_on_rendered_clips(tmp_path, rendered):
         assert input_shapes(config) == shapes
 
     config = brief(config_lib.load("configs/ave.py:small"))
-    config.data.dir, config.data.batch_size, config.unimodal.epochs = data, 8, 6
+    config.data.dir, config.data.batch_size = data, 8
+    config.unimodal.epochs = config.fusion.epochs = 1
     results = run(config, tmp_path / "run")
     assert set(results["patterns"]) == {"video+audio", "video", "audio"}
     assert np.isfinite([pattern["accuracy"] for pattern in results["patterns"].values()]).all()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device", "optimised")
+@pytest.mark.usefixtures("one_device")
 def test_clip_recipes_on_seconds(tmp_path, rendered):
     """As the recipes are: what they take beyond a second is padding. Or with no more than there is."""
     data = str(tmp_path / "data")
@@ -164,6 +165,7 @@ def test_clip_recipes_on_seconds(tmp_path, rendered):
 
     config = brief(config_lib.load("configs/ave.py:small"))
     config.data.dir, config.data.batch_size = data, 8
+    config.unimodal.epochs = config.fusion.epochs = 1
     assert input_shapes(config)["audio"] == (100, 40)
     results = run(config, tmp_path / "run")
     assert set(results["patterns"]) == {"video+audio", "video", "audio"}
