@@ -15,7 +15,7 @@ from umemma_jax.errors import UserError
 
 FIELD = "crc32c"
 FILE_NAME = "checksums.json"
-_CHUNK = 1 << 18  # bytes read at a time: they stay in a core's cache until they are counted
+_CHUNK = 1 << 22  # bytes read at a time: for much less, threads would mostly wait for the interpreter
 _PART = 1 << 26  # bytes of a file that have a checksum of their own, so that every core computes some
 
 
