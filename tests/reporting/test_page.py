@@ -204,9 +204,9 @@ class OpenPage:
     def column(self, number):
         """Cells of a column from the top row down."""
         script = """
-            const rows = found(document, ".slick-row").map((row) => [row.getBoundingClientRect().top, row])
-            rows.sort((one, other) => one[0] - other[0])
-            return rows.map(([_, row]) => row.querySelectorAll(".slick-cell")[arguments[0]].textContent)
+            const cells = found(document, `.slick-cell.l${arguments[0]}`)
+            const top = (cell) => cell.getBoundingClientRect().top
+            return cells.sort((one, other) => top(one) - top(other)).map((cell) => cell.textContent)
         """
         return self.browser.execute_script(DEEP + script, number)
 

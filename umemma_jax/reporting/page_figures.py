@@ -73,8 +73,8 @@ def rate_curves(results: dict) -> Plot:
                     ("missing rate", "@rate %"),
                     (short_metric_label(metric), "@text %"),
                     ("interval", "@interval"),
-                    ("over seeds", "@seeds"),
-                    ("with everything", "@complete"),
+                    ("spread", "@seeds"),
+                    ("complete", "@complete"),
                     ("NLL", "@nll"),
                 ],
             )

@@ -111,15 +111,7 @@ document.getElementById(lost_id).textContent = known && complete != null ? sign(
 
 
 def _slider(title: str, share: float) -> Slider:
+    """From 0 to 100 %."""
+    looks = {"sizing_mode": "stretch_width", "stylesheets": [InlineStyleSheet(css=STYLE)]}
     value = round(100 * share, 1)
-    style = InlineStyleSheet(css=STYLE)
-    return Slider(
-        title=title,
-        start=0,
-        end=100,
-        step=0.1,
-        value=value,
-        format="0.[0]",
-        sizing_mode="stretch_width",
-        stylesheets=[style],
-    )
+    return Slider(title=title, start=0, end=100, step=0.1, value=value, format="0.[0]", **looks)

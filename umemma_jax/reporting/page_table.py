@@ -23,7 +23,7 @@ STYLE = """
 .slick-header-column, .slick-cell { font-size: 13px; }
 .slick-header-column { text-align: right; }
 .slick-column-name { float: none; }
-.slick-header-column:first-child { text-align: left; }
+.slick-header-left .slick-header-column { text-align: left; }
 """
 
 
@@ -42,7 +42,7 @@ def pattern_table(results: dict) -> DataTable:
     labels = [short_label(pattern, results["modalities"]) for pattern in patterns]
     columns = [column for column in _columns(results, patterns) if set(column.values) != {None}]
     data = {f"c{number}": column.values for number, column in enumerate(columns)}
-    width = min(420, 60 + 7 * max(map(len, labels)))
+    width = min(260, 24 + 7 * max(map(len, labels)))
     shown = [TableColumn(field="pattern", title="pattern", width=width)]
     shown += [
         TableColumn(
@@ -56,7 +56,9 @@ def pattern_table(results: dict) -> DataTable:
     worst = results.get("worst_class")
     if worst:
         data["worst"] = [ABSENT if worst[p]["value"] is None else str(worst[p]["class"]) for p in patterns]
-        shown.append(TableColumn(field="worst", title="worst class", width=140, formatter=StringFormatter()))
+        shown.append(
+            TableColumn(field="worst", title="worst class", width=140, formatter=StringFormatter(text_align="right"))
+        )
     return DataTable(
         source=ColumnDataSource({"pattern": labels, **data}),
         columns=shown,
@@ -64,6 +66,7 @@ def pattern_table(results: dict) -> DataTable:
         row_height=ROW,
         index_position=None,
         autosize_mode="none",
+        frozen_columns=1,
         stylesheets=[InlineStyleSheet(css=STYLE)],
         selectable=False,
         sizing_mode="stretch_width",
