@@ -62,18 +62,21 @@ class Resamples:
         counted = np.asarray(counted)[..., None]
         predicted, label = np.broadcast_arrays(predicted & counted, np.asarray(label, bool) & counted)
         *lead, num_examples, num_classes = predicted.shape
-        pairs = zip(*(part.reshape(-1, num_examples, num_classes) for part in (predicted, label)), strict=True)
-        return np.reshape([self._macro_f1(*pair) for pair in pairs], (*lead, len(self._counts)))
+        predicted, label = (part.reshape(-1, num_examples, num_classes) for part in (predicted, label))
+        group = max(1, BLOCK_BYTES // (4 * num_examples * (2 * num_classes + 1)))  # whose columns fit into a block
+        groups = (slice(at, at + group) for at in range(0, len(predicted), group))
+        return np.concatenate([self._macro_f1(predicted[part], label[part]) for part in groups]).reshape(*lead, -1)
 
     def _macro_f1(self, predicted: np.ndarray, label: np.ndarray) -> np.ndarray:
-        """Of bool [N, K] each, False in rows that do not count; float64 [R]."""
-        num_classes = label.shape[1]
+        """Of bool [G, N, K] each, False in rows that do not count; float64 [G, R]."""
+        num_groups, num_examples, num_classes = label.shape
         marks = predicted.astype(np.uint8) + label
-        there = label.any(axis=1, keepdims=True)
-        sums = self._sums(np.concatenate([predicted & label, marks, there], axis=1))
-        hits, marks, there = np.split(sums, [num_classes, 2 * num_classes], axis=1)
+        there = label.any(axis=2, keepdims=True)
+        columns = np.concatenate([predicted & label, marks, there], axis=2).transpose(1, 0, 2)
+        sums = self._sums(columns.reshape(num_examples, -1)).reshape(-1, num_groups, columns.shape[2])
+        hits, marks, there = np.split(sums, [num_classes, 2 * num_classes], axis=2)
         f1 = 2 * hits / np.maximum(marks, 1)
-        return np.where(there[:, 0] > 0, f1.mean(axis=1), np.nan)
+        return np.where(there[..., 0] > 0, f1.mean(axis=2), np.nan).T
 
     def _sums(self, columns: np.ndarray) -> np.ndarray:
         """Sums of each column of [N, C] over each resample, float64 [R, C]."""
