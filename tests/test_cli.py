@@ -143,6 +143,7 @@ def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
         "checkpoints/unimodal/5",
         "config.json",
         "metrics.jsonl",
+        "report/decisions.npz",
         "report/missing_tables.npz",
         "report/report.html",
         "report/report.json",

@@ -77,7 +77,7 @@ def test_the_report_says_the_protocol_s_number_and_what_it_means(dataset, tmp_pa
     config = get_config(dataset, rate=0.65, unimodal__epochs=1, fusion__epochs=1)
     built = experiment.build(config)
     trained = train.train(built, tmp_path / "run")
-    found, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    found, tables, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     report.write_report(found, tmp_path / "report", tables)
     found = json.loads((tmp_path / "report" / "report.json").read_text())
     digest = missing_rates.table_hash(expected_table(dataset, "mixed", 0.65))

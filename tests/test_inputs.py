@@ -206,7 +206,7 @@ def test_text_trains_and_reports(texts, tmp_path):
     built = experiment.build(config)
     assert built.lengths == {"text": 8} and set(built.tokenizers) == {"text"}
     trained = train.train(built, tmp_path / "run")
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     assert results["patterns"]["text+vector"]["accuracy"] > 0.9
     assert results["patterns"]["text"]["accuracy"] > 0.9
 
@@ -307,7 +307,7 @@ def test_photos_train_and_report(photos, tmp_path, stand_in):
     config.missing.stand_in = stand_in
     built = experiment.build(config)
     trained = train.train(built, tmp_path / "run")
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     assert results["patterns"]["image"]["accuracy"] > 0.8
 
 

@@ -64,7 +64,7 @@ def finished(dataset, tmp_path_factory):
     built = experiment.build(get_config(dataset, unimodal__epochs=8))
     workdir = tmp_path_factory.mktemp("run")
     trained = train.train(built, workdir)
-    results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results, tables, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
     report.write_report(results, workdir / "report", tables)
     return built, trained, workdir
 
@@ -204,7 +204,7 @@ def test_without_validation_rows_nothing_is_tuned(dataset, tmp_path):
     config = get_config(dataset, data__validation_share=0.0, unimodal__epochs=1, fusion__epochs=0)
     built = experiment.build(config)
     trained = train.train(built, tmp_path)
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     assert "thresholds" not in results
     assert set(results["patterns"]["image"]) == {*(f"{a}_f1" for a in F1), "mAP", "examples"}
 
@@ -214,7 +214,7 @@ def test_ume_is_the_sum_of_the_logits_and_alone_each_model_is_its_ceiling(datase
     apply_method(config, "ume")
     built = experiment.build(config)
     trained = train.train(built, tmp_path)
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     for name in NAMES:
         assert results["patterns"][name] == pytest.approx(results["ceilings"][name], rel=1e-6)
         assert results["thresholds"]["patterns"][name] == pytest.approx(results["thresholds"]["ceilings"][name])

@@ -67,14 +67,14 @@ def test_probabilities_are_the_model_s_on_what_each_example_has(finished):
     np.testing.assert_array_equal(found.present, batch["present"])
     assert not found.present.all() and found.ids == [f"test{number}" for number in range(41)]
 
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     accuracy = np.mean(found.predicted.argmax(axis=1) == batch["label"])
     assert results["patterns"]["image+audio"]["accuracy"] == pytest.approx(accuracy)
 
 
 def test_probabilities_are_at_the_temperature_of_what_each_example_has(finished, tmp_path):
     built, trained = finished
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     pattern_calibration.write(results, tmp_path)
     calibration = pattern_calibration.read(tmp_path, built.modalities)
     plain = predict.predict(built, trained.fusion, built.dataset, "test")
@@ -99,7 +99,7 @@ def test_several_labels_are_those_above_the_tuned_thresholds(tmp_path):
     test_multi_label.write_dataset(tmp_path / "labels")
     built = experiment.build(test_multi_label.get_config(tmp_path / "labels", unimodal__epochs=2, fusion__epochs=1))
     variables = train.initial_variables(built)
-    results, _ = evaluate.evaluate(built, None, variables)
+    results = evaluate.evaluate(built, None, variables).results
     calibration = PatternCalibration.from_dict(pattern_calibration.of_results(results))
     found = predict.predict(built, variables, built.dataset, "test", calibration)
     names = [pattern_name(present, built.modalities) for present in found.present]

@@ -14,7 +14,7 @@ from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.reporting import report
 from umemma_jax.reporting.markdown import summary
-from umemma_jax.reporting.results import ABSENT
+from umemma_jax.reporting.results import ABSENT, compare
 from umemma_jax.training import train
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -66,7 +66,7 @@ def finished(request, tmp_path_factory):
 
 def evaluated(finished, **changes):
     path, trained, _, _ = finished
-    results, _ = evaluate.evaluate(experiment.build(get_config(path, **changes)), trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(experiment.build(get_config(path, **changes)), trained.unimodal, trained.fusion).results
     return results
 
 
@@ -110,7 +110,7 @@ def test_numbers_that_no_test_example_defines_are_null_and_dashes(finished, spli
     report.write_report(results, tmp_path / "report")
     written = json.loads((tmp_path / "report" / "report.json").read_text())
     assert written["patterns"] == patterns
-    report.write_comparison([results, {**results, "seed": 1}], tmp_path / "comparison")
+    report.write_comparison(compare([results, {**results, "seed": 1}]), tmp_path / "comparison")
     comparison = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
     assert comparison["methods"]["ume_mma"]["patterns"]["b"][metric] == {"mean": None, "std": None}
 

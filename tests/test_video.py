@@ -67,7 +67,7 @@ def get_config(dataset, encoder=VIT, **changes):
 def patterns_of_a_run(config, workdir):
     built = experiment.build(config)
     trained = train.train(built, workdir)
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     assert set(results["patterns"]) == {"frames+sound", "frames", "sound"}
     assert all(np.isfinite(pattern["accuracy"]) for pattern in results["patterns"].values())
     return results["patterns"]

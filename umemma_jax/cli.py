@@ -276,7 +276,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     tell = print if distributed.is_first() else _say_nothing
     try:
         if parsed.mode == "compare":
-            compare.compare(config, workdir, parsed.seeds)
+            comparison = compare.compare(config, workdir, parsed.seeds)
+            tell(markdown.comparison_summary(comparison))
             tell(f"Comparison: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
@@ -298,11 +299,12 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
-        results, tables = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+        evaluated = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+        results = evaluated.results
         results["timing"]["compilations"] |= trained.compilations
         results["timing"]["compile_seconds"] = trained.compile_seconds
         results["command"] = redacted(shlex.join(["python", *argv]))
-        write_into(workdir, lambda: compare.write_results(results, tables, workdir))
+        write_into(workdir, lambda: compare.write_evaluation(evaluated, workdir))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0
@@ -318,7 +320,7 @@ def _report(parsed: Command, argv: Sequence[str]) -> int:
 
     found = logits_file.read(parsed.logits)
     options = robustness.Options(prior=found.prior, prior_source=found.prior_source)
-    results, tables = robustness.report(found.test, found.validation, options)
+    results, tables, _ = robustness.report(found.test, found.validation, options)
     method = "prior_corrected_ensemble" if found.is_ensemble else "given_logits"
     results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **results}
     results["command"] = shlex.join(["python", *argv])

@@ -5,7 +5,7 @@ fusion stage from, so it needs no training of its own.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,20 @@ from umemma_jax import experiment
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import evaluate, pattern_calibration
+from umemma_jax.evaluation import decisions, evaluate, paired, pattern_calibration, robustness
+from umemma_jax.evaluation.bootstrap import Resamples
+from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
 from umemma_jax.reporting import report
+from umemma_jax.reporting import results as reporting_results
 from umemma_jax.reporting.reading import read_report
 from umemma_jax.training import train
 from umemma_jax.training.workdir import claim_workdir, write_into
 
+SEED = 0  # of the bootstrap
 
-def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any]]:
+
+def compare(config: ConfigDict, workdir: Path, seeds: int) -> dict[str, Any]:
     """Trains and evaluates every method with seeds 0, 1, ..., seeds - 1.
 
     Each run has its folder `<workdir>/<method>/seed<n>` with its own report; a run that is finished there is not
@@ -37,7 +42,7 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
       seeds: number of runs of each method.
 
     Returns:
-      The results of all runs, method by method.
+      What comparison.json holds, see `reporting.results.compare`.
 
     Raises:
       UserError: the config is not that of `ume_mma`, or a run failed.
@@ -53,8 +58,9 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> list[dict[str, Any
                 for name, results in _run(config, workdir, method, seed).items():
                     rows[name].append(results)
     results = [result for method in METHODS for result in rows[method]]
-    write_into(workdir, lambda: report.write_comparison(results, workdir / "report"))
-    return results
+    comparison = reporting_results.compare(results, _paired(results, config.evaluation.resamples, workdir))
+    write_into(workdir, lambda: report.write_comparison(comparison, workdir / "report"))
+    return comparison
 
 
 def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str, dict[str, Any]]:
@@ -63,31 +69,44 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     own.seed = seed
     apply_method(own, method)
     names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
-    folders = {name: workdir / name / f"seed{seed}" for name in names}
+    folders = {name: _folder(workdir, name, seed) for name in names}
     built = experiment.build(own)
     claim_workdir(own, built.fingerprints, folders[method])
-    reports = {name: folder / "report" / "report.json" for name, folder in folders.items()}
-    if all(path.exists() for path in reports.values()):
-        return {name: _finished(path, name, seed) for name, path in reports.items()}
+    if all(_is_finished(folder) for folder in folders.values()):
+        return {name: _finished(folder, name, seed) for name, folder in folders.items()}
     trained = train.train(built, folders[method])
     found = {}
     for name, folder in folders.items():
         variables = trained.ensemble if name == "ume" else trained.fusion
-        results, tables = evaluate.evaluate(built, trained.unimodal, variables)
-        found[name] = {**results, "method": name}
-        write_into(folder, functools.partial(write_results, found[name], tables, folder))
+        evaluated = evaluate.evaluate(built, trained.unimodal, variables)
+        found[name] = {**evaluated.results, "method": name}
+        write_into(folder, functools.partial(write_evaluation, evaluated._replace(results=found[name]), folder))
     jax.clear_caches()  # the next run compiles its own functions
     return found
 
 
-def write_results(results: dict[str, Any], tables: Mapping[str, np.ndarray], workdir: Path) -> None:
-    """Writes what an evaluation has found into the folder of the run: the report, and what `predict` takes of it."""
-    report.write_report(results, workdir / "report", tables)
-    pattern_calibration.write(results, workdir)
+def write_evaluation(evaluated: robustness.Report, workdir: Path) -> None:
+    """Writes what an evaluation has found into the folder of the run: the report, and what is computed from it later.
+
+    That is what `predict` takes of it, and what a comparison does.
+    """
+    report.write_report(evaluated.results, workdir / "report", evaluated.tables)
+    pattern_calibration.write(evaluated.results, workdir)
+    decisions.write(evaluated.decisions, workdir / "report")
 
 
-def _finished(path: Path, method: str, seed: int) -> dict[str, Any]:
+def _folder(workdir: Path, method: str, seed: int) -> Path:
+    return workdir / method / f"seed{seed}"
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether a run has all that a comparison takes of it; a run of an older version is evaluated again."""
+    return all((folder / "report" / name).exists() for name in ("report.json", decisions.FILE_NAME))
+
+
+def _finished(folder: Path, method: str, seed: int) -> dict[str, Any]:
     """The results of a run that is finished. Raises UserError as `read_report`, and where they are of another run."""
+    path = folder / "report" / "report.json"
     results = read_report(path)
     if (results["method"], results["seed"]) != (method, seed):
         raise UserError(
@@ -95,3 +114,34 @@ def _finished(path: Path, method: str, seed: int) -> dict[str, Any]:
             "evaluates the run again"
         )
     return results
+
+
+def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) -> dict[str, Any]:
+    """The key `paired` of comparison.json, with the decisions of one run at a time in memory."""
+    shared = Resamples(results[0]["examples"], resamples, SEED)
+    runs, label = {}, None
+    for result in results:
+        folder = _folder(workdir, result["method"], result["seed"]) / "report"
+        found = decisions.read(folder, list(result["patterns"]), result["examples"])
+        label = found.label if label is None else label
+        measured = paired.measured(found, shared)
+        if not np.array_equal(found.label, label) or not _agree(measured, result):
+            raise UserError(
+                f"{folder / decisions.FILE_NAME} is of other examples than the first run, or not of the report beside "
+                "it: remove it, and the same command evaluates the run again"
+            )
+        runs.setdefault(result["method"], []).append(measured)
+    return {
+        "metric": reporting_results.headline(results[0]),
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": SEED,
+        "false_discovery_rate": paired.FALSE_DISCOVERY_RATE,
+        "differences": paired.differences(runs, list(results[0]["patterns"])),
+    }
+
+
+def _agree(measured: paired.Measured, result: dict[str, Any]) -> bool:
+    """Whether the decisions come to what the report says."""
+    said = [reporting_results.headline_value(result, pattern) for pattern in result["patterns"]]
+    return np.allclose(measured.values, np.array(said, float), rtol=0, atol=1e-9, equal_nan=True)

@@ -63,7 +63,7 @@ def test_one_pass_gives_what_running_the_model_on_every_pattern_and_cell_gives(d
     predictions = evaluator.predict_patterns(variables, encoded)
     said = evaluator.split_logits(encoded, predictions, encoded, CLASSES)
     options = robustness.Options(rates=(0.0, 0.3, 1.0), seeds=3, resamples=5)
-    results, tables = robustness.report(said, None, options)
+    results, tables, _ = robustness.report(said, None, options)
 
     for pattern in all_patterns(len(names)):
         name, kept = pattern_name(pattern, names), present & pattern
@@ -151,7 +151,7 @@ def test_multi_label_one_pass_gives_what_running_the_model_gives(devices, comple
     test, split = said(seed=0)
     validation, _ = said(seed=1)
     options = robustness.Options(rates=(0.0, 0.7), seeds=3, resamples=5)
-    results, tables = robustness.report(test, validation, options)
+    results, tables, _ = robustness.report(test, validation, options)
     fitted = PatternCalibration.from_dict(of_results(results))
     temperature = np.nan_to_num(fitted.temperatures, nan=1.0)
     cuts = np.log(fitted.thresholds / (1 - fitted.thresholds)) * temperature[:, None]
@@ -258,7 +258,7 @@ def test_a_whole_evaluation_is_the_same_on_any_number_of_devices(tmp_path, monke
         monkeypatch.setattr(experiment, "make_mesh", lambda fsdp, devices=devices: mesh_of(devices))
         built = experiment.build(config)
         variables = train.initial_variables(built)
-        results, tables = evaluate.evaluate(built, variables, variables)
+        results, tables, _ = evaluate.evaluate(built, variables, variables)
         del results["timing"], results["cost"]
         found.append((results, {name: table.tobytes() for name, table in tables.items()}))
     (one, tables), *others = found

@@ -56,7 +56,7 @@ def test_few_validation_examples_make_sets_of_every_class():
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_what_is_written_is_read(tmp_path, multi_label):
     validation = split(seed=1, multi_label=multi_label, complete=False)
-    results, _ = robustness.report(split(multi_label=multi_label), validation, OPTIONS)
+    results = robustness.report(split(multi_label=multi_label), validation, OPTIONS).results
     pattern_calibration.write(results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
     found = pattern_calibration.read(tmp_path, ("a", "b"))

@@ -17,6 +17,7 @@ from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.markdown import report_markdown
 from umemma_jax.reporting.reading import read_report
 from umemma_jax.reporting.report import write_comparison, write_report
+from umemma_jax.reporting.results import compare
 
 
 def four_methods():
@@ -54,13 +55,13 @@ def test_what_is_known_of_more_is_drawn(tmp_path):
 def test_same_results_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         write_report(analysed(example_results()), tmp_path / name)
-        write_comparison(four_methods(), tmp_path / name)
+        write_comparison(compare(four_methods()), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
 def test_multi_label_comparison(tmp_path):
-    write_comparison([multi_label(seed=0), multi_label(seed=1)], tmp_path / "comparison")
+    write_comparison(compare([multi_label(seed=0), multi_label(seed=1)]), tmp_path / "comparison")
     markdown = (tmp_path / "comparison" / "comparison.md").read_text()
     headings = [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")]
     assert headings[:5] == ["Macro-F1, %", "Micro-F1, %", "Weighted F1, %", "Samples F1, %", "mAP, %"]
@@ -116,7 +117,7 @@ def test_disk_full_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_comparison_folder(tmp_path):
-    write_comparison(four_methods(), tmp_path / "comparison")
+    write_comparison(compare(four_methods()), tmp_path / "comparison")
     files = {path.name: path for path in (tmp_path / "comparison").iterdir()}
     assert set(files) == {"comparison.json", "comparison.md", "comparison.png", "comparison.svg"}
     markdown = files["comparison.md"].read_text()

@@ -107,7 +107,7 @@ def test_after_a_unimodal_stage_report_and_encoders_are_those_of_the_frozen_run(
         "features": recipe(dataset, unimodal__epochs=1),
     }.items():
         built, result = trained(config, tmp_path / name)
-        results, _ = evaluate.evaluate(built, result.unimodal, result.fusion)
+        results = evaluate.evaluate(built, result.unimodal, result.fusion).results
         reloaded = train.load(built, tmp_path / name).fusion
         jax.tree.map(np.testing.assert_array_equal, reloaded, result.fusion)
         found[name] = result, results

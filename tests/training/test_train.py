@@ -60,7 +60,7 @@ def parameters(dataset, workdir):
 def run(built, workdir):
     """Results of training and evaluating in this process."""
     trained = train.train(built, workdir)
-    results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
     return {**results, "compilations": trained.compilations | results["timing"]["compilations"]}
 
 
@@ -238,7 +238,7 @@ def test_pmap_and_split_parameters_end_where_jit_ends(dataset, tmp_path, monkeyp
         found[name] = np.concatenate([x.ravel() for x in jax.tree.leaves(jax.device_get(trained.fusion))])
         if name == "fsdp":
             assert not trained.fusion["params"]["fusion"]["kernel_image"].is_fully_replicated
-            results, _ = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+            results = evaluate.evaluate(built, trained.unimodal, trained.fusion).results
             assert results["patterns"]["image+audio"]["examples"] == 41
     for name in ("pmap", "fsdp"):
         assert np.linalg.norm(found[name] - found["jit"]) / np.linalg.norm(found["jit"]) < 1e-4

@@ -197,7 +197,8 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
       fusion: variables of the model to evaluate.
 
     Returns:
-      What `report.write_report` takes, with None for metrics that no example defines, and the grid's tables.
+      What `report.write_report` takes, with None for metrics that no example defines, the grid's tables, and the
+      decisions of the model.
     """
     config, info = experiment.config, experiment.dataset.info
     split = config.data.test_split

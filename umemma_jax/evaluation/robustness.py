@@ -11,6 +11,7 @@ from umemma_jax.evaluation import grid, summaries, uncertainty
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.ceilings import Ceiling, ceilings
 from umemma_jax.evaluation.confidence import confidence
+from umemma_jax.evaluation.decisions import Decisions
 from umemma_jax.evaluation.headline import Headline
 from umemma_jax.evaluation.judgement import Judgement, judge
 from umemma_jax.evaluation.metrics import primary, undefined_as_none
@@ -46,15 +47,17 @@ class Options:
 
 
 class Report(NamedTuple):
-    """A report and the tables that it is made by.
+    """A report, the tables that it is made by, and what the model has decided.
 
     Attributes:
       results: what report.json holds of the numbers that come from logits, None where no example defines them.
       tables: of the missing-rate grid.
+      decisions: that the headline metric is of, to compare methods by.
     """
 
     results: dict[str, Any]
     tables: GridTables
+    decisions: Decisions
 
 
 def report(test: SplitLogits, validation: SplitLogits | None, options: Options) -> Report:
@@ -99,7 +102,8 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         "information": summaries.knowledge(model, test, prior),
         "rate_maps": grid.rate_maps(model, test.available, test.modalities, options.rates, options.seeds, headline),
     }
-    return Report(undefined_as_none(results), tables)
+    decisions = Decisions(tuple(test.names), len(test.classes), model.label, model.counted, model.decided)
+    return Report(undefined_as_none(results), tables, decisions)
 
 
 def _judged(test: SplitLogits, validation: SplitLogits | None, alpha: float) -> tuple[Judgement, PatternCalibration]:

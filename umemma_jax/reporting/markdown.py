@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
 from umemma_jax.reporting.details import details, rate_details
+from umemma_jax.reporting.differences import supported_differences
 from umemma_jax.reporting.headlines import headlines
 from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
@@ -105,6 +106,8 @@ def comparison_markdown(comparison: dict) -> str:
     ]
     for name in comparison["metrics"]:
         parts += [f"## {_capital(metric_label(name))}, %", _method_table(comparison, name)]
+    if "paired" in comparison:
+        parts += _parts([supported_differences(comparison)], "##")
     if any(method["differences"] for method in methods.values()):
         parts += [
             f"## Distance from the ceiling, points of {metric_label(metric)}",
@@ -114,6 +117,11 @@ def comparison_markdown(comparison: dict) -> str:
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
     return "\n\n".join(parts) + "\n"
+
+
+def comparison_summary(comparison: dict) -> str:
+    """Which differences the data support, a sentence a line, to print on a terminal."""
+    return "\n".join(supported_differences(comparison).sentences)
 
 
 def _parts(parts: Sequence[Part], level: str) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -24,7 +24,6 @@ from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, r
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
 from umemma_jax.reporting.page import report_page
-from umemma_jax.reporting.results import compare
 
 FIGURE_DPI = 200
 DIAGRAMS = {  # of which key of the results
@@ -66,19 +65,16 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
     write_files(files, Path(folder))
 
 
-def write_comparison(rows: Sequence[dict], folder: Path) -> None:
+def write_comparison(comparison: dict, folder: Path) -> None:
     """Writes comparison.json, comparison.md, comparison.png and comparison.svg.
 
     Args:
-        rows: results of several methods and seeds on one split, methods in the order to be shown
-            (the last one is drawn heavier).
+        comparison: from `results.compare`; the last of its methods is drawn heavier.
         folder: as in `write_report`.
 
     Raises:
-        UserError: the rows are not of one split and metric, a method and seed comes twice, or the
-            folder cannot be written.
+        UserError: the folder cannot be written.
     """
-    comparison = compare(rows)
     files = {
         "comparison.json": _json(comparison),
         "comparison.md": comparison_markdown(comparison).encode(),

@@ -221,10 +221,16 @@ def not_validated(results: dict) -> list[str]:
     return sentences
 
 
-def compare(rows: Sequence[dict]) -> dict:
+def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     """Means and sample standard deviations over seeds of every method, methods in given order.
 
     A ceiling belongs to a seed: the mean over that seed's rows that trained uni-modal models.
+
+    Args:
+        rows: results of several methods and seeds on one split.
+        paired: {metric, level, resamples, seed, false_discovery_rate, differences}, of which the last are from
+            `evaluation.paired.differences` and the others say how they were found; None where nothing is known of the
+            examples.
 
     Returns:
         {dataset, split, examples, metric, modalities, metrics,
@@ -234,7 +240,7 @@ def compare(rows: Sequence[dict]) -> dict:
                             differences: {pattern: {mean, std}},   # from the seed's ceiling
                             missing_rates: [{kind, rate, metric: {mean, std}, ...}]}}}
         std is None for a single seed, and both are where a seed's number is. Where any of the rows has it,
-        `not_validated` is what any of them has not.
+        `not_validated` is what any of them has not. `paired` is there where it is given.
 
     Raises:
         UserError: no rows, rows of different evaluations, or a method and seed given twice.
@@ -257,6 +263,7 @@ def compare(rows: Sequence[dict]) -> dict:
             "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
             "methods": methods,
         }
+        | ({} if paired is None else {"paired": paired})
     )
 
 
