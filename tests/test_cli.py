@@ -167,9 +167,11 @@ def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
         "config.json",
         "metrics.jsonl",
         "report/missing_tables.npz",
+        "report/report.html",
         "report/report.json",
         "report/report.md",
         "report/robustness.png",
+        "report/robustness.svg",
         "tensorboard/fusion",
         "tensorboard/unimodal",
     ]

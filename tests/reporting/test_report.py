@@ -9,14 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from tests.example_results import COLLAPSED, example_results, multi_label
+from tests.example_results import COLLAPSED, analysed, example_results, multi_label
 from tests.reporting.test_markdown import table_rows
 from umemma_jax import missing
 from umemma_jax.errors import UserError
+from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.markdown import report_markdown
 from umemma_jax.reporting.reading import read_report
 from umemma_jax.reporting.report import write_comparison, write_report
-from umemma_jax.reporting.results import definitions
 
 
 def four_methods():
@@ -35,7 +35,7 @@ def test_report_folder(tmp_path):
     results["definitions"] = definitions(results)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["report"]
     files = {path.name: path for path in (tmp_path / "run" / "report").iterdir()}
-    assert set(files) == {"report.json", "report.md", "robustness.png"}
+    assert set(files) == {"report.json", "report.md", "report.html", "robustness.png", "robustness.svg"}
     assert read_report(files["report.json"]) == results
     assert files["report.md"].read_text() == report_markdown(results)
     png = files["robustness.png"].read_bytes()
@@ -43,9 +43,17 @@ def test_report_folder(tmp_path):
     assert struct.unpack(">II", png[16:24]) == (1660, 920)
 
 
+def test_what_is_known_of_more_is_drawn(tmp_path):
+    write_report(analysed(example_results()), tmp_path)
+    figures = {"robustness", "reliability", "information", "rate_maps"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == {path.stem for path in tmp_path.glob("*.svg")} == figures
+    for path in tmp_path.glob("*.svg"):
+        assert "<dc:date>" not in path.read_text() and path.read_text().startswith("<?xml")
+
+
 def test_same_results_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
-        write_report(example_results(), tmp_path / name)
+        write_report(analysed(example_results()), tmp_path / name)
         write_comparison(four_methods(), tmp_path / name)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
@@ -81,7 +89,7 @@ def test_written_again_it_replaces_its_own_files_only(tmp_path):
     write_report(example_results(seed=1), tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["seed"] == 1
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_a_number_that_is_none_leaves_nothing_behind(tmp_path):
@@ -110,7 +118,7 @@ def test_disk_full_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_comparison_folder(tmp_path):
     write_comparison(four_methods(), tmp_path / "comparison")
     files = {path.name: path for path in (tmp_path / "comparison").iterdir()}
-    assert set(files) == {"comparison.json", "comparison.md", "comparison.png"}
+    assert set(files) == {"comparison.json", "comparison.md", "comparison.png", "comparison.svg"}
     markdown = files["comparison.md"].read_text()
     accuracy, macro_f1, difference = table_rows(markdown, "image alone")
     assert accuracy == ["image alone (audio missing)", "36.0 ± 0.0", "95.0 ± 0.0", "95.1 ± 0.0"]

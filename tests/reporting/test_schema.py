@@ -16,6 +16,9 @@ from tests.example_results import (
     three_modalities,
     uncalibrated,
 )
+from umemma_jax.reporting.markdown import report_markdown
+from umemma_jax.reporting.page_mix import deployment_mix
+from umemma_jax.reporting.page_table import pattern_table
 from umemma_jax.reporting.report import write_report
 
 SCHEMA = json.loads(importlib.resources.files("umemma_jax.reporting").joinpath("report.schema.json").read_text())
@@ -90,3 +93,28 @@ def test_anything_else_is_refused(place, value):
         target = target[key]
     target[place[-1]] = value
     assert not VALIDATOR.is_valid(results)
+
+
+def numbers(tree, place=()):
+    """Places of all fractional numbers; of a list those of its first entry stand for all."""
+    if isinstance(tree, dict | list):
+        for key in tree if isinstance(tree, dict) else range(min(len(tree), 1)):
+            yield from numbers(tree[key], (*place, key))
+    elif isinstance(tree, float):
+        yield place
+
+
+def test_what_may_be_null_is_a_dash():
+    text = json.dumps(analysed(example_results()))
+    nulls = 0
+    for place in numbers(json.loads(text)):
+        results = json.loads(text)
+        target = results
+        for key in place[:-1]:
+            target = target[key]
+        target[place[-1]] = None
+        if place[0] != "timing" and VALIDATOR.is_valid(results):
+            nulls += 1
+            assert not {"None", "nan"} & set(report_markdown(results).replace(",", " ").split()), place
+            pattern_table(results), deployment_mix(results, "value", "lost")
+    assert nulls > 80

@@ -1,4 +1,4 @@
-"""From results to files that people read: JSON, Markdown and a figure.
+"""From results to files that people read: JSON, Markdown, a page and figures.
 
 `write_report` takes one evaluation, `write_comparison` several (methods x seeds). Both render
 everything in memory first and then put the files in place together, by rename. The same results
@@ -13,26 +13,37 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from umemma_jax import checksums
 from umemma_jax.errors import UserError
+from umemma_jax.reporting.definitions import definitions
+from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
-from umemma_jax.reporting.results import compare, definitions
+from umemma_jax.reporting.page import report_page
+from umemma_jax.reporting.results import compare
 
 FIGURE_DPI = 200
+DIAGRAMS = {  # of which key of the results
+    "reliability": ("calibration", reliability_figure),
+    "information": ("information", information_figure),
+    "rate_maps": ("rate_maps", rate_map_figure),
+}
 
 
 def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes report.json, report.md, robustness.png and, where given, missing_tables.npz.
+    """Writes report.json, report.md, report.html, figures and, where given, missing_tables.npz.
+
+    Figures are robustness, and where the results have numbers for them reliability, information and rate_maps, each
+    as .png and .svg.
 
     Args:
-        results: the content of report.json, less `definitions`, which are added. Metrics are fractions
-            from 0 to 1 as Python floats, None where no example defines them; `patterns` holds every
-            non-empty subset of `modalities`; `ceilings` is empty where no uni-modal model was trained;
-            `command` (how to reproduce it) and `versions` may be absent.
+        results: the content of report.json, less `definitions`, which are added; report.schema.json beside this
+            module says what it holds and what may be absent. Metrics are fractions from 0 to 1 as Python floats, None
+            where no example defines them.
         folder: made if absent, and then appears complete; other files in it stay.
         tables: what each cell of `missing_rates` kept, bool [seeds, examples, M], by name.
 
@@ -44,15 +55,19 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
     files = {
         "report.json": _json(checksums.seal(results)),
         "report.md": report_markdown(results).encode(),
-        "robustness.png": _png(robustness_figure(results)),
+        "report.html": report_page(results).encode(),
+        **_images("robustness", robustness_figure(results)),
     }
+    for name, (key, draw) in DIAGRAMS.items():
+        if results.get(key):
+            files |= _images(name, draw(results))
     if tables is not None:
         files["missing_tables.npz"] = npz(tables)
     write_files(files, Path(folder))
 
 
 def write_comparison(rows: Sequence[dict], folder: Path) -> None:
-    """Writes comparison.json, comparison.md and comparison.png.
+    """Writes comparison.json, comparison.md, comparison.png and comparison.svg.
 
     Args:
         rows: results of several methods and seeds on one split, methods in the order to be shown
@@ -67,7 +82,7 @@ def write_comparison(rows: Sequence[dict], folder: Path) -> None:
     files = {
         "comparison.json": _json(comparison),
         "comparison.md": comparison_markdown(comparison).encode(),
-        "comparison.png": _png(comparison_figure(comparison)),
+        **_images("comparison", comparison_figure(comparison)),
     }
     write_files(files, Path(folder))
 
@@ -76,10 +91,13 @@ def _json(content: dict) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=FIGURE_DPI)
-    return buffer.getvalue()
+def _images(name: str, figure: Figure) -> dict[str, bytes]:
+    """The files NAME.png and NAME.svg."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=FIGURE_DPI)
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # without it, ids within the file are random
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
 
 
 def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
