@@ -90,9 +90,9 @@ def write_evaluation(evaluated: robustness.Report, workdir: Path) -> None:
 
     That is what `predict` takes of it, and what a comparison does.
     """
-    report.write_report(evaluated.results, workdir / "report", evaluated.tables)
+    kept = {decisions.FILE_NAME: decisions.encode(evaluated.decisions)}
+    report.write_report(evaluated.results, workdir / "report", evaluated.tables, kept)
     pattern_calibration.write(evaluated.results, workdir)
-    decisions.write(evaluated.decisions, workdir / "report")
 
 
 def _folder(workdir: Path, method: str, seed: int) -> Path:

@@ -21,7 +21,7 @@ from umemma_jax import fusion
 from umemma_jax.errors import UserError
 from umemma_jax.methods import METHODS
 from umemma_jax.missing_rates import MIXED
-from umemma_jax.patterns import pattern_shares
+from umemma_jax.patterns import MOST_MODALITIES, pattern_shares
 from umemma_jax.preprocess.ranges import unfit
 
 # What a run may change when it is started again on the same workdir: it does not touch the parameters.
@@ -39,7 +39,6 @@ FREE_TO_CHANGE = (
     "profile",
 )
 
-MOST_MODALITIES = 16  # every missing pattern is predicted and reported
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.

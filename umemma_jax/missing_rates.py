@@ -65,22 +65,22 @@ def independent_ranks(num_examples: int, num_modalities: int, seed: int) -> np.n
     return np.stack([ranks(num_examples, own) for own in seeds], axis=-1)
 
 
-def keep_independent(available: np.ndarray, ranks: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+def keep_independent(available: np.ndarray, rank: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """What is left to N examples that lose each of M modalities independently of the others.
 
     What is chosen is nested over the counts. An example that would lose all that it has keeps what is chosen last.
 
     Args:
       available: bool [N, M], what the data has.
-      ranks: int [N, M], from `independent_ranks`.
+      rank: int [N, M], from `independent_ranks`.
       counts: how many examples lose each modality.
 
     Returns:
       bool [N, M].
     """
-    kept = available & (ranks >= np.asarray(counts))
+    kept = available & (rank >= np.asarray(counts))
     nothing = ~functools.reduce(operator.or_, kept.T)
-    last = np.where(available, ranks, -1)[nothing].argmax(axis=1)
+    last = np.where(available, rank, -1)[nothing].argmax(axis=1)
     kept[np.flatnonzero(nothing), last] = available[nothing, last]
     return kept
 

@@ -11,6 +11,8 @@ from umemma_jax.errors import UserError
 
 Pattern = tuple[bool, ...]
 
+MOST_MODALITIES = 16  # every missing pattern is predicted and reported
+
 
 def all_patterns(num_modalities: int) -> np.ndarray:
     """Every non-empty subset of M modalities, bool [2^M - 1, M]: the complete one first, single ones last."""

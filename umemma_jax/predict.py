@@ -22,7 +22,7 @@ from umemma_jax.evaluation.pattern_calibration import PatternCalibration, unfitt
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, run_compacted
 from umemma_jax.patterns import pattern_name, pattern_numbers
-from umemma_jax.reporting.report import npz, write_files
+from umemma_jax.reporting.files import npz, write_files
 
 PyTree = Any
 

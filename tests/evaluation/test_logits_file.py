@@ -112,6 +112,10 @@ WRONG = {
         {"unimodal/a": LOGITS, "unimodal/b": LOGITS, "unimodal/a+b": LOGITS},
         r"unimodal/a\+b: is of several modalities",
     ),
+    "ceilings of what is a ceiling": (
+        {"logits/a+b": None, "unimodal/a": LOGITS, "unimodal/b": LOGITS},
+        r"unimodal: are ceilings of a model with logits of every pattern",
+    ),
     "validation without logits": ({"validation/labels": LABELS}, r"validation/logits/a: is missing"),
     "validation of other patterns": (
         {"validation/labels": LABELS, "validation/logits/a": LOGITS, "validation/logits/b": LOGITS},
@@ -138,6 +142,24 @@ def test_what_is_no_such_file_is_refused(tmp_path, content):
         logits_file.read(tmp_path / "said.npz")
     with pytest.raises(UserError, match=r"other\.npz cannot be read: No such file"):
         logits_file.read(tmp_path / "other.npz")
+
+
+def test_a_flipped_bit_is_found_or_harmless(tmp_path):
+    np.savez(tmp_path / "said.npz", **arrays(split(examples=20)))
+    whole, rng = (tmp_path / "said.npz").read_bytes(), np.random.default_rng(0)
+    expected, found = logits_file.read(tmp_path / "said.npz").test, 0
+    for bit in rng.integers(8 * len(whole), size=300):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "said.npz").write_bytes(damaged)
+        try:
+            said = logits_file.read(tmp_path / "said.npz").test
+            for name in expected.names:
+                np.testing.assert_array_equal(said.patterns[name], expected.patterns[name])
+        except UserError as error:
+            assert "\n" not in str(error)
+            found += 1
+    assert found > 150
 
 
 # The command.

@@ -183,6 +183,12 @@ def test_the_worst_class_is_that_of_the_lowest_recall_or_f1(scene):
         assert found["value"] == pytest.approx(each.min()) == each[test.classes.index(found["class"])]
 
 
+def test_maps_and_areas_are_of_ascending_rates():
+    ascending, other = (report(split(), rates=rates) for rates in ((0.0, 0.3, 1.0), (0.0, 1.0, 0.3)))
+    assert other["rate_maps"] == ascending["rate_maps"]
+    assert other["robustness"]["area"] == ascending["robustness"]["area"]
+
+
 # Intervals.
 
 

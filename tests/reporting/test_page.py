@@ -70,6 +70,13 @@ def test_same_results_give_the_same_text(name):
     assert report_page(SCENES[name]) == report_page(json.loads(json.dumps(SCENES[name])))
 
 
+def test_missing_rates_may_come_in_any_order_and_distance():
+    results = analysed(example_results())
+    whole = {"modalities": ["image", "audio"], "rates": [0.0, 0.65, 1.0], "values": [[9, 8, 7], [6, 5, 4], [3, 2, 1]]}
+    mixed = whole | {"rates": [0.0, 1.0, 0.65], "values": [[9, 7, 8], [3, 1, 2], [6, 4, 5]]}
+    assert report_page(results | {"rate_maps": [mixed]}) == report_page(results | {"rate_maps": [whole]})
+
+
 def test_models_have_names_of_their_own():
     page = report_page(analysed(example_results()))
     models = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page)

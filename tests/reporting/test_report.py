@@ -84,6 +84,11 @@ def test_missing_tables_are_saved_as_numpy_saves_them_one_after_the_other(tmp_pa
     assert (tmp_path / "report" / "missing_tables.npz").read_bytes() == expected.getvalue()
 
 
+def test_other_files_are_put_beside(tmp_path):
+    write_report(example_results(), tmp_path / "report", beside={"decisions.npz": b"content"})
+    assert (tmp_path / "report" / "decisions.npz").read_bytes() == b"content"
+
+
 def test_written_again_it_replaces_its_own_files_only(tmp_path):
     write_report(example_results(), tmp_path)
     (tmp_path / "notes.txt").write_text("mine")

@@ -42,7 +42,7 @@ def pattern_costs(
         encode = jax.jit(_encoder(model, tower), out_shardings=rows)
         inputs = variables, on_devices["inputs"][tower.name], on_devices["present"][:, index : index + 1]
         flops[tower.name], seconds[tower.name], features[tower.name] = _measured(encode, *inputs)
-    stand_ins = model.apply(variables, features, means, method="stand_ins")
+    stand_ins = jax.jit(functools.partial(model.apply, method="stand_ins"))(variables, features, means)
     fuse = jax.jit(functools.partial(model.apply, method="fuse"))
     head_flops, head_seconds, _ = _measured(fuse, variables, features, stand_ins, on_devices["present"])
     costs = {}

@@ -31,8 +31,8 @@ class Decisions:
     decided: np.ndarray
 
 
-def write(decisions: Decisions, folder: Path) -> None:
-    """Writes decisions.npz: classes as the smallest unsigned integers, and packed bits of multi-label data.
+def encode(decisions: Decisions) -> bytes:
+    """The content of decisions.npz: classes as the smallest unsigned integers, and packed bits of multi-label data.
 
     Its arrays are `patterns`, `classes` (K), `label`, `counted` and `decided`, bits packed along the last axis. The
     file's own CRC-32 of each array tells damage.
@@ -46,13 +46,11 @@ def write(decisions: Decisions, folder: Path) -> None:
         "counted": _packed(decisions.counted),
         "decided": compact(decisions.decided),
     }
-    partial = folder / f".{FILE_NAME}.partial"
-    partial.write_bytes(npz.encode(arrays))
-    partial.replace(folder / FILE_NAME)
+    return npz.encode(arrays)
 
 
 def read(folder: Path, patterns: Sequence[str], examples: int) -> Decisions:
-    """What `write` has written of so many examples under these patterns.
+    """The decisions about so many examples under these patterns that stand in a folder.
 
     Raises:
       UserError: the file cannot be read, is damaged, or is of other examples or patterns.

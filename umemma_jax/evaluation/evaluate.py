@@ -8,7 +8,7 @@ serves the logits of any other model as well.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -200,56 +200,77 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
       What `report.write_report` takes, with None for metrics that no example defines, the grid's tables, and the
       decisions of the model.
     """
-    config, info = experiment.config, experiment.dataset.info
-    split = config.data.test_split
     evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
     fusion = place(fusion, experiment.mesh)
     unimodal = None if unimodal is None else place(unimodal, experiment.mesh)
 
-    def encode(variables: PyTree, split: str, rows: np.ndarray | None, capacities: Capacities) -> Encoded:
-        return evaluator.encode(variables, experiment.batches(split, rows), capacities)
+    def encode(variables: PyTree, part: _Part) -> Encoded:
+        return evaluator.encode(variables, experiment.batches(part.split, part.rows), part.capacities)
 
-    def said(encoded: Encoded, *part: Any) -> SplitLogits:
-        alone = None if unimodal is None else encode(unimodal, *part)
-        return evaluator.split_logits(encoded, evaluator.predict_patterns(fusion, encoded), alone, info.classes)
+    def said(encoded: Encoded, part: _Part) -> SplitLogits:
+        alone = None if unimodal is None else encode(unimodal, part)
+        predictions = evaluator.predict_patterns(fusion, encoded)
+        return evaluator.split_logits(encoded, predictions, alone, experiment.dataset.info.classes)
 
     # Compiled on one batch, so that the pass is timed without it.
-    test, first = (split, None, experiment.capacities(split)), next(experiment.batches(split))
-    jax.block_until_ready(evaluator.encode(fusion, [first], test[-1]))
-    start = time.perf_counter()
-    encoded = jax.block_until_ready(encode(fusion, *test))
-    encoded_at = time.perf_counter()
-    said_of_test, said_of_validation = said(encoded, *test), None
+    part, first = _part(experiment, experiment.config.data.test_split), _first_batch(experiment)
+    jax.block_until_ready(evaluator.encode(fusion, [first], part.capacities))
+    encoded, pass_seconds = _timed(lambda: jax.block_until_ready(encode(fusion, part)))
+    test, validation = said(encoded, part), None
     if len(experiment.validation[1]):
-        validation = (*experiment.validation, experiment.capacities(*experiment.validation))
-        said_of_validation = said(encode(fusion, *validation), *validation)
-    all_encoded_at = time.perf_counter()
-    found = robustness.report(said_of_test, said_of_validation, _options(experiment))
-    end = time.perf_counter()
-
-    examples = info.splits[split].examples
-    eta = config.missing.eta.rate
+        part = _part(experiment, *experiment.validation)
+        validation = said(encode(fusion, part), part)
+    found, report_seconds = _timed(lambda: robustness.report(test, validation, _options(experiment)))
+    cost = pattern_costs(experiment.model, experiment.mesh, fusion, experiment.means, first)
     results = {
-        "dataset": info.name,
-        "split": split,
-        "method": method_name(config),
-        "seed": config.seed,
-        "stand_in": config.missing.stand_in,
-        **({"eta": _eta(experiment)} if eta else {}),
+        **_about(experiment),
         **found.results,
         **_not_validated(experiment, found.results),
-        "cost": metrics.undefined_as_none(
-            pattern_costs(experiment.model, experiment.mesh, fusion, experiment.means, first)
-        ),
+        "cost": metrics.undefined_as_none(cost),
         "versions": {"umemma_jax": __version__, "jax": jax.__version__, "flax": flax.__version__},
         "timing": {
-            "encoder_pass_seconds": encoded_at - start,
-            "report_seconds": end - all_encoded_at,
-            "examples_per_second": examples / (encoded_at - start),
+            "encoder_pass_seconds": pass_seconds,
+            "report_seconds": report_seconds,
+            "examples_per_second": len(test.label) / pass_seconds,
             "compilations": {"encode": evaluator.encode_traces.traces},
         },
     }
     return found._replace(results=results)
+
+
+class _Part(NamedTuple):
+    """Rows of a split, all where they are None, with the capacities that their encoders need."""
+
+    split: str
+    rows: np.ndarray | None
+    capacities: Capacities
+
+
+def _part(experiment: Experiment, split: str, rows: np.ndarray | None = None) -> _Part:
+    return _Part(split, rows, experiment.capacities(split, rows))
+
+
+def _first_batch(experiment: Experiment) -> PyTree:
+    return next(experiment.batches(experiment.config.data.test_split))
+
+
+def _timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and the seconds that it takes."""
+    start = time.perf_counter()
+    return action(), time.perf_counter() - start
+
+
+def _about(experiment: Experiment) -> dict[str, Any]:
+    """Which model is evaluated on what."""
+    config = experiment.config
+    return {
+        "dataset": experiment.dataset.info.name,
+        "split": config.data.test_split,
+        "method": method_name(config),
+        "seed": config.seed,
+        "stand_in": config.missing.stand_in,
+        **({"eta": _eta(experiment)} if config.missing.eta.rate else {}),
+    }
 
 
 def _options(experiment: Experiment) -> robustness.Options:

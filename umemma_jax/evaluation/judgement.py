@@ -12,6 +12,7 @@ from umemma_jax.evaluation.pattern_calibration import PatternCalibration
 from umemma_jax.evaluation.split_logits import SplitLogits
 
 Scores = dict[str, float]
+Decisions = tuple[np.ndarray, np.ndarray | None, np.ndarray, float | None]  # predicted, tuned, nll, precision
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,15 @@ def judge(split: SplitLogits, fitted: PatternCalibration) -> Judgement:
     )
 
 
-def _decide(logits: np.ndarray, label: np.ndarray, left: np.ndarray, fitted: PatternCalibration) -> tuple:
+def _decide(logits: np.ndarray, label: np.ndarray, left: np.ndarray, fitted: PatternCalibration) -> Decisions:
     """What one pattern's row of a `Judgement` holds, from its logits [N, K]."""
     nll = calibration.nll(fitted.scaled(logits, left), label)
     return logits.argmax(axis=1), None, nll, None
 
 
-def _decide_multi_label(logits: np.ndarray, label: np.ndarray, left: np.ndarray, fitted: PatternCalibration) -> tuple:
+def _decide_multi_label(
+    logits: np.ndarray, label: np.ndarray, left: np.ndarray, fitted: PatternCalibration
+) -> Decisions:
     scaled, counted = fitted.scaled(logits, left), left >= 0
     tuned = None if fitted.thresholds is None else scaled > special.logit(fitted.thresholds)[left]
     precision = metrics.mean_average_precision(logits[counted], label[counted])

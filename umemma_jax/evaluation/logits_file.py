@@ -12,13 +12,19 @@ import numpy as np
 from umemma_jax.data import npz
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation.split_logits import PriorCorrected, SplitLogits, find_prior
-from umemma_jax.patterns import all_patterns, parse_pattern, pattern_name, pattern_names, pattern_numbers
+from umemma_jax.patterns import (
+    MOST_MODALITIES,
+    all_patterns,
+    parse_pattern,
+    pattern_name,
+    pattern_names,
+    pattern_numbers,
+)
 
 Arrays = dict[str, np.ndarray]
 
 VALIDATION = "validation/"  # begins the names of what is of the validation examples
 OF_FILE = ("modalities", "classes", "prior")
-MOST_MODALITIES = 16
 
 
 @dataclass(frozen=True)
@@ -134,14 +140,14 @@ class OfWhatIsLeft(Mapping[str, np.ndarray]):
 
 def _split(arrays: Arrays, modalities: tuple[str, ...], classes: tuple[str, ...], where: str) -> _Split:
     label = _labels(_take(arrays, f"{where}labels", "labels"), len(classes), f"{where}labels")
-    available = _presence(arrays.pop("present", None), (len(label), len(modalities)), f"{where}present")
+    available = _presence(arrays.get("present"), (len(label), len(modalities)), f"{where}present")
     logits, unimodal = {}, {}
-    for key, array in arrays.items():
+    for key in sorted(arrays.keys() - {"labels", "present"}):
         kind, _, name = key.partition("/")
         _require(kind in ("logits", "unimodal") and name != "", f"{where}{key}", "unknown, see docs/logits.md")
         pattern = parse_pattern(name, modalities, f"{where}{key}")
         rows = available[:, list(pattern)].all(axis=1)
-        checked = _logits(array, rows, (len(label), len(classes)), f"{where}{key}")
+        checked = _logits(arrays[key], rows, (len(label), len(classes)), f"{where}{key}")
         found, known = pattern_name(pattern, modalities), logits if kind == "logits" else unimodal
         _require(found not in known, f"{where}{key}", "stands twice")
         known[found] = checked
@@ -155,17 +161,18 @@ def _check_patterns(logits: Arrays, unimodal: Arrays, modalities: tuple[str, ...
         _require(name in logits, f"{where}logits/{name}", "is missing: give every pattern, or each modality alone")
     for name in modalities if unimodal else ():
         _require(name in unimodal, f"{where}unimodal/{name}", "is missing: give them of every modality, or of none")
+    _require(bool(several) or not unimodal, f"{where}unimodal", "are ceilings of a model with logits of every pattern")
     odd = next((name for name in unimodal if name not in modalities), None)
     _require(odd is None, f"{where}unimodal/{odd}", "is of several modalities")
 
 
 def _take(arrays: Arrays, where: str, name: str) -> np.ndarray:
     _require(name in arrays, where, "is missing, see docs/logits.md")
-    return arrays.pop(name)
+    return arrays[name]
 
 
 def _names(arrays: Arrays, key: str) -> tuple[str, ...]:
-    array = _take(dict(arrays), key, key)
+    array = _take(arrays, key, key)
     _require(array.dtype.kind == "U" and array.ndim == 1, key, "are no names, an array of str")
     names = tuple(array.tolist())
     _require(len(set(names)) == len(names) > 0 and all(names), key, "a name is empty or stands twice, or there is none")

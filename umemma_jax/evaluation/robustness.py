@@ -100,7 +100,9 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         "robustness": summaries.robustness(model, test, cells, options.deployment, beside.ceilings),
         "shapley": summaries.shapley(model, test, headline, prior),
         "information": summaries.knowledge(model, test, prior),
-        "rate_maps": grid.rate_maps(model, test.available, test.modalities, options.rates, options.seeds, headline),
+        "rate_maps": grid.rate_maps(
+            model, test.available, test.modalities, sorted(options.rates), options.seeds, headline
+        ),
     }
     decisions = Decisions(tuple(test.names), len(test.classes), model.label, model.counted, model.decided)
     return Report(undefined_as_none(results), tables, decisions)

@@ -1,5 +1,5 @@
-"""The uni-modal ensemble: the average of models that were trained apart."""
+"""The uni-modal ensemble: models that were trained apart, whose logits add up while the prior counts once."""
 
 LABEL = "UME average"
-SOURCE = "UME of arXiv 2305.01233"
+SOURCE = "UME of arXiv 2305.01233, as a product of experts: Bayes' rule for modalities independent given the class"
 SWITCHES = {"unimodal": True, "fusion": False, "augment": False}

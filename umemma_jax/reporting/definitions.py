@@ -34,8 +34,8 @@ ANALYSIS_DEFINITIONS = {
         "resamples serve every pattern, so that differences between patterns are paired.",
     },
     "calibration": {
-        "ECE": "Expected calibration error: mean distance between confidence and accuracy over 15 bins. Bins of equal "
-        "mass hold equally many examples each; those of equal width divide 0 to 1 evenly.",
+        "ECE": "Expected calibration error: mean distance between confidence and the share that is true, over 15 "
+        "bins. Bins of equal mass hold equally many decisions each; those of equal width divide 0 to 1 evenly.",
         "temperature": "The logits are divided by it. Fitted per pattern on validation examples alone, by their NLL.",
         "NLL": "Mean negative log-likelihood of the labels, in nats.",
         "AURC": "Area under the risk-coverage curve: mean error over all shares of examples kept, the surest first.",

@@ -17,6 +17,7 @@ from umemma_jax.reporting.results import (
     patterns_by_size,
     percent,
     points,
+    rate_maps,
     short_label,
     short_metric_label,
     worst_class_measure,
@@ -52,7 +53,7 @@ def rate_details(results: dict) -> list[Part]:
         parts.append(_grid(results, "Share of the examples that keep every modality, %", shown))
     if "nll" in cells[0]:
         parts.append(_grid(results, "Calibrated NLL, nats", {_place(cell): nats(cell["nll"]) for cell in cells}))
-    maps = results.get("rate_maps", [])
+    maps = rate_maps(results)
     return parts + [_rate_map(results, one) for one in maps if len(maps) <= MOST_MAPS]
 
 

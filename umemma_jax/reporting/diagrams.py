@@ -18,6 +18,7 @@ from umemma_jax.reporting.results import (
     headline,
     patterns_by_size,
     percent,
+    rate_maps,
     short_label,
     short_metric_label,
 )
@@ -79,7 +80,7 @@ def information_figure(results: dict) -> Figure:
 
 def rate_map_figure(results: dict) -> Figure:
     """A map for each two modalities: the headline metric where either is lost at a rate of its own."""
-    maps = results["rate_maps"]
+    maps = rate_maps(results)
     if len(maps) > MOST_MAPS:
         maps = sorted(maps, key=lambda one: np.nan_to_num(_numbers(one["values"][-1])[-1], nan=np.inf))[:MOST_MAPS]
     figure, panels = _panels(len(maps), 4.2 if len(maps) == 1 else 3.2, 3.6 if len(maps) == 1 else 3.0)

@@ -41,6 +41,7 @@ from umemma_jax.reporting.results import (
     patterns_by_size,
     percent,
     points,
+    rate_maps,
     short_label,
     short_metric_label,
 )
@@ -187,17 +188,15 @@ def rate_map(results: dict, words_id: str) -> UIElement:
     Args:
         words_id: the element of the page whose text names both.
     """
-    maps, examples = results["rate_maps"], results["examples"]
+    maps, examples = rate_maps(results), results["examples"]
     names = [" and ".join(entry["modalities"]) for entry in maps]
     columns = {name: _map_columns(entry, examples) for name, entry in zip(names, maps, strict=True)}
     rates = maps[0]["rates"]
     source = ColumnDataSource(columns[names[0]])
     plot = _plot("second modality's missing rate, %", "first modality's missing rate, %", height=390)
     mapper = LinearColorMapper(Cividis256, nan_color=GRID)  # from the least value shown to the greatest
-    step = 100 * min((b - a for a, b in pairwise(rates)), default=1.0)
-    cells = plot.rect(
-        "second", "first", step, step, source=source, fill_color=transform("value", mapper), line_color="white"
-    )
+    colours = {"fill_color": transform("value", mapper), "line_color": "white"}
+    cells = plot.quad(left="left", right="right", bottom="bottom", top="top", source=source, **colours)
     tooltips = [("lost", "@lost"), (short_metric_label(headline(results)), "@text %")]
     plot.add_tools(HoverTool(renderers=[cells], tooltips=tooltips))
     bar = ColorBar(color_mapper=mapper, width=12, padding=6, major_label_text_color=QUIET, bar_line_color=None)
@@ -217,19 +216,32 @@ def map_words(entry: dict) -> str:
 
 
 def _map_columns(entry: dict, examples: int) -> dict[str, list]:
+    """Columns of a data source: of each cell its ends in %, rows first, its value in %, and words."""
     first, second = entry["modalities"]
     cells = [
         (a, b, value)
         for a, row in zip(entry["rates"], entry["values"], strict=True)
         for b, value in zip(entry["rates"], row, strict=True)
     ]
+    ends = list(pairwise(_edges([100 * rate for rate in entry["rates"]])))
+    places = [(row, column) for row in ends for column in ends]
     return {
-        "first": [100 * a for a, _, _ in cells],
-        "second": [100 * b for _, b, _ in cells],
+        "bottom": [row[0] for row, _ in places],
+        "top": [row[1] for row, _ in places],
+        "left": [column[0] for _, column in places],
+        "right": [column[1] for _, column in places],
         "value": [nan if value is None else 100 * value for _, _, value in cells],
         "lost": [f"{first} {100 * a:.4g} %, {second} {100 * b:.4g} %" for a, b, _ in cells],
         "text": [percent(value, examples) for _, _, value in cells],
     }
+
+
+def _edges(centres: Sequence[float]) -> list[float]:
+    """Ends of cells around the centres, halfway to the next ones."""
+    if len(centres) == 1:
+        return [centres[0] - 0.5, centres[0] + 0.5]
+    middles = [(a + b) / 2 for a, b in pairwise(centres)]
+    return [2 * centres[0] - middles[0], *middles, 2 * centres[-1] - middles[-1]]
 
 
 def information(results: dict) -> Plot:

@@ -7,9 +7,6 @@ give the same bytes.
 
 import io
 import json
-import os
-import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from umemma_jax import checksums
-from umemma_jax.errors import UserError
 from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
+from umemma_jax.reporting.files import npz, write_files
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
 from umemma_jax.reporting.page import report_page
 
@@ -33,8 +30,13 @@ DIAGRAMS = {  # of which key of the results
 }
 
 
-def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] | None = None) -> None:
-    """Writes report.json, report.md, report.html, figures and, where given, missing_tables.npz.
+def write_report(
+    results: dict,
+    folder: Path,
+    tables: Mapping[str, np.ndarray] | None = None,
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
+    """Writes report.json, report.md, report.html, figures and, where given, missing_tables.npz and other files.
 
     Figures are robustness, and where the results have numbers for them reliability, information and rate_maps, each
     as .png and .svg.
@@ -45,6 +47,7 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
             where no example defines them.
         folder: made if absent, and then appears complete; other files in it stay.
         tables: what each cell of `missing_rates` kept, bool [seeds, examples, M], by name.
+        beside: content of other files by name.
 
     Raises:
         UserError: the folder cannot be written.
@@ -62,6 +65,7 @@ def write_report(results: dict, folder: Path, tables: Mapping[str, np.ndarray] |
             files |= _images(name, draw(results))
     if tables is not None:
         files["missing_tables.npz"] = npz(tables)
+    files |= beside or {}
     write_files(files, Path(folder))
 
 
@@ -94,37 +98,3 @@ def _images(name: str, figure: Figure) -> dict[str, bytes]:
     with matplotlib.rc_context({"svg.hashsalt": name}):  # without it, ids within the file are random
         figure.savefig(svg, format="svg", metadata={"Date": None})
     return {f"{name}.png": png.getvalue(), f"{name}.svg": svg.getvalue()}
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """What `np.savez_compressed` writes, with one array at a time in memory."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, array in arrays.items():
-            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def write_files(files: Mapping[str, bytes], folder: Path) -> None:
-    """Writes all files beside the folder first, then moves them in by rename.
-
-    Raises:
-        UserError: the folder cannot be written.
-    """
-    folder = Path(os.path.realpath(folder))  # Path.resolve raises RuntimeError of links in a circle
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        if folder.exists():
-            for name in files:
-                os.replace(partial / name, folder / name)
-        else:
-            os.rename(partial, folder)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; free space or choose another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

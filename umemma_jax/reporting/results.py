@@ -95,6 +95,17 @@ def between(ends: Sequence[float | None], examples: int, form: Callable | None =
     return ABSENT if None in ends else f"{form(ends[0], examples)} to {form(ends[1], examples)}"
 
 
+def rate_maps(results: dict) -> list[dict]:
+    """The maps of two missing rates, rates in ascending order."""
+    return [_ascending(one) for one in results.get("rate_maps", [])]
+
+
+def _ascending(rate_map: dict) -> dict:
+    rates, values = rate_map["rates"], rate_map["values"]
+    order = sorted(range(len(rates)), key=rates.__getitem__)
+    return {**rate_map, "rates": [rates[a] for a in order], "values": [[values[a][b] for b in order] for a in order]}
+
+
 def eta_cell(results: dict) -> dict:
     """The cell of the missing-rate grid that the eta protocol asks for, where the results have `eta`."""
     wanted = results["eta"]["kind"], results["eta"]["rate"]
