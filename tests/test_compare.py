@@ -124,13 +124,17 @@ def test_damaged_decisions_end_in_one_line(finished, dataset):
 
 
 def test_decisions_of_another_run_end_in_one_line(finished, dataset):
-    folder = finished / "late_fusion" / "seed0" / "report"
+    folder = finished / "late_fusion" / "seed1" / "report"
     results = json.loads((folder / "report.json").read_text())
     found = decisions.read(folder, list(results["patterns"]), results["examples"])
-    others = dataclasses.replace(found, decided=(found.decided + 1) % CLASSES)
-    (folder / decisions.FILE_NAME).write_bytes(decisions.encode(others))
-    with pytest.raises(UserError, match=r"decisions\.npz is of other examples .* or not of the report beside it"):
-        compare.compare(get_config(dataset), finished, SEEDS)
+    turned = (found.label + 1) % CLASSES, (found.decided + 1) % CLASSES
+    for others, how in (
+        (dataclasses.replace(found, decided=turned[1]), "not of the report beside it"),
+        (dataclasses.replace(found, label=turned[0], decided=turned[1]), "of other examples than the first run"),
+    ):
+        (folder / decisions.FILE_NAME).write_bytes(decisions.encode(others))
+        with pytest.raises(UserError, match=rf"late_fusion/seed1/report/decisions\.npz is {how}: remove it"):
+            compare.compare(get_config(dataset), finished, SEEDS)
 
 
 def test_the_command_ends_with_what_the_data_support(finished, dataset, tmp_path, capsys):

@@ -124,12 +124,11 @@ def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) ->
         folder = _folder(workdir, result["method"], result["seed"]) / "report"
         found = decisions.read(folder, list(result["patterns"]), result["examples"])
         label = found.label if label is None else label
+        if not np.array_equal(found.label, label):
+            raise _foreign(folder, "of other examples than the first run")
         measured = paired.measured(found, shared)
-        if not np.array_equal(found.label, label) or not _agree(measured, result):
-            raise UserError(
-                f"{folder / decisions.FILE_NAME} is of other examples than the first run, or not of the report beside "
-                "it: remove it, and the same command evaluates the run again"
-            )
+        if not _agree(measured, result):
+            raise _foreign(folder, "not of the report beside it")
         runs.setdefault(result["method"], []).append(measured)
     return {
         "metric": reporting_results.headline(results[0]),
@@ -145,3 +144,8 @@ def _agree(measured: paired.Measured, result: dict[str, Any]) -> bool:
     """Whether the decisions come to what the report says."""
     said = [reporting_results.headline_value(result, pattern) for pattern in result["patterns"]]
     return np.allclose(measured.values, np.array(said, float), rtol=0, atol=1e-9, equal_nan=True)
+
+
+def _foreign(folder: Path, how: str) -> UserError:
+    path = folder / decisions.FILE_NAME
+    return UserError(f"{path} is {how}: remove it, and the same command evaluates the run again")

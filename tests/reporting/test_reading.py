@@ -35,6 +35,16 @@ def test_a_report_of_a_version_without_checksums_is_read(tmp_path):
     assert read_report(tmp_path / "report.json") == example_results()
 
 
+@pytest.mark.parametrize("headline", ["tuned_macro_f1", None, ["accuracy"]])
+def test_a_headline_that_is_no_metric_is_refused(headline, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(example_results() | {"headline": headline}))
+    with pytest.raises(UserError, match=r"report\.json is damaged or of another version \(report\.headline is"):
+        read_report(path)
+    path.write_text(json.dumps(multi_label() | {"headline": "tuned_macro_f1"}))
+    assert read_report(path)["headline"] == "tuned_macro_f1"
+
+
 def every_place(tree, path=()):
     """Paths to all values of nested dicts and lists."""
     for key in tree if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ():

@@ -104,7 +104,7 @@ def comparison_markdown(comparison: dict) -> str:
         *_eta_of_all(comparison),
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
-    for name in comparison["metrics"]:
+    for name in sorted(comparison["metrics"], key=lambda name: name.removeprefix(TUNED) != metric):
         parts += [f"## {_capital(metric_label(name))}, %", _method_table(comparison, name)]
     if "paired" in comparison:
         parts += _parts([supported_differences(comparison)], "##")

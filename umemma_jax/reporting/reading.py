@@ -7,7 +7,7 @@ from typing import Any
 
 from umemma_jax import checksums
 from umemma_jax.errors import UserError
-from umemma_jax.reporting.results import metrics
+from umemma_jax.reporting.results import headline, metrics
 
 EVERY = "*"  # in place of a name: what holds for each
 SCORES = {EVERY: (int, float, NoneType)}
@@ -23,7 +23,11 @@ FIELDS = {
     "ceilings": {EVERY: SCORES},
     "missing_rates": [{"kind": (str,), "rate": (int, float), "mean": SCORES, "std": SCORES}],
 }
-OPTIONAL_FIELDS = {"eta": {"kind": (str,), "rate": (int, float)}, "not_validated": {EVERY: [(str,)]}}
+OPTIONAL_FIELDS = {
+    "eta": {"kind": (str,), "rate": (int, float)},
+    "headline": (str,),
+    "not_validated": {EVERY: [(str,)]},
+}
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -73,6 +77,8 @@ def _check_names(results: dict[str, Any]) -> None:
     if "+".join(modalities) not in patterns or not results["missing_rates"] or results["examples"] < 1:
         raise ValueError("it holds no numbers")
     names = set(metrics(results))
+    if headline(results) not in names:
+        raise ValueError("report.headline is no metric")
     for pattern, scores in patterns.items():
         if not set(pattern.split("+")) <= set(modalities) or scores.keys() - {"examples"} != names:
             raise ValueError(f"report.patterns.{pattern} has other modalities or metrics than the rest")
