@@ -70,6 +70,15 @@ def test_where_only_seeds_differ_the_interval_is_that_of_a_paired_t_test():
     assert found["p_value"] == pytest.approx(expected.pvalue)
 
 
+def test_an_interval_ends_where_fractions_do():
+    runs = {
+        name: [paired.Measured(np.array([value]), np.full((1, 50), value)) for value in values]
+        for name, values in {"y": (0.2, 0.8), "x": (0.6, 0.3)}.items()
+    }
+    (found,) = paired.differences(runs, ["a"])
+    assert found["interval"] == [-1, 1] and not found["supported"]
+
+
 def test_an_interval_that_just_reaches_0_has_p_value_1_minus_its_level():
     rng, resamples = np.random.default_rng(0), Resamples(200, 400)
     chances = np.array([0.7, 0.8])

@@ -104,7 +104,8 @@ def _difference(by_seed: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
         return float(np.hypot(by_examples, by_seeds))
 
     width = reach(1 - LEVEL)
-    return {"difference": mean, "interval": [mean - width, mean + width], "p_value": _p_value(abs(mean), reach)}
+    ends = [max(mean - width, -1.0), min(mean + width, 1.0)]  # of what fractions can differ by
+    return {"difference": mean, "interval": ends, "p_value": _p_value(abs(mean), reach)}
 
 
 def _p_value(size: float, reach: Callable[[float], float]) -> float:

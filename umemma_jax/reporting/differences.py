@@ -68,7 +68,9 @@ def _basis(comparison: dict) -> list[str]:
     seeds = len(next(iter(comparison["methods"].values()))["seeds"])
     metric = short_metric_label(paired["metric"])
     if seeds > 1:
-        over = f"over the examples and the {seeds} training seeds"
+        over = (
+            f"over the examples and the {seeds} training seeds{', few enough to make them wide' if seeds < 4 else ''}"
+        )
     else:
         over = "over the examples alone: with one training seed they say nothing of how another would turn out"
     rate = f"{100 * paired['false_discovery_rate']:.4g} %"
