@@ -64,9 +64,10 @@ def small(config: ConfigDict) -> None:
         length=64,
         buckets=(16, 32),
     )
-    config.inputs.text.learning_rate_scale.unimodal = 5.0
+    config.inputs.text.learning_rate_scale = {"unimodal": 4.0, "fusion": 0.25}
     for stage in (config.unimodal, config.fusion):
-        stage.epochs = 15
         stage.learning_rate = 2e-3
         stage.ema = 0.99
-    config.dropout = 0.4
+    config.unimodal.epochs = 20
+    config.fusion.epochs = 15
+    config.dropout = 0.5

@@ -92,6 +92,17 @@ def test_summaries_over_patterns(scene):
     assert found["area"]["b"] == pytest.approx(area / values["a+b+c"])
 
 
+def test_what_is_lost_is_over_the_examples_that_the_pattern_counts(scene):
+    test, results = scene
+    decided, lost = decisions(test, results), results["robustness"]["lost"]
+    assert set(lost) == set(test.names[1:])
+    for name, value in lost.items():
+        rows = (test.available & [m in name.split("+") for m in "abc"]).any(axis=1)
+        assert value == pytest.approx(headline(test, decided["a+b+c"], rows) - headline(test, decided[name], rows))
+        low, high = results["uncertainty"]["lost"][name]
+        assert low <= value <= high
+
+
 def test_counter_intuitive_examples_are_right_with_fewer_and_wrong_with_more(scene):
     test, results = scene
     decided = decisions(test, results)

@@ -97,7 +97,7 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         },
         **confidence(test, fitted, beside.temperatures),
         "worst_class": summaries.worst_classes(model, test.names, test.classes),
-        "robustness": summaries.robustness(model, test, cells, options.deployment, beside.ceilings),
+        "robustness": summaries.robustness(model, test, headline, cells, options.deployment, beside.ceilings),
         "shapley": summaries.shapley(model, test, headline, prior),
         "information": summaries.knowledge(model, test, prior),
         "rate_maps": grid.rate_maps(

@@ -32,13 +32,19 @@ def _worst_class(decided: np.ndarray, label: np.ndarray, classes: Sequence[str])
 
 
 def robustness(
-    model: Judgement, test: SplitLogits, cells: Cells, deployment: Mapping[str, float], ceilings: Sequence[Ceiling]
+    model: Judgement,
+    test: SplitLogits,
+    headline: Headline,
+    cells: Cells,
+    deployment: Mapping[str, float],
+    ceilings: Sequence[Ceiling],
 ) -> dict[str, Any]:
     """The key `robustness` of report.json.
 
     Args:
       model: judged under each of P patterns.
       test: the same examples.
+      headline: of them.
       cells: of the missing-rate grid.
       deployment: weights by pattern name; {}: all the same.
       ceilings: of each pattern; none where there are no uni-modal models.
@@ -52,6 +58,7 @@ def robustness(
         "worst_pattern": {"pattern": worst, "value": defined.get(worst)},
         "uniform_mean": _mean(values.values()),
         "deployment": {"weights": weights, "mean": sum(weight * values[name] for name, weight in weights.items())},
+        "lost": _lost(model, test.names, headline),
         "area": _areas(cells, model.headline, values[test.names[0]]),
         "ceilings": {name: _beside(ceiling) for name, ceiling in zip(test.names, ceilings, strict=bool(ceilings))},
         "share_of_ceiling": {
@@ -59,6 +66,15 @@ def robustness(
             for name, ceiling in zip(test.names, ceilings, strict=bool(ceilings))
         },
         "counter_intuitive": _counter_intuitive(model, test),
+    }
+
+
+def _lost(model: Judgement, names: Sequence[str], headline: Headline) -> dict[str, float]:
+    """Of each pattern but the complete one what complete has more, over the examples that the pattern counts."""
+    rows = zip(names[1:], model.decided[1:], model.counted[1:], strict=True)
+    return {
+        name: headline.value(model.decided[0], counted) - headline.value(decided, counted)
+        for name, decided, counted in rows
     }
 
 
