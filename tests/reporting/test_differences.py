@@ -44,7 +44,7 @@ def test_differences_are_told_in_words(comparison):
         "Without audio, UME-MMA is better than late fusion by 35.6 points (33.1 to 38.0).",
         "Without image, late fusion is better than UME-MMA by 2.0 points (1.0 to 3.0).",
         "Differences are of accuracy, paired by example and seed; intervals of 95 % are over the examples and the 3 "
-        "training seeds, few enough to make them wide.",
+        "training seeds, so few that they are wide.",
         "Of 3 comparisons, those are called supported of which at most 5 % are expected to be chance "
         "(Benjamini-Hochberg); the intervals are not widened for there being many.",
     ]

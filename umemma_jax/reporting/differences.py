@@ -67,12 +67,10 @@ def _basis(comparison: dict) -> list[str]:
     paired, level = comparison["paired"], f"{100 * comparison['paired']['level']:.4g} %"
     seeds = len(next(iter(comparison["methods"].values()))["seeds"])
     metric = short_metric_label(paired["metric"])
-    if seeds > 1:
-        over = (
-            f"over the examples and the {seeds} training seeds{', few enough to make them wide' if seeds < 4 else ''}"
-        )
-    else:
+    if seeds == 1:
         over = "over the examples alone: with one training seed they say nothing of how another would turn out"
+    else:
+        over = f"over the examples and the {seeds} training seeds{', so few that they are wide' if seeds < 4 else ''}"
     rate = f"{100 * paired['false_discovery_rate']:.4g} %"
     return [
         f"Differences are of {metric}, paired by example and seed; intervals of {level} are {over}.",
