@@ -230,7 +230,7 @@ def test_a_field_that_the_recipe_does_not_mention(recipe, field, text, value):
     ("change", "culprit", "remedy"),
     [
         ("config.fusion.epoch = 3", "config.fusion.epoch: unknown field", "epochs"),
-        ("config.fusion.epochs = 'abc'", "recipe.py, line 11: TypeError", "mend the line"),
+        ("config.fusion.epochs = 'abc'", "recipe.py, line 12: TypeError", "mend the line"),
         ("config.inputs.image.encoder.name = 'lenett'", "config.inputs.image.encoder.name", "name a module"),
         ("config.inputs.image.preprocess.sift = 1", "config.inputs.image.preprocess.sift", "shift"),
         ("config.modalities += ('video',); config.inputs.video = config.inputs.image", "'video' is not in", "audio"),
