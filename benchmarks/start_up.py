@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("unimodal", "fusion")
 IMPORTS = (
     "import jax; from umemma_jax import compare, experiment, inputs; "
-    "from umemma_jax.evaluation import evaluate; from umemma_jax.reporting import markdown, report; "
+    "from umemma_jax.evaluation import evaluate; from umemma_jax.reporting import markdown; "
     "from umemma_jax.training import train; jax.devices()"
 )
 OVERRIDES = (

@@ -21,7 +21,6 @@ from umemma_jax.evaluation import decisions, evaluate, paired, pattern_calibrati
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
-from umemma_jax.reporting import report
 from umemma_jax.reporting import results as reporting_results
 from umemma_jax.reporting.reading import read_report
 from umemma_jax.training import train
@@ -59,6 +58,8 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> dict[str, Any]:
                     rows[name].append(results)
     results = [result for method in METHODS for result in rows[method]]
     comparison = reporting_results.compare(results, _paired(results, config.evaluation.resamples, workdir))
+    from umemma_jax.reporting import report  # here, since what draws takes long to load
+
     write_into(workdir, lambda: report.write_comparison(comparison, workdir / "report"))
     return comparison
 
@@ -90,6 +91,8 @@ def write_evaluation(evaluated: robustness.Report, workdir: Path) -> None:
 
     That is what `predict` takes of it, and what a comparison does.
     """
+    from umemma_jax.reporting import report  # here, since what draws takes long to load
+
     kept = {decisions.FILE_NAME: decisions.encode(evaluated.decisions)}
     report.write_report(evaluated.results, workdir / "report", evaluated.tables, kept)
     pattern_calibration.write(evaluated.results, workdir)
