@@ -79,9 +79,11 @@ def test_a_modality_that_no_validation_example_has_is_kept_as_of_its_last_epoch(
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     (note,) = [record for record in records if record.get("event") == "note"]
     assert note["text"] == "no validation example can judge b: the last epoch is kept, not the best"
-    metric = "macro_f1" if multi_label else "accuracy"
     events = [record for record in records if record.get("event") == "validation"]
-    assert all(event[f"{metric}/b"] is None for event in events)
+    metrics = (
+        {"unimodal": "macro_f1", "fusion": "tuned_macro_f1"} if multi_label else dict.fromkeys(train.STAGES, "accuracy")
+    )
+    assert all(event[f"{metrics[event['stage']]}/b"] is None for event in events)
     stages = [event["stage"] for event in events]
     epochs = built.config.unimodal.epochs, built.config.fusion.epochs
     assert stages == ["unimodal"] * epochs[0] + ["fusion"] * (epochs[1] + 1)  # one before its first step

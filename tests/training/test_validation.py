@@ -5,10 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+import sklearn.metrics as sk
+from scipy import special
 
-from tests import small_run
+from tests import small_run, test_multi_label
 from umemma_jax import experiment
-from umemma_jax.evaluation import evaluate
+from umemma_jax.evaluation import calibration, evaluate
 from umemma_jax.training import train
 from umemma_jax.training.validation import Validation
 
@@ -57,9 +59,28 @@ def test_the_best_epoch_is_that_of_the_patterns_trained_for_by_their_weights(dat
     }
     evaluator = evaluate.Evaluator(built.model, built.mesh, built.means)
     encoded = evaluator.encode(trained.fusion, built.batches(*built.validation))
-    found = evaluator.every_pattern(evaluator.predict_patterns(trained.fusion, encoded), encoded)
-    kept = np.average([found[name]["accuracy"] for name in weights], weights=list(weights.values()))
-    assert kept == pytest.approx(max(scores))
+    logits, label = evaluator.predict_patterns(trained.fusion, encoded), encoded.label[encoded.weight > 0]
+    found = [np.mean(logits[name].argmax(axis=1) == label) for name in weights]
+    assert np.average(found, weights=list(weights.values())) == pytest.approx(max(scores))
+
+
+def test_with_several_labels_the_best_epoch_is_that_of_the_headline_at_tuned_thresholds(tmp_path):
+    test_multi_label.write_dataset(tmp_path / "data")
+    built = experiment.build(test_multi_label.get_config(tmp_path / "data", unimodal__epochs=1, fusion__epochs=2))
+    trained = train.train(built, tmp_path / "run")
+    events, names = validated(tmp_path / "run"), ("image+vector", "image", "vector")
+    assert not any("macro_f1/image" in event for event in events)
+    scores = [np.mean([event[f"tuned_macro_f1/{name}"] for name in names]) for event in events]
+    evaluator = evaluate.Evaluator(built.model, built.mesh, built.means)
+    encoded = evaluator.encode(trained.fusion, built.batches(*built.validation))
+    split = evaluator.split_logits(encoded, evaluator.predict_patterns(trained.fusion, encoded), None, "abc")
+    found = []
+    for number, name in enumerate(split.names):
+        rows = split.left[number] >= 0
+        logits, label = split.patterns[name][rows], split.label[rows]
+        decided = special.expit(logits) > calibration.class_thresholds(logits, label)
+        found.append(sk.f1_score(label, decided, average="macro", zero_division=0))
+    assert np.mean(found) == pytest.approx(max(scores), rel=1e-5)
 
 
 def test_without_validation_the_last_epoch_is_kept_and_said_to_be(dataset, tmp_path):

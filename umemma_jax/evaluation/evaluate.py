@@ -123,18 +123,6 @@ class Evaluator:
             for m, has in zip(self.modalities, available.T, strict=True)
         }
 
-    def every_pattern(self, predictions: Mapping[str, np.ndarray], encoded: Encoded) -> dict[str, Scores]:
-        """Every subset of modalities: `{"image+audio": {"accuracy": ..., "macro_f1": ..., "examples": ...}, ...}`.
-
-        An example counts with what it has of the pattern, and not at all where it has nothing of it.
-        """
-        label, available = _in_order((encoded.label, encoded.available), encoded)
-        found = {}
-        for name, pattern in zip(predictions, all_patterns(len(self.modalities)), strict=True):
-            rows = (available & pattern).any(axis=1)
-            found[name] = {**metrics.of_logits(predictions[name][rows], label[rows]), "examples": int(rows.sum())}
-        return found
-
     # What runs on the devices.
 
     def _encode_batch(self, variables: PyTree, batch: PyTree, capacities: Capacities) -> Encoded:

@@ -10,8 +10,10 @@ import numpy as np
 
 from umemma_jax import missing
 from umemma_jax.devices import sharding
-from umemma_jax.evaluation import metrics
+from umemma_jax.evaluation import calibration, metrics
 from umemma_jax.evaluation.evaluate import Encoded, Evaluator
+from umemma_jax.evaluation.names import TUNED
+from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
 from umemma_jax.patterns import Pattern, pattern_name
 from umemma_jax.training import steps
@@ -24,14 +26,16 @@ PyTree = Any
 class Validation:
     """Scores a stage's epochs and keeps the best: in stage `unimodal` each modality's, in stage `fusion` the model's.
 
-    The fusion stage is judged by the primary metric under the missing patterns that it is trained for, each with its
-    weight there. What the stage starts from is a candidate too: on these examples it never ends with less than that.
+    The fusion stage is judged by the report's headline metric under the missing patterns that it is trained for, each
+    with its weight there. What the stage starts from is a candidate too: on these examples it never ends with less.
     """
 
     def __init__(self, experiment: Experiment, stage: str) -> None:
         """Of one stage; the experiment is the config's own, also where the stage is given features."""
         self._experiment, self._stage = experiment, stage
-        self._metric = metrics.primary(experiment.dataset.info.multi_label)
+        info = experiment.dataset.info
+        self._classes, primary = info.classes, metrics.primary(info.multi_label)
+        self._metric = TUNED + primary if info.multi_label and stage == "fusion" else primary
         self._evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
         split, rows = experiment.validation
         self._capacities = experiment.capacities(split, rows) if len(rows) else ()
@@ -61,15 +65,13 @@ class Validation:
         return self._keep_best(state, scores, epoch)
 
     def _values(self, state: TrainState) -> dict[str, float]:
-        """The primary metric of each modality's own head, or of the model under each pattern that it is trained for."""
+        """The metric of each modality's own head, or of the model under each pattern that it is trained for."""
         variables, evaluator = steps.variables_to_evaluate(state), self._evaluator
         encoded = self._encode(variables)
         if self._stage == "unimodal":
-            found = evaluator.unimodal(encoded)
-        else:
-            every = evaluator.every_pattern(evaluator.predict_patterns(variables, encoded), encoded)
-            found = {name: every[name] for name in map(self._name, self._policy.patterns)}
-        return {name: scores[self._metric] for name, scores in found.items()}
+            return {name: scores[self._metric] for name, scores in evaluator.unimodal(encoded).items()}
+        split = evaluator.split_logits(encoded, evaluator.predict_patterns(variables, encoded), None, self._classes)
+        return {name: _headline(split, name) for name in map(self._name, self._policy.patterns)}
 
     def _encode(self, variables: PyTree) -> Encoded:
         if self._encoded is not None:
@@ -96,3 +98,15 @@ class Validation:
             return " or ".join(self._experiment.unjudged_modalities())
         judged = self._experiment.judged(np.eye(len(self._experiment.modalities), dtype=bool))
         return "" if judged.any() else "the fusion stage"
+
+
+def _headline(split: SplitLogits, pattern: str) -> float:
+    """Accuracy, or macro-F1 at thresholds that are tuned on the same examples: those that have any of the pattern."""
+    rows = split.left[split.names.index(pattern)] >= 0
+    logits, label, num_classes = split.patterns[pattern][rows], split.label[rows], len(split.classes)
+    if not split.multi_label:
+        return metrics.scores(logits.argmax(axis=1), label, num_classes)["accuracy"]
+    if not label.any():
+        return math.nan
+    decided = calibration.probabilities(logits, multi_label=True) > calibration.class_thresholds(logits, label)
+    return metrics.scores(decided, label, num_classes)["macro_f1"]
