@@ -326,7 +326,7 @@ def started(variables: PyTree, encoders: Mapping[str, Converted], theirs: Any) -
             found[collection][group] = tree
         found["params"][f"tokens_{name}"] = {"feature": array(theirs.tokens[name])}
         fusion |= {f"kernel_{name}": array(head.weight).T, f"bias_{name}": array(head.bias)}
-    found["params"]["fusion"] = fusion
+    found["params"]["fusion"] = {**found["params"]["fusion"], **fusion}  # and no prior: PyTorch's head has none
     return jax.tree.map(jnp.array, found)
 
 

@@ -316,7 +316,7 @@ def test_memory_between_steps_is_that_of_the_state(tmp_path):
         "fusion, AdamW, moving average": 4,
         "fusion, SGD with momentum": 2,
         "fusion, frozen encoders": 1,
-        "unimodal, AdamW": 4,
-        "fusion after unimodal, AdamW": 3,  # the uni-modal models wait on the host for the evaluation
+        "unimodal, AdamW, best epochs": 4,
+        "fusion after unimodal, AdamW, best epoch": 4,  # the uni-modal models wait on the host for the evaluation
     }
     assert held == pytest.approx(copies, rel=0.05 / 3)

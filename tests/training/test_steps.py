@@ -60,7 +60,7 @@ def test_the_moving_average_is_that_of_the_parameters(stage, ema):
 
 def test_the_average_changes_what_is_evaluated_and_not_what_is_trained():
     plain, averaged = states("fusion")[-1], states("fusion", ema=0.9)[-1]
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), plain.params, averaged.params)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), plain.params, averaged.params)
     assert plain.average == {}
     kernels = [steps.variables_to_evaluate(state)["params"]["fusion"] for state in (plain, averaged)]
     assert not np.allclose(*(jax.tree.leaves(kernel)[0] for kernel in kernels))

@@ -32,7 +32,8 @@ class TrainState:
       params: every parameter of the model, trained in this stage or not, by top-level module.
       batch_stats: running statistics, by top-level module.
       opt_state: slots of the trained parameters only.
-      best: of each part that is judged by itself (see `judged_parts`) the best epoch so far, see `keep_best`.
+      best: of each part that is judged by itself (see `judged_parts`) the best epoch so far, see `keep_best`; {}
+        without validation.
       average: moving average of the trained parameters, by top-level module; {} without one.
     """
 
@@ -63,6 +64,7 @@ class StageSpec:
       accumulate: microbatches that a batch is computed in, one after another, so that memory is needed for one.
         Loss and gradients are those of the whole batch, but for batch norm, whose statistics are each microbatch's.
       ema: decay of the moving average of the parameters that is evaluated in their place; 0 for none.
+      validated: whether epochs are judged, and the best ones kept.
     """
 
     name: str
@@ -77,6 +79,7 @@ class StageSpec:
     capacities: Capacities = ()
     accumulate: int = 1
     ema: float = 0.0
+    validated: bool = True
 
 
 def trained_groups(stage: str, model: LateFusion) -> tuple[str, ...]:
@@ -153,7 +156,7 @@ def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
     """State before the stage's first step."""
     params, batch_stats = variables["params"], variables["batch_stats"]
     opt_state = spec.optimizer.init({group: params[group] for group in spec.trained})
-    parts = judged_parts(spec.name, spec.model)
+    parts = judged_parts(spec.name, spec.model) if spec.validated else {}
     best = {part: _not_judged(params, batch_stats, groups) for part, groups in parts.items()}
     # A copy: the state is donated, and one buffer cannot be donated twice.
     average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
@@ -372,8 +375,9 @@ def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Arr
 
 
 def best_variables(state: TrainState) -> PyTree:
-    """Variables in which every part stands at its best epoch."""
-    params, batch_stats = dict(state.params), dict(state.batch_stats)
+    """Variables in which every part stands at its best epoch; without validation at the last."""
+    variables = variables_to_evaluate(state)
+    params, batch_stats = dict(variables["params"]), dict(variables["batch_stats"])
     for best in state.best.values():
         params |= best["params"]
         batch_stats |= best["batch_stats"]

@@ -157,6 +157,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         capacities=_capacities(experiment, name, policy),
         accumulate=stage.accumulate,
         ema=stage.ema,
+        validated=len(experiment.validation[1]) > 0,
     )
     return spec, total
 

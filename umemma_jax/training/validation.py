@@ -56,12 +56,12 @@ class Validation:
         return self.keep_best(state, 0, 0, progress) if self._stage == "fusion" else state
 
     def keep_best(self, state: TrainState, step: int, epoch: int, progress: Progress) -> TrainState:
-        """The state after an epoch, with the best ones so far; what nothing judges is kept as it is now."""
-        scores = dict.fromkeys(state.best, math.nan)
-        if len(self._experiment.validation[1]):
-            values = self._values(state)
-            scores = values if self._stage == "unimodal" else {self._stage: self._over_patterns(values)}
-            progress.event("validation", step, {f"{self._metric}/{name}": value for name, value in values.items()})
+        """The state after an epoch, with the best ones so far; what no example judges is kept as it is now."""
+        if not len(self._experiment.validation[1]):
+            return state
+        values = self._values(state)
+        scores = values if self._stage == "unimodal" else {self._stage: self._over_patterns(values)}
+        progress.event("validation", step, {f"{self._metric}/{name}": value for name, value in values.items()})
         return self._keep_best(state, scores, epoch)
 
     def _values(self, state: TrainState) -> dict[str, float]:
