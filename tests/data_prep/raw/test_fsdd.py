@@ -55,6 +55,13 @@ def test_reads_what_was_packed(read):
     np.testing.assert_array_equal(found, SAMPLES)
 
 
+def test_other_chunks_are_skipped(read):
+    whole = wav_bytes(PCM)
+    note = b"LIST" + (4).to_bytes(4, "little") + b"note"
+    size = (len(whole) - 8 + len(note)).to_bytes(4, "little")
+    np.testing.assert_array_equal(read(whole[:4] + size + whole[8:12] + note + whole[12:]), SAMPLES)
+
+
 def test_equals_scipy_on_real_recordings(shared_data):
     paths = sorted((shared_data / "fsdd" / "recordings").glob("*.wav"))[::25]
     assert len(paths) == 120
@@ -64,29 +71,46 @@ def test_equals_scipy_on_real_recordings(shared_data):
 
 @pytest.mark.parametrize("kept", range(len(wav_bytes(PCM))))
 def test_every_truncation_is_noticed(read, kept):
-    with pytest.raises(UserError, match=r"0_theo_0\.wav: (empty file|damaged, or not a WAV file)"):
+    with pytest.raises(UserError, match=r"(empty file|truncated|not a WAV file)") as error:
         read(wav_bytes(PCM)[:kept])
+    assert "0_theo_0.wav: " in str(error.value)
+
+
+def data_size_field(content, size):
+    """The file with another length in the header of its data chunk."""
+    at = content.index(b"data") + 4
+    return content[:at] + size.to_bytes(4, "little") + content[at + 4 :]
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "complaint"),
     [
-        b"OggS" + wav_bytes(PCM)[4:],
-        wav_bytes(PCM).replace(b"fmt \x10\0\0\0\1", b"fmt \x10\0\0\0\7"),  # mu-law
-        wav_bytes(b""),
-        wav_bytes(PCM, sample_rate=44100),
-        wav_bytes(PCM, channels=2),
-        wav_bytes(PCM, bits=8),
+        (b"OggS" + wav_bytes(PCM)[4:], "not a WAV file"),
+        (b"RIFF\x04\0\0\0AVI ", "not a WAV file"),
+        (b"RIFF\x04\0\0\0WAVE", "truncated, or its header is damaged"),
+        (wav_bytes(PCM).replace(b"fmt \x10\0\0\0\1", b"fmt \x10\0\0\0\7"), "format 7, channels: 1"),  # mu-law
+        (data_size_field(wav_bytes(PCM), len(PCM) + 2), "truncated: its last part has 12 bytes instead of 14"),
+        (wav_bytes(b""), "0 bytes of samples"),
+        (
+            wav_bytes(PCM, sample_rate=44100),
+            "format 1, channels: 1, 44100 Hz, 16 bits: bring another copy, or convert it to PCM, mono, 8000 Hz",
+        ),
+        (wav_bytes(PCM, channels=2), "format 1, channels: 2"),
+        (wav_bytes(PCM, bits=8), "format 1, channels: 1, 8000 Hz, 8 bits"),
     ],
 )
-def test_other_forms_are_refused(read, content):
-    with pytest.raises(UserError, match="not a WAV file of 16 bits, one channel and 8000 Hz"):
+def test_names_file_and_fault(read, tmp_path, content, complaint):
+    with pytest.raises(UserError) as error:
         read(content)
+    assert str(error.value).startswith(f"{tmp_path}/0_theo_0.wav: {complaint}")
 
 
-@pytest.mark.parametrize("position", range(44))
-def test_every_damaged_header_is_refused(read, position):
-    damaged = bytearray(wav_bytes(PCM))
-    damaged[position] ^= 1
-    with pytest.raises(UserError, match="damaged, or not"):
-        read(bytes(damaged))
+def test_any_header_gives_samples_or_one_line(read):
+    whole, rng = wav_bytes(PCM), np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[rng.integers(44)] = rng.integers(256)
+        try:
+            assert len(read(bytes(damaged))) <= len(SAMPLES)
+        except UserError as error:
+            assert "\n" not in str(error)
