@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umemma_jax.data import npz
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
@@ -22,7 +23,7 @@ from umemma_jax.evaluation.pattern_calibration import PatternCalibration, unfitt
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, run_compacted
 from umemma_jax.patterns import pattern_name, pattern_numbers
-from umemma_jax.reporting.files import npz, write_files
+from umemma_jax.reporting.files import write_files
 
 PyTree = Any
 
@@ -154,7 +155,10 @@ def write(predictions: Predictions, folder: Path, name: str) -> None:
     Raises:
       UserError: the folder cannot be written.
     """
-    write_files({f"{name}.csv": to_csv(predictions).encode(), f"{name}.npz": npz(_arrays(predictions))}, folder)
+    write_files(
+        {f"{name}.csv": to_csv(predictions).encode(), f"{name}.npz": npz.encode_compressed(_arrays(predictions))},
+        folder,
+    )
 
 
 def to_csv(predictions: Predictions) -> str:

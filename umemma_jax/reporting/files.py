@@ -1,25 +1,11 @@
 """Files of results: written beside their folder first, then put in place together."""
 
-import io
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from umemma_jax.errors import UserError
-
-
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """What `np.savez_compressed` writes, with one array at a time in memory."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, array in arrays.items():
-            with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def write_files(files: Mapping[str, bytes], folder: Path) -> None:

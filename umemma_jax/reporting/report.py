@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from umemma_jax import checksums
+from umemma_jax.data import npz
 from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
-from umemma_jax.reporting.files import npz, write_files
+from umemma_jax.reporting.files import write_files
 from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
 from umemma_jax.reporting.page import report_page
 
@@ -64,7 +65,7 @@ def write_report(
         if results.get(key):
             files |= _images(name, draw(results))
     if tables is not None:
-        files["missing_tables.npz"] = npz(tables)
+        files["missing_tables.npz"] = npz.encode_compressed(tables)
     files |= beside or {}
     write_files(files, Path(folder))
 

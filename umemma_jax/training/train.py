@@ -261,7 +261,7 @@ def _run_stage(
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
     finite = functools.partial(_finite, experiment, name, workdir)
-    validation = Validation(experiment, name)
+    judge = functools.partial(Validation, experiment, name)
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
@@ -275,6 +275,7 @@ def _run_stage(
             state = checkpoints.restore(first, state, batches)
         if first == total:
             return state, train_step
+        validation = judge()
         with (
             Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
             Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,

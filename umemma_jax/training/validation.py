@@ -103,10 +103,9 @@ class Validation:
 def _headline(split: SplitLogits, pattern: str) -> float:
     """Accuracy, or macro-F1 at thresholds that are tuned on the same examples: those that have any of the pattern."""
     rows = split.left[split.names.index(pattern)] >= 0
-    logits, label, num_classes = split.patterns[pattern][rows], split.label[rows], len(split.classes)
-    if not split.multi_label:
-        return metrics.scores(logits.argmax(axis=1), label, num_classes)["accuracy"]
-    if not label.any():
-        return math.nan
-    decided = calibration.probabilities(logits, multi_label=True) > calibration.class_thresholds(logits, label)
-    return metrics.scores(decided, label, num_classes)["macro_f1"]
+    logits, label = split.patterns[pattern][rows], split.label[rows]
+    if split.multi_label:
+        decided = calibration.probabilities(logits, multi_label=True) > calibration.class_thresholds(logits, label)
+    else:
+        decided = logits.argmax(axis=1)
+    return metrics.scores(decided, label, len(split.classes))[metrics.primary(split.multi_label)]
