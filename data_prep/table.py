@@ -26,9 +26,10 @@ measured. All rows are then of the split `test`, unless --split names a column.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,35 +67,11 @@ UNLABELLED_SPLIT = "test"
 NO_SPLIT = "row without split (dropped)"
 
 
-def prepare(
-    out: str,
-    seed: int = 0,
-    overwrite: bool = False,
-    *,
-    table: str,
-    modalities: Sequence[Column] | None,
-    label: str | None = None,
-    label_separator: str | None = None,
-    na_values: Sequence[str] = MISSING_MARKS,
-    split: str | None = None,
-    id: str | None = None,
-    name: str | None = None,
-    rate: int = 16000,
-    fps: float = 1.0,
-    seconds: float = 10,
-    size: int = 256,
-    max_pixels: int | None = None,
-    processes: int = 1,
-    max_unreadable: float = console.MAX_UNREADABLE,
-    drop_unseen: bool = False,
-) -> None:
-    """Prepares the dataset.
+@dataclass(frozen=True)
+class Choices:
+    """What to take of a table, and how; the fields are the command line's.
 
-    Args:
-      out: folder to make.
-      seed: of the split, where shares are given.
-      overwrite: whether `out` may be replaced.
-      table: .csv, .tsv, .jsonl or .parquet file.
+    Attributes:
       modalities: what to take from it, in the order that the dataset shall have.
       label: column of the label or labels; None prepares a dataset without labels.
       label_separator: between several labels of a field; "" if each field is one label, None to go by the fields.
@@ -102,87 +79,163 @@ def prepare(
       split: column of the split, or the shares of train, val and test, which take labels. None draws `SHARES`; without
         labels it puts all rows into `test`.
       id: column of the examples' ids; None numbers the rows.
-      name: of the dataset; None takes the table's.
+      seed: of the split, where shares are given.
       rate: sound is resampled to it, Hz.
       fps: frames of a second of a video to keep.
       seconds: most of a video, or of sound, that is read.
       size: images and frames keep at most so many pixels on their shorter side.
       max_pixels: images and videos of more are refused; None: as `data_prep.raw.limits` says.
+      drop_unseen: whether examples of classes that training never sees are dropped.
+    """
+
+    modalities: Sequence[Column] | None
+    label: str | None = None
+    label_separator: str | None = None
+    na_values: Sequence[str] = MISSING_MARKS
+    split: str | None = None
+    id: str | None = None
+    seed: int = 0
+    rate: int = 16000
+    fps: float = 1.0
+    seconds: float = 10
+    size: int = 256
+    max_pixels: int | None = None
+    drop_unseen: bool = False
+
+    def columns(self) -> list[str]:
+        """Of the table, those that are read."""
+        others = (self.label, None if _shares(self.split) else self.split, self.id or None)
+        columns = [column for modality in self.modalities for column in modality.columns]
+        return [*columns, *(column for column in others if column is not None)]
+
+    def record(self) -> dict[str, Any]:
+        """What `dataset.json` says of them."""
+        modalities = [asdict(modality) for modality in self.modalities]
+        return {**vars(self), "modalities": modalities, "na_values": list(self.na_values)}
+
+
+def prepare(
+    out: str,
+    seed: int = 0,
+    overwrite: bool = False,
+    *,
+    table: str,
+    name: str | None = None,
+    processes: int = 1,
+    max_unreadable: float = console.MAX_UNREADABLE,
+    **choices: Any,
+) -> None:
+    """Prepares the dataset of a table file.
+
+    Args:
+      out: folder to make.
+      seed: of the split, where shares are given.
+      overwrite: whether `out` may be replaced.
+      table: .csv, .tsv, .jsonl or .parquet file.
+      name: of the dataset; None takes the table's.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
-      drop_unseen: whether examples of classes that training never sees are dropped.
+      **choices: the other fields of `Choices`.
 
     Raises:
       UserError: the table cannot be understood, or `out` is in use.
     """
-    check_names(modalities)
-    if split is None and label is not None:
-        split = SHARES
-    path, shares, report = Path(table), _shares(split), Report()
-    if shares and label is None:
-        raise UserError(
-            f"--split={split}: shares are drawn class by class, which takes --label: "
-            "leave --split out, and all rows are test, or name a column"
-        )
-    columns = [column for modality in modalities for column in modality.columns]
-    others = (label, None if shares else split, id or None)
-    rows = read_rows(path, [*columns, *(column for column in others if column is not None)])
+    chosen, path = Choices(seed=seed, **choices), Path(table)
+    check_names(chosen.modalities)
+    rows = read_rows(path, chosen.columns())
+    writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
+    prepare_rows(out, rows, chosen, path, name or path.stem, **writing)
 
-    ids = {row.where: text_of(row, id) if id else f"{number:07d}" for number, row in enumerate(rows)}
+
+def prepare_rows(
+    out: str,
+    rows: Sequence[Row],
+    choices: Choices,
+    table: Path,
+    name: str,
+    overwrite: bool = False,
+    processes: int = 1,
+    max_unreadable: float = console.MAX_UNREADABLE,
+) -> None:
+    """Prepares the dataset of the rows of a table.
+
+    Args:
+      out: folder to make.
+      rows: with the columns that are chosen.
+      choices: what to take.
+      table: what messages call it; paths count from its folder.
+      name: of the dataset.
+      overwrite: whether `out` may be replaced.
+      processes: how many read files.
+      max_unreadable: share of the files that may be unreadable.
+
+    Raises:
+      UserError: a row cannot be understood, or `out` is in use.
+    """
+    check_names(choices.modalities)
+    label, report = choices.label, Report()
+    ids = {row.where: text_of(row, choices.id) if choices.id else f"{n:07d}" for n, row in enumerate(rows)}
     labels, multi_label = {row.where: [] for row in rows}, False
     if label is not None:
-        labels, multi_label = read_labels(rows, label, label_separator, na_values, report)
-    if shares:
-        splits = _draw_splits(labels, shares, np.random.default_rng(seed))
-    elif split is not None:
-        splits = _read_splits([row for row in rows if row.where in labels], split, na_values, report)
-    else:
-        splits = dict.fromkeys(labels, UNLABELLED_SPLIT)
+        labels, multi_label = read_labels(rows, label, choices.label_separator, choices.na_values, report)
+    splits = _splits([row for row in rows if row.where in labels], labels, choices, report)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
-    check_files(modalities, used, path.parent)
-    settings = Settings(path.parent, size, rate, fps, seconds, tuple(na_values), max_pixels)
-    by_name = sources(modalities, used, settings)
+    check_files(choices.modalities, used, table.parent)
+    settings = Settings(
+        table.parent,
+        choices.size,
+        choices.rate,
+        choices.fps,
+        choices.seconds,
+        tuple(choices.na_values),
+        choices.max_pixels,
+    )
+    by_name = sources(choices.modalities, used, settings)
     examples = []
     for row in used:
         values = read_once({name: source.take(row, report) for name, source in by_name.items()})
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
-    check_ids(examples, str(path))
+    check_ids(examples, str(table))
     classes = []
     if label is not None:
         classes = sorted_classes({name for row in used for name in labels[row.where]})
         examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
         places = {ids[row.where]: row.where for row in used}
-        examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, drop_unseen)
+        dropped = choices.drop_unseen
+        examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, dropped)
 
     writer = DatasetWriter(
         out,
-        name=name or path.stem,
-        description=f"From the table {path.name}.",
+        name=name,
+        description=f"From the table {table.name}.",
         classes=classes,
         modalities={name: source.modality for name, source in by_name.items()},
         multi_label=multi_label,
-        source={
-            "command": "data_prep.table",
-            "table": table,
-            "modalities": [asdict(modality) for modality in modalities],
-            "label": label,
-            "label_separator": label_separator,
-            "na_values": list(na_values),
-            "split": split,
-            "seed": seed,
-            "rate": rate,
-            "fps": fps,
-            "seconds": seconds,
-            "size": size,
-            "max_pixels": max_pixels,
-        },
+        source={"command": "data_prep.table", "table": str(table), **choices.record()},
         overwrite=overwrite,
     )
     write_dataset(writer, out, examples, report, processes, max_unreadable)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def _splits(
+    rows: Sequence[Row], labels: Mapping[str, Sequence[str]], choices: Choices, report: Report
+) -> dict[str, str]:
+    """The split of each row that has a label, or of all where none has, by `Row.where`."""
+    shares = _shares(SHARES if choices.split is None and choices.label is not None else choices.split)
+    if shares and choices.label is None:
+        raise UserError(
+            f"--split={choices.split}: shares are drawn class by class, which takes --label: "
+            "leave --split out, and all rows are test, or name a column"
+        )
+    if shares:
+        return _draw_splits(labels, shares, np.random.default_rng(choices.seed))
+    if choices.split is not None:
+        return _read_splits(rows, choices.split, choices.na_values, report)
+    return dict.fromkeys(labels, UNLABELLED_SPLIT)
 
 
 def _read_splits(rows: Sequence[Row], column: str, missing: Sequence[str], report: Report) -> dict[str, str]:
