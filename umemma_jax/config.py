@@ -39,6 +39,7 @@ FREE_TO_CHANGE = (
     "profile",
 )
 
+TARGET_LOSSES = ("gaussian", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
@@ -134,6 +135,7 @@ def default_config() -> ConfigDict:
                 "eta": {"rate": 0.0, "kind": MIXED},
             },
             "dropout": 0.0,  # on features
+            "target_loss": "gaussian",  # of regression: the likelihood; or "huber", whose mean heeds outliers less
             "evaluation": {
                 "batch_size": 256,
                 "rates": tuple(rate / 10 for rate in range(11)),
@@ -263,12 +265,13 @@ def check(config: ConfigDict) -> None:
         "missing.layout": ("random", "stratified"),
         "missing.stand_in": ("zero", "token", "mean"),
         "missing.eta.kind": (*config.modalities, MIXED),
+        "target_loss": TARGET_LOSSES,
         "parallel": ("jit", "pmap"),
         "unimodal.optimizer": ("adamw", "sgd"),
         "fusion.optimizer": ("adamw", "sgd"),
         "unimodal.moments": ("float32", "bfloat16"),
         "fusion.moments": ("float32", "bfloat16"),
-        "fusion.head": tuple(fusion.HEADS),
+        "fusion.head": fusion.HEADS,
     }
     for field, names in choices.items():
         value = get(config, field)

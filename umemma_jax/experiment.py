@@ -22,6 +22,7 @@ from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
+from umemma_jax.task import Task, task_of
 
 PyTree = Any
 
@@ -58,6 +59,11 @@ class Experiment:
     def modalities(self) -> tuple[str, ...]:
         """Names in the column order of presence masks."""
         return tuple(self.config.modalities)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return task_of(self.dataset.info)
 
     @property
     def lengths(self) -> dict[str, int | tuple[int, ...]]:
@@ -137,7 +143,12 @@ class Experiment:
         return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
 
     def log_prior(self) -> np.ndarray:
-        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
+        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`.
+
+        Of targets, the evidence of the prior N(0, 1): zeros [2 T].
+        """
+        if self.task.targets:
+            return np.zeros(self.task.outputs, np.float32)
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
         return prior.of_heads(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
@@ -188,7 +199,8 @@ def build(config: ConfigDict) -> Experiment:
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
     model = LateFusion(
         towers=tuple(x.tower for x in inputs),
-        num_classes=len(dataset.info.classes),
+        outputs=task_of(dataset.info).outputs,
+        family=task_of(dataset.info).family,
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
@@ -198,8 +210,10 @@ def build(config: ConfigDict) -> Experiment:
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
     info = dataset.info
-    if not info.classes:
+    if not info.labelled:
         raise UserError(f"config.data.dir: {dataset.path} has no labels: --mode=predict --data takes such")
+    if any(target.mean is None for target in info.targets):
+        raise UserError(f"config.data.dir: {dataset.path} states no mean of its targets: prepare it with a split train")
     for name in config.modalities:
         if name not in info.modalities:
             raise UserError(
