@@ -263,10 +263,10 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     if parsed.mode == "report":
         return _report(parsed, argv)
     with command.loading():
-        from umemma_jax import compare, experiment, inputs, predict
+        from umemma_jax import compare, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
-        from umemma_jax.evaluation import evaluate, pattern_calibration
+        from umemma_jax.evaluation import pattern_calibration
         from umemma_jax.reporting import markdown
         from umemma_jax.training import train
         from umemma_jax.training.workdir import write_into
@@ -299,12 +299,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
-        evaluated = evaluate.evaluate(built, trained.unimodal, trained.fusion)
-        results = evaluated.results
-        results["timing"]["compilations"] |= trained.compilations
-        results["timing"]["compile_seconds"] = trained.compile_seconds
-        results["command"] = redacted(shlex.join(["python", *argv]))
-        write_into(workdir, lambda: compare.write_evaluation(evaluated, workdir))
+        results = runs.conclude(built, trained, workdir, redacted(shlex.join(["python", *argv])))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0
