@@ -52,7 +52,7 @@ def as_date(field: Any, marks: Sequence[str] = MISSING_MARKS) -> datetime.dateti
       marks: what stands for a missing value, beside nothing at all, in upper or lower case.
 
     Raises:
-      ValueError: it is no date; the message is the reason.
+      ValueError: it is no date; the message is what is wrong with it, a predicate.
     """
     if is_missing(field, marks):
         return None
@@ -62,7 +62,7 @@ def as_date(field: Any, marks: Sequence[str] = MISSING_MARKS) -> datetime.dateti
     try:
         return moment.astimezone(datetime.UTC).replace(tzinfo=None)
     except OverflowError as error:
-        raise ValueError("beyond the years 1 to 9999") from error
+        raise ValueError("is beyond the years 1 to 9999") from error
 
 
 def date_parts(moment: datetime.datetime) -> np.ndarray:
@@ -89,7 +89,7 @@ def _of_value(value: Any) -> datetime.datetime | None:
         return value
     if isinstance(value, datetime.date):
         return datetime.datetime(value.year, value.month, value.day)
-    raise ValueError("no date")
+    raise ValueError("is no date")
 
 
 def _of_text(text: str) -> datetime.datetime:
@@ -98,9 +98,9 @@ def _of_text(text: str) -> datetime.datetime:
     if (found := _DAY_MONTH.fullmatch(text) or _MONTH_DAY.fullmatch(text)) and (month := _month(found["month"])):
         return _moment(found["year"], month, found["day"], found["time"])
     if _DAY_OR_MONTH_FIRST.fullmatch(text):
-        raise ValueError("day or month may come first, write the year first, as in 2024-03-01")
+        raise ValueError("may begin with the day or the month, where the year is needed (2024-03-01)")
     if text.isdecimal():
-        raise ValueError("a number, no date")
+        raise ValueError("is a number and no date")
     return _iso(text)
 
 
@@ -113,7 +113,7 @@ def _iso(text: str) -> datetime.datetime:
     try:
         return datetime.datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError("no date") from error
+        raise ValueError("is no date") from error
 
 
 def _month(name: str) -> int | None:

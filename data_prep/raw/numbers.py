@@ -1,6 +1,5 @@
 """Numbers as people write them in tables."""
 
-import math
 import numbers
 import re
 import unicodedata
@@ -11,6 +10,8 @@ from typing import Any
 from data_prep.build.rows import MISSING_MARKS, is_missing
 
 LARGEST = 3.4028234663852886e38  # float32's
+_NO_NUMBER = "is no finite number"
+_COMMA = "has a comma before its decimals, where a point is needed"
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?P<sign>[,' \u00a0\u2009\u202f])\d{3}((?P=sign)\d{3})*(\.\d*)?")
 _DECIMAL_COMMA = re.compile(r"[+-]?[\d.' \u00a0\u2009\u202f]*,\d+")
@@ -35,23 +36,23 @@ def as_number(field: Any, marks: Sequence[str] = MISSING_MARKS) -> float | None:
       marks: what stands for a missing value, beside nothing at all, in upper or lower case.
 
     Raises:
-      ValueError: it is no number, or none that float32 holds; the message is the reason.
+      ValueError: it is no number, or none that float32 holds; the message is what is wrong with it, a predicate.
     """
     if is_missing(field, marks):
         return None
     number = _of_text(field.strip()) if isinstance(field, str) else _of_value(field)
     if not abs(number) <= LARGEST:
-        raise ValueError("no finite number" if math.isinf(number) or math.isnan(number) else "too large for float32")
+        raise ValueError(_NO_NUMBER)
     return number
 
 
 def _of_value(value: Any) -> float:
     if not isinstance(value, numbers.Real | Decimal):
-        raise ValueError("no number")
+        raise ValueError(_NO_NUMBER)
     try:
         return float(value)
     except OverflowError as error:
-        raise ValueError("too large for float32") from error
+        raise ValueError(_NO_NUMBER) from error
 
 
 def _of_text(text: str) -> float:
@@ -61,8 +62,7 @@ def _of_text(text: str) -> float:
     if grouped := _GROUPED.fullmatch(bare):
         bare = bare.replace(grouped["sign"], "")
     if not _PLAIN.fullmatch(bare):
-        decimal_comma = _DECIMAL_COMMA.fullmatch(bare)
-        raise ValueError("a comma before decimals, write a point" if decimal_comma else "no number")
+        raise ValueError(_COMMA if _DECIMAL_COMMA.fullmatch(bare) else _NO_NUMBER)
     return float(bare) / 100 if percent else float(bare)
 
 
