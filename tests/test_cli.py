@@ -148,6 +148,7 @@ def test_a_run_and_its_evaluation_are_silent_on_stderr(recipe, finished):
         "model/checksums.json",
         "model/dataset.json",
         "model/model.json",
+        "model/report.json",
         "model/weights.safetensors",
         "report/decisions.npz",
         "report/information.png",

@@ -4,7 +4,6 @@ Examples of one missing pattern go through the model together, by a program that
 It is compiled at the first such request, for numbers of rows that are powers of two, and kept.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,8 @@ class ByPattern:
     """What a model says of examples with the same modalities.
 
     Attributes:
+      widths: D_m of the features, by modality.
+      outputs: K, of the logits.
       traces: counts how often a program was made, one for each pattern and number of rows.
     """
 
@@ -43,8 +44,9 @@ class ByPattern:
         self._module, self._variables = module, jax.device_put(variables)
         self._lengths = {x.name: (*x.buckets, x.length) for x in inputs if x.buckets}
         self._codecs = {x.name: codec(info.modalities[x.name], x.length, x.tokenizer) for x in inputs}
-        widths = {x.name: jax.ShapeDtypeStruct((1, x.width), jnp.float32) for x in inputs}
-        self._stand_ins = jax.jit(functools.partial(self._make_stand_ins, widths))(self._variables, dict(means))
+        self.widths = {x.name: x.width for x in inputs}
+        self.outputs = module.num_classes
+        self._stand_ins = jax.jit(self._make_stand_ins)(self._variables, dict(means))
         self.traces = Counted(self._answer)
         self._run = jax.jit(self.traces, static_argnums=0)
 
@@ -87,10 +89,8 @@ class ByPattern:
 
     # What runs on the device.
 
-    def _make_stand_ins(
-        self, widths: Mapping[str, jax.ShapeDtypeStruct], variables: PyTree, means: Mapping[str, PyTree]
-    ) -> dict[str, jax.Array]:
-        features = {m: jnp.zeros(width.shape, width.dtype) for m, width in widths.items()}
+    def _make_stand_ins(self, variables: PyTree, means: Mapping[str, PyTree]) -> dict[str, jax.Array]:
+        features = {m: jnp.zeros((1, width)) for m, width in self.widths.items()}
         return self._module.apply(variables, features, means, method="stand_ins")
 
     def _answer(

@@ -34,7 +34,8 @@ def conclude(
     results["timing"]["compile_seconds"] = trained.compile_seconds
     results["command"] = command
     write_into(workdir, lambda: write_evaluation(evaluated, workdir))
-    saved_model.write(experiment, trained, results, workdir / saved_model.FOLDER, tuple(required))
+    report, folder = workdir / "report" / "report.json", workdir / saved_model.FOLDER
+    saved_model.write(experiment, trained, results, report, folder, tuple(required))
     return results
 
 

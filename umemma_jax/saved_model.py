@@ -6,7 +6,6 @@ them under one list of checksums.
 """
 
 import dataclasses
-import functools
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -38,6 +37,7 @@ PyTree = Any
 
 FOLDER = "model"  # in the workdir of a run
 RECORD = "model.json"
+REPORT = "report.json"  # of the run, on the test examples
 WEIGHTS, CEILINGS = "weights.safetensors", "ceilings.safetensors"
 TOKENIZERS = "tokenizers"
 FORMAT_VERSION = 1
@@ -82,7 +82,12 @@ class SavedModel:
 
 
 def write(
-    experiment: Experiment, trained: Trained, results: Mapping[str, Any], folder: Path, required: tuple[str, ...] = ()
+    experiment: Experiment,
+    trained: Trained,
+    results: Mapping[str, Any],
+    report: Path,
+    folder: Path,
+    required: tuple[str, ...] = (),
 ) -> None:
     """Writes a trained model; of several processes all call it, and the first writes.
 
@@ -90,6 +95,7 @@ def write(
       experiment: that was trained.
       trained: what it came to.
       results: of its evaluation.
+      report: report.json, where they stand.
       folder: to make; what is there is replaced once the new one is whole.
       required: modalities without which it shall answer nothing.
 
@@ -97,35 +103,26 @@ def write(
       UserError: the folder cannot be written.
     """
     variables, ceilings = sharding.fetch(trained.fusion), trained.unimodal
-    distributed.by_first(functools.partial(_write, experiment, variables, ceilings, results, folder, required))
+
+    def write_folder() -> None:
+        try:
+            unfinished.clear_up(folder)
+            with unfinished.UnfinishedFolder(folder) as partial:
+                _fill(partial, experiment, results, required)
+                shutil.copyfile(report, partial / REPORT)
+                _write_variables(partial / WEIGHTS, variables)
+                if ceilings is not None:
+                    _write_variables(partial / CEILINGS, ceilings)
+                checksums.write_folder(partial)
+                unfinished.put_in_place(partial, folder)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror or error}): make room there") from error
+
+    distributed.by_first(write_folder)
 
 
-def _write(
-    experiment: Experiment,
-    variables: PyTree,
-    ceilings: PyTree | None,
-    results: Mapping[str, Any],
-    folder: Path,
-    required: tuple[str, ...],
-) -> None:
-    try:
-        unfinished.clear_up(folder)
-        with unfinished.UnfinishedFolder(folder) as partial:
-            _fill(partial, experiment, variables, ceilings, results, required)
-            checksums.write_folder(partial)
-            unfinished.put_in_place(partial, folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error}): make room there") from error
-
-
-def _fill(
-    folder: Path,
-    experiment: Experiment,
-    variables: PyTree,
-    ceilings: PyTree | None,
-    results: Mapping[str, Any],
-    required: tuple[str, ...],
-) -> None:
+def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], required: tuple[str, ...]) -> None:
+    """Writes what is no weight."""
     config, dataset = experiment.config.copy_and_resolve_references(), experiment.dataset
     config.parallel, config.fsdp = "jit", 1
     for x in experiment.inputs:
@@ -134,9 +131,6 @@ def _fill(
     (folder / DATASET).write_text(json.dumps(dataset_info.to_json(dataset.info), indent=1) + "\n", encoding="utf-8")
     if experiment.means:
         np.savez(folder / STATISTICS, **dataset.statistics)
-    _write_variables(folder / WEIGHTS, variables)
-    if ceilings is not None:
-        _write_variables(folder / CEILINGS, ceilings)
     pattern_calibration.write(results, folder)
     record = {
         "format_version": FORMAT_VERSION,
