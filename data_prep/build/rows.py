@@ -209,13 +209,18 @@ def row_of(values: Mapping[str, Any], columns: Sequence[str], where: str) -> Row
 
 
 def _stripped(value: Any) -> Any:
-    """A string without white space around it; None for what counts as empty. Bytes that are text become a string."""
+    """What a field holds: None if it is empty, a string without white space around it, bytes that are text as a string.
+
+    NumPy's scalars and arrays [N] become Python's; any other object stays as it is.
+    """
     if isinstance(value, np.generic):
         value = _plain(value)
     if isinstance(value, bytes):
         value = _text(value)
     if isinstance(value, str):
         return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value.tolist()
     is_nan = isinstance(value, float | Decimal | datetime.datetime) and value != value  # pandas' NaT is such a datetime
     return None if is_nan or type(value).__name__ == "NAType" else value  # pandas', which is not imported here
 

@@ -111,7 +111,7 @@ def duplicate_columns():
         (lambda: {"a": [1, 2], "b": [1]}, "data: column 'b' has 1 values, 'a' 2: give as many of each"),
         (lambda: ["x.jpg"], r"data\[0\]: 'x.jpg' is no row: give a dict"),
         (lambda: 5, "data: int is no table: give a DataFrame, a list of dicts"),
-        (lambda: "data.xlsx", "data.xlsx: not known by its ending"),
+        (lambda: "data.xlsx", r"data\.xlsx: not known by its ending"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(data, message):
@@ -122,5 +122,5 @@ def test_what_is_no_table_is_refused_in_one_line(data, message):
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
-    with pytest.raises(UserError, match="t.csv: no rows"):
+    with pytest.raises(UserError, match=r"t\.csv: no rows"):
         table_of(tmp_path / "t.csv")
