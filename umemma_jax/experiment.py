@@ -14,6 +14,7 @@ from umemma_jax import missing, missing_rates, prior
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
+from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
@@ -186,14 +187,19 @@ def build(config: ConfigDict) -> Experiment:
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
-    model = LateFusion(
+    model = late_fusion(config, inputs, dataset.info)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation)
+
+
+def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> LateFusion:
+    """The model that a config makes of its inputs, for what a dataset has to predict."""
+    return LateFusion(
         towers=tuple(x.tower for x in inputs),
-        num_classes=len(dataset.info.classes),
+        num_classes=len(info.classes),
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
     )
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation)
 
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:

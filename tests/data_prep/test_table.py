@@ -14,6 +14,7 @@ from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.build.rows import short
+from data_prep.build.targets import NO_TARGET
 from data_prep.raw import columns
 from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
@@ -174,7 +175,7 @@ def test_several_labels(tmp_path, rows, as_list):
         kinds = ["a", "b", "c"][: number % 3 + 1]
         row["kind"] = kinds if as_list else "| ".join(kinds)
     path = write_jsonl(tmp_path / "mine.jsonl", rows) if as_list else write_csv(tmp_path / "mine.csv", rows)
-    out = prepare(path, split="part")
+    out = prepare(path, split="part", label_separator=None if as_list else "|")
     assert open_dataset(out).info.multi_label
     labels = {int(example["id"]): example["label"] for example in read_features(out, "train")}
     assert labels == {number: [0, 1, 2][: number % 3 + 1] for number in range(24)}
@@ -279,6 +280,39 @@ def test_a_path_that_is_wrong_by_its_case_alone(tmp_path, rows):
     assert report(prepare(path, modalities=ALL[:1])) == {columns.NO_FILE: [entry], NOTHING_LEFT: ["0000003"]}
 
 
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+TEXT = (Column("text", "text", ("title",)),)
+
+
+def test_numbers_are_predicted_as_such(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["price"] = "" if number == 5 else str(number**2 / 10)
+    out = prepare(write_csv(tmp_path / "mine.csv", rows), modalities=TEXT, label="price")
+    dataset = open_dataset(out)
+    (target,) = dataset.info.targets
+    train = dataset.source("train").labels()
+    assert (dataset.info.classes, target.name) == ((), "price")
+    assert (target.mean, target.std) == (pytest.approx(train.mean()), pytest.approx(train.std()))
+    assert sum(split.examples for split in dataset.info.splits.values()) == len(rows) - 1
+    assert report(out)[NO_TARGET] == [f"{tmp_path}/mine.csv, line 7: price"]
+    assert any("--target=classes" in kind for kind in report(out))
+
+
+def test_a_rating_can_be_predicted_as_a_number(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row |= {"stars": str(number % 5 + 1), "views": str(number)}
+    path = write_csv(tmp_path / "mine.csv", rows)
+    assert open_dataset(prepare(path, modalities=TEXT, label="stars")).info.classes == ("1", "2", "3", "4", "5")
+    arguments = ["--text=title", "--label=stars,views", "--overwrite", f"--table={path}", f"--out={tmp_path}/out"]
+    command = [sys.executable, "-m", "data_prep.table", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "target stars (" in result.stdout and "target views (" in result.stdout
+    assert [target.name for target in open_dataset(tmp_path / "out").info.targets] == ["stars", "views"]
+
+
 # --- without labels ---------------------------------------------------------------------------------------------------
 
 
@@ -358,7 +392,8 @@ def test_rare_classes_are_trained(tmp_path, rows):
     rows[0]["kind"] = "once"
     rows[1]["kind"] = "a|once more"
     for seed in range(5):
-        out = prepare(write_csv(tmp_path / "mine.csv", rows), seed=seed, split="0.4,0.3,0.3", overwrite=True)
+        shares = {"seed": seed, "split": "0.4,0.3,0.3"}
+        out = prepare(write_csv(tmp_path / "mine.csv", rows), label_separator="|", overwrite=True, **shares)
         info = open_dataset(out).info
         assert all(info.splits["train"].classes)
         assert info.splits["test"].examples == pytest.approx(9, abs=2)

@@ -4,10 +4,10 @@ A batch is a pure function of its number: the number gives the rows (`TrainOrder
 arrays (`BatchReader`) and, where there are several, their static lengths (`Buckets`). So the position of an iterator is
 one integer, and grain's prefetching cannot disturb it.
 
-A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B] or float32 [B, K],
-"weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. `label` is all zero where
-the dataset has no classes. Rows that only pad the last batch of an evaluation have zeros everywhere, weight 0 and
-index -1.
+A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B], float32 [B, K] or,
+of targets in their own units, float32 [B, T], "weight": float32 [B], "index": int32 [B]}. `index` is the record's
+number within the split. `label` is all zero where the dataset has no labels. Rows that only pad the last batch of an
+evaluation have zeros everywhere, weight 0 and index -1.
 """
 
 import os
@@ -283,8 +283,7 @@ class BatchReader:
                 self._read[name] = example.bytes_values if kinds.stores_list(known[name]) else example.bytes_value
             except ValueError as error:
                 raise UserError(f"{dataset.path}: modality {name!r}: {error}") from error
-        self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()
-        self._label_dtype = np.float32 if dataset.info.multi_label else np.int32
+        self._info = dataset.info
 
     def read(self, rows: np.ndarray, needed: np.ndarray | None = None) -> Batch:
         """The batch of `rows`, int [B]; rows of -1 are padding, and at the end.
@@ -293,7 +292,7 @@ class BatchReader:
         """
         real = rows[rows != _PADDING].tolist()
         examples = self._source.examples(real)
-        labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
+        labels = np.zeros((len(rows), *self._info.label_shape), self._info.label_dtype)
         labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
         padding = [None] * (len(rows) - len(real))
         values = [[read(f, name) for f in examples] + padding for name, read in self._read.items()]

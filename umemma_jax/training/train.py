@@ -27,6 +27,7 @@ from umemma_jax.training import steps
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.features import on_features
+from umemma_jax.training.losses import ClassLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import StageSpec, TrainState
@@ -150,7 +151,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         optimizer=steps.make_optimizer(stage, total, scales),
         trained=trained,
         seed=config.seed,
-        label_smoothing=stage.label_smoothing,
+        loss=ClassLoss(stage.label_smoothing),
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
