@@ -119,8 +119,8 @@ class Choices:
 
     def others(self) -> dict[str, str]:
         """Of the table, the columns that are no inputs, and what they are."""
-        columns = {"split": None if _shares(self.split) else self.split, "id": self.id or None}
-        named = {column: meaning for meaning, column in columns.items() if column is not None}
+        others = {"split": None if _shares(self.split) else self.split, "id": self.id or None}
+        named = {column: meaning for meaning, column in others.items() if column is not None}
         return dict.fromkeys(self.label_columns, "label") | named
 
     def columns(self) -> list[str]:
@@ -330,10 +330,6 @@ def _draw_splits(
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def _names(text: str) -> str | tuple[str, ...]:
-    return tuple(text.split(",")) if "," in text else text
-
-
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
 
@@ -343,6 +339,10 @@ def _typed(text: str) -> tuple[str, str]:
     if not sign or type not in column_types.KIND_OF:
         raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(column_types.KIND_OF)}")
     return column, type
+
+
+def _names(text: str) -> str | tuple[str, ...]:
+    return tuple(text.split(",")) if "," in text else text
 
 
 def main() -> None:

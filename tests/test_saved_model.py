@@ -109,14 +109,14 @@ def test_a_truncated_file_is_named(finished, tmp_path):
 
 def test_a_flipped_bit_is_found(finished, tmp_path):
     folder = changed(finished[0], tmp_path, saved_model.WEIGHTS, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(UserError, match="weights.safetensors: does not match its checksum"):
+    with pytest.raises(UserError, match=r"weights.safetensors: does not match its checksum"):
         saved_model.read(folder)
 
 
 def test_another_version_is_named(finished, tmp_path):
     folder = changed(finished[0], tmp_path, saved_model.RECORD, lambda data: data.replace(b": 1,", b": 9,", 1))
     (folder / "checksums.json").unlink()
-    with pytest.raises(UserError, match="model.json: format_version 9 instead of 1: save the model again"):
+    with pytest.raises(UserError, match=r"model.json: format_version 9 instead of 1: save the model again"):
         saved_model.read(folder)
 
 
