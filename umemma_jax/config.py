@@ -389,6 +389,13 @@ def check_accumulation(config: ConfigDict, shards: int) -> None:
             )
 
 
+def with_tuples(value: Any) -> Any:
+    """What JSON gives of a config, with tuples in place of its lists, as fields of Linen modules have to be."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+
+
 def fixed(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The config without the fields in FREE_TO_CHANGE."""
     fields = {key: value for key, value in config.items() if f"{prefix}{key}" not in FREE_TO_CHANGE}
