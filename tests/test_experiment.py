@@ -47,6 +47,17 @@ def test_validation_split_of_its_own_or_none(dataset):
     assert (len(built.validation[1]), len(built.train_rows)) == (0, 96)
 
 
+def test_weights_of_classes_are_balanced_or_given_by_name(dataset):
+    plain = experiment.build(small_run.get_config(dataset))
+    assert plain.class_weights is None
+    balanced = experiment.build(small_run.get_config(dataset, balance_classes=True))
+    np.testing.assert_allclose(balanced.log_prior(), np.log(np.full(3, 1 / 3)), rtol=1e-6)
+    given = experiment.build(small_run.get_config(dataset, class_weights={"b": 3.0}))
+    assert given.class_weights.tolist() == [1, 3, 1]
+    assert np.diff(given.log_prior() - plain.log_prior()) == pytest.approx([np.log(3), -np.log(3)], abs=0.1)
+    assert "class_weights.d: no class" in refusal(small_run.get_config(dataset, class_weights={"d": 3.0}))
+
+
 def test_lengths_and_means_are_those_of_the_pipeline(dataset):
     built = experiment.build(small_run.get_config(dataset, missing__stand_in="mean"))
     assert built.lengths == {"audio": 800}

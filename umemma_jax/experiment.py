@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from umemma_jax import class_weights, missing, missing_rates, prior
 from umemma_jax import config as config_lib
-from umemma_jax import missing, missing_rates, prior
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
@@ -43,6 +43,7 @@ class Experiment:
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
       validation: (split, record numbers) that choose the best epochs; no rows when there is no validation.
+      class_weights: of the K classes in the loss, [K]; None where all weigh the same.
     """
 
     config: ConfigDict
@@ -53,11 +54,17 @@ class Experiment:
     means: dict[str, PyTree]
     train_rows: np.ndarray
     validation: tuple[str, np.ndarray]
+    class_weights: np.ndarray | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names in the column order of presence masks."""
         return tuple(self.config.modalities)
+
+    @property
+    def focal_gamma(self) -> float:
+        """Of focal loss; 0 where the loss is another."""
+        return self.config.focal_gamma if self.config.loss == "focal" else 0.0
 
     @property
     def lengths(self) -> dict[str, int | tuple[int, ...]]:
@@ -140,7 +147,14 @@ class Experiment:
         """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
-        return prior.of_heads(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
+        return prior.of_heads(
+            labels,
+            present,
+            len(self.dataset.info.classes),
+            label_smoothing=self.config.unimodal.label_smoothing,
+            class_weights=self.class_weights,
+            gamma=self.focal_gamma,
+        )
 
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.
@@ -193,7 +207,8 @@ def build(config: ConfigDict) -> Experiment:
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
     )
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation)
+    weights = _class_weights(config, dataset, train_rows)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, weights)
 
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
@@ -258,6 +273,14 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
     present = source.present(config.modalities)
     train_rows, validation = split_rows(source.labels(), present, data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
+
+
+def _class_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
+    classes = dataset.info.classes
+    if config.balance_classes:
+        labels = dataset.source(config.data.train_split).labels()[train_rows]
+        return class_weights.balanced(labels, len(classes))
+    return class_weights.named(config.class_weights, classes) if config.class_weights else None
 
 
 def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input], train_rows: int) -> None:

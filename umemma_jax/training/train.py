@@ -151,7 +151,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         optimizer=steps.make_optimizer(stage, total, scales),
         trained=trained,
         seed=config.seed,
-        loss=ClassLoss(stage.label_smoothing),
+        loss=ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights),
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
