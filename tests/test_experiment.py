@@ -58,6 +58,20 @@ def test_weights_of_classes_are_balanced_or_given_by_name(dataset):
     assert "class_weights.d: no class" in refusal(small_run.get_config(dataset, class_weights={"d": 3.0}))
 
 
+def test_weights_of_rows_are_those_of_the_training_rows_with_mean_one(tmp_path):
+    def build(weights):
+        small_run.write_dataset(tmp_path / "weighted", train=len(weights), weights=weights, overwrite=True)
+        return experiment.build(small_run.get_config(tmp_path / "weighted", balance_classes=True))
+
+    weights = np.tile([0.0, 2.0, 3.0, 7.0], 24)  # classes are 0, 1, 2, 0, ...
+    built = build(weights)
+    expected = weights[built.train_rows]
+    np.testing.assert_allclose(built.row_weights, expected / expected[expected > 0].mean(), rtol=1e-6)
+    np.testing.assert_allclose(built.log_prior(), np.log(np.full(3, 1 / 3)), rtol=1e-6)
+    with pytest.raises(UserError, match=r"all training examples of .* have weight 0"):
+        build(np.zeros(96))
+
+
 def test_lengths_and_means_are_those_of_the_pipeline(dataset):
     built = experiment.build(small_run.get_config(dataset, missing__stand_in="mean"))
     assert built.lengths == {"audio": 800}

@@ -136,8 +136,8 @@ def default_config() -> ConfigDict:
             "dropout": 0.0,  # on features
             "loss": "auto",  # cross-entropy; or "focal"
             "focal_gamma": 2.0,  # how much less than the hard examples the easy ones count
-            # In the loss all classes weigh the same, and multi-label, a class's positives as much as its negatives: what
-            # is learned are the probabilities of balanced classes.
+            # In the loss all classes weigh the same; multi-label, a class's positives as much as its negatives. Learned
+            # are the probabilities of balanced classes then.
             "balance_classes": False,
             "class_weights": {},  # or class -> its weight, 1 where left out
             "evaluation": {

@@ -43,7 +43,8 @@ class Experiment:
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
       validation: (split, record numbers) that choose the best epochs; no rows when there is no validation.
-      class_weights: of the K classes in the loss, [K]; None where all weigh the same.
+      row_weights: of the training rows in the loss, float32, of mean 1 over those above 0; None for ones.
+      class_weights: of the K classes in the loss, float64 [K]; None for ones.
     """
 
     config: ConfigDict
@@ -54,6 +55,7 @@ class Experiment:
     means: dict[str, PyTree]
     train_rows: np.ndarray
     validation: tuple[str, np.ndarray]
+    row_weights: np.ndarray | None = None
     class_weights: np.ndarray | None = None
 
     @property
@@ -152,6 +154,7 @@ class Experiment:
             present,
             len(self.dataset.info.classes),
             label_smoothing=self.config.unimodal.label_smoothing,
+            row_weights=self.row_weights,
             class_weights=self.class_weights,
             gamma=self.focal_gamma,
         )
@@ -207,8 +210,9 @@ def build(config: ConfigDict) -> Experiment:
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
     )
-    weights = _class_weights(config, dataset, train_rows)
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, weights)
+    row_weights = _row_weights(config, dataset, train_rows)
+    of_classes = _class_weights(config, dataset, train_rows, row_weights)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, row_weights, of_classes)
 
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
@@ -275,11 +279,23 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
     return train_rows, (data.train_split, validation)
 
 
-def _class_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
+def _row_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
+    weights = dataset.source(config.data.train_split).weights()
+    if weights is None:
+        return None
+    weights = weights[train_rows]
+    if not weights.any():
+        raise UserError(f"config.data.dir: all training examples of {dataset.path} have weight 0: prepare it again")
+    return weights / weights[weights > 0].mean()
+
+
+def _class_weights(
+    config: ConfigDict, dataset: Dataset, train_rows: np.ndarray, row_weights: np.ndarray | None
+) -> np.ndarray | None:
     classes = dataset.info.classes
     if config.balance_classes:
         labels = dataset.source(config.data.train_split).labels()[train_rows]
-        return class_weights.balanced(labels, len(classes))
+        return class_weights.balanced(labels, len(classes), row_weights)
     return class_weights.named(config.class_weights, classes) if config.class_weights else None
 
 

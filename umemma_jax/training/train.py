@@ -215,6 +215,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         config.data.batch_size,
         seed=2 * config.seed + STAGES.index(name),
         rows=experiment.train_rows,
+        weights=experiment.row_weights,
         lengths=experiment.lengths,
         tokenizers=experiment.tokenizers,
         process_index=jax.process_index(),
