@@ -192,7 +192,8 @@ def prepare_rows(
         tuple(choices.na_values),
         choices.max_pixels,
     )
-    by_name = sources(choices.modalities, used, settings)
+    trained = [row for row in used if splits[row.where] == SPLITS[0]]
+    by_name = sources(choices.modalities, trained or used, settings)
     examples = []
     for row in used:
         values = read_once({name: source.take(row, report) for name, source in by_name.items()})

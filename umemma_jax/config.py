@@ -439,6 +439,17 @@ def get(config: ConfigDict, field: str) -> Any:
     return value
 
 
+def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
+    """Sets fields by their dotted names, such as `fusion.epochs`. Raises UserError where one does not exist or fit."""
+    for field, value in fields.items():
+        get(config, field)
+        parent, _, key = field.rpartition(".")
+        try:
+            (get(config, parent) if parent else config)[key] = value
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.{field}: {_short(value)} does not fit ({error})") from error
+
+
 def add_open_field(config: ConfigDict, field: str, text: str) -> None:
     """Sets a field that the recipe does not mention, such as `inputs.text.encoder.width`.
 

@@ -14,6 +14,7 @@ from umemma_jax import config as config_lib
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
+from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
@@ -203,16 +204,21 @@ def build(config: ConfigDict) -> Experiment:
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
-    model = LateFusion(
+    model = late_fusion(config, inputs, dataset.info)
+    row_weights = _row_weights(config, dataset, train_rows)
+    of_classes = _class_weights(config, dataset, train_rows, row_weights)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, row_weights, of_classes)
+
+
+def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> LateFusion:
+    """The model that a config makes of its inputs, for what a dataset has to predict."""
+    return LateFusion(
         towers=tuple(x.tower for x in inputs),
-        num_classes=len(dataset.info.classes),
+        num_classes=len(info.classes),
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
     )
-    row_weights = _row_weights(config, dataset, train_rows)
-    of_classes = _class_weights(config, dataset, train_rows, row_weights)
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, row_weights, of_classes)
 
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
