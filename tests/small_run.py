@@ -35,7 +35,7 @@ def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0, weights=No
                 if rng.random() < missing_share:
                     del values[("image", "audio")[number % 2]]
                 weight = weights[number] if split == "train" and weights is not None else None
-                writer.write(split, id=f"{split}{number}", label=label, weight=weight, **values)
+                writer.write(split, id=f"{split}{number}", label=label, sample_weight=weight, **values)
 
 
 def get_config(path, **changes):

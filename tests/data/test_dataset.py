@@ -189,7 +189,7 @@ def test_ids_in_rows_are_utf_8_each_with_a_byte_behind_it_that_utf_8_never_has(t
 
 def write_weights(path: Path, weights: list[float | None]) -> Dataset:
     return write_dataset(
-        path, train=[e | {"weight": w} for e, w in zip(make_examples(len(weights)), weights, strict=True)]
+        path, train=[e | {"sample_weight": w} for e, w in zip(make_examples(len(weights)), weights, strict=True)]
     )
 
 

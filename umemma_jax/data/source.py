@@ -14,7 +14,7 @@ from umemma_jax.errors import UserError
 
 ID = "id"
 LABEL = "label"
-WEIGHT = "weight"
+WEIGHT = "sample_weight"
 ID_END = b"\xff"  # behind each id in `Columns.ids`: a byte that UTF-8 never has
 _PART = 256  # records read at a time where all are
 

@@ -42,7 +42,7 @@ Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = ("self", "split", "id", "label", "weight", "file")  # arguments of DatasetWriter.write and numpy.savez
+_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")  # arguments of DatasetWriter.write and numpy.savez
 
 
 class DatasetWriter:
@@ -128,7 +128,7 @@ class DatasetWriter:
         return self
 
     def write(
-        self, split: str, *, id: str, label: Label | None = None, weight: float | None = None, **values: Value | None
+        self, split: str, *, id: str, label: Label | None = None, sample_weight: float | None = None, **values: Value | None
     ) -> None:
         """Adds one example.
 
@@ -137,7 +137,7 @@ class DatasetWriter:
           id: unique within the split, and not empty.
           label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
             their values, finite as float32; None where the dataset has neither, and only there.
-          weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
+          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
           **values: modality -> value; absent if left out or None.
 
         Raises:
@@ -149,9 +149,9 @@ class DatasetWriter:
             raise ValueError("an empty id, which reads as none")
         id = id.encode(errors="backslashreplace").decode()  # names of files can be any bytes
         labels = self._check_labels(label)
-        weights = [] if weight is None else [_float32(weight)]
+        weights = [] if sample_weight is None else [_float32(sample_weight)]
         if not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"example {id!r}: weight {weight} is not a finite number from 0 on")
+            raise ValueError(f"example {id!r}: weight {sample_weight} is not a finite number from 0 on")
         present = {name: value for name, value in values.items() if value is not None}
         if unknown := [name for name in present if name not in self._codecs]:
             raise ValueError(f"example {id!r}: the dataset has no modality {unknown[0]!r}")
