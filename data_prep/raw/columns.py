@@ -40,12 +40,14 @@ class Column:
       name: of the modality.
       columns: of the table; only "tabular" can have more than one.
       types: of "tabular" columns that are no numbers: "category" or "date".
+      strays: of "tabular" columns, what else counts as missing in them.
     """
 
     kind: str
     name: str
     columns: tuple[str, ...]
     types: Mapping[str, str] = field(default_factory=dict)
+    strays: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class _Texts:
 
 class _Table(Tabular):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
-        super().__init__(column.columns, column.types, rows, settings.missing)
+        super().__init__(column.columns, column.types, rows, settings.missing, column.strays)
 
 
 KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Table}

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -114,7 +115,12 @@ class Tabular:
     """
 
     def __init__(
-        self, columns: Sequence[str], types: Mapping[str, str], rows: Sequence[Row], marks: Sequence[str]
+        self,
+        columns: Sequence[str],
+        types: Mapping[str, str],
+        rows: Sequence[Row],
+        marks: Sequence[str],
+        strays: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         """Learns the levels of categories and the quantiles of numbers.
 
@@ -123,6 +129,7 @@ class Tabular:
           types: of columns, keys of `TYPES`; the others are numbers.
           rows: those of the training.
           marks: what stands for a missing value, beside nothing at all.
+          strays: of columns, what else does.
 
         Raises:
           UserError: no row has any value, or one is not of its column's type.
@@ -134,6 +141,7 @@ class Tabular:
         if self._in_lists:
             columns = [f"{columns[0]}[{place}]" for place in range(len(first))]
         self._kinds = {column: types.get(column, "number") for column in columns}
+        self._marks_of = {column: (*marks, *strays.get(column, ())) for column in columns}
         known = {column: [] for column in columns}
         for row in rows:
             for column, value in self._values(row).items():
@@ -183,7 +191,7 @@ class Tabular:
 
     def _parsed(self, row: Row, column: str, field: Any) -> Any:
         try:
-            return TYPES[self._kinds[column]].parse(field, self._marks)
+            return TYPES[self._kinds[column]].parse(field, self._marks_of[column])
         except ValueError as error:
             raise UserError(
                 f"{row.where}: {short(field)} in column {column!r} {error}: correct it or leave it empty"
