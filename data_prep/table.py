@@ -1,10 +1,15 @@
 """Your own data: a table of image, video and sound files, texts, numbers and labels, any of them empty.
 
+python -m data_prep.table --table=DATA.csv --label=category --out=DIR
 python -m data_prep.table --table=DATA.csv --image=photo --text=title --label=category --out=DIR
 python -m data_prep.table --table=DATA.csv --video=clip --audio=clip --label=category --out=DIR
 python -m data_prep.table --table=NEW.csv --image=photo --text=title --out=DIR
 
-The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --video, --audio, --text and --tabular
+The table is CSV or TSV with a header, JSON lines, or Parquet. What its columns hold is inferred and printed, with the
+reason (the rules: `data_prep/raw/column_types.py`): numbers, categories and dates make one modality, each text, image,
+sound or video one of its own. --type=COLUMN=TYPE says otherwise, --leave-out=COLUMN,... leaves columns out.
+
+Or you say what to take, and all else is left out: each of --image, --video, --audio, --text and --tabular
 names a column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from
 the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
 listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
@@ -25,10 +30,11 @@ Without --label the dataset has no labels: a trained model can predict them, but
 measured. All rows are then of the split `test`, unless --split names a column.
 """
 
+import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +42,14 @@ import numpy as np
 
 from data_prep.build import console
 from data_prep.build.assemble import check_ids, stratified, unlabelled, write_dataset
+from data_prep.build.dataframes import table_of
 from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled
 from data_prep.build.labels import read_labels
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, read_rows
+from data_prep.build.rows import MISSING_MARKS, Row, Table, is_missing, read_rows
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
 from data_prep.build.targets import CLASSES, NUMBERS, is_regression, read_targets
+from data_prep.raw import column_types
 from data_prep.raw.columns import (
     Column,
     Settings,
@@ -68,7 +76,9 @@ class Choices:
     """What to take of a table, and how; the fields are the command line's.
 
     Attributes:
-      modalities: what to take from it, in the order that the dataset shall have.
+      modalities: what to take from it, in the order that the dataset shall have; None: `inferred` says.
+      types: of columns, what they hold, where that is inferred otherwise; a mapping, or pairs.
+      leave_out: columns to leave out, where the others are inferred.
       label: column of the label or labels, or several columns of targets; None prepares a dataset without labels.
       label_separator: between several labels of a field; "" if each field is one; None if none looks like several.
       target: `classes` or `numbers`, which the labels are; None to go by the fields.
@@ -85,7 +95,9 @@ class Choices:
       drop_unseen: whether examples of classes that training never sees are dropped.
     """
 
-    modalities: Sequence[Column] | None
+    modalities: Sequence[Column] | None = None
+    types: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    leave_out: Sequence[str] = ()
     label: str | Sequence[str] | None = None
     label_separator: str | None = None
     target: str | None = None
@@ -105,16 +117,40 @@ class Choices:
         """The columns of the label."""
         return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
 
+    def others(self) -> dict[str, str]:
+        """Of the table, the columns that are no inputs, and what they are."""
+        others = {"split": None if _shares(self.split) else self.split, "id": self.id or None}
+        named = {column: meaning for meaning, column in others.items() if column is not None}
+        return dict.fromkeys(self.label_columns, "label") | named
+
     def columns(self) -> list[str]:
         """Of the table, those that are read."""
-        others = (*self.label_columns, None if _shares(self.split) else self.split, self.id or None)
-        columns = [column for modality in self.modalities for column in modality.columns]
-        return [*columns, *(column for column in others if column is not None)]
+        return [*(column for modality in self.modalities for column in modality.columns), *self.others()]
 
     def record(self) -> dict[str, Any]:
         """What `dataset.json` says of them."""
         modalities = [asdict(modality) for modality in self.modalities]
-        return {**vars(self), "modalities": modalities, "na_values": list(self.na_values)}
+        lists = {"na_values": list(self.na_values), "leave_out": list(self.leave_out)}
+        return {**vars(self), "modalities": modalities, "types": dict(self.types), **lists}
+
+
+def inferred(
+    table: Table, choices: Choices, groups: Mapping[str, str | Sequence[str]] | None = None
+) -> tuple[Choices, str]:
+    """The choices with the modalities that the columns of a table make, and what the columns are taken for, in words.
+
+    Args:
+      table: with all its columns.
+      choices: without modalities.
+      groups: name of a modality -> its columns, or a pattern of their names, as in {"labs": "lab_*"}.
+
+    Raises:
+      UserError: a column is not there, is of no such type, or cannot be an input; or no column is left.
+    """
+    given = dict(choices.types) | dict.fromkeys(choices.leave_out)
+    types = column_types.infer(table, choices.others(), given, choices.na_values)
+    modalities = column_types.modalities(types, groups)
+    return replace(choices, modalities=modalities), column_types.describe(types, modalities)
 
 
 def prepare(
@@ -144,8 +180,18 @@ def prepare(
       UserError: the table cannot be understood, or `out` is in use.
     """
     chosen, path = Choices(seed=seed, **choices), Path(table)
-    check_names(chosen.modalities)
-    rows = read_rows(path, chosen.columns())
+    if chosen.modalities:
+        if chosen.types or chosen.leave_out:
+            raise UserError(
+                "--type and --leave-out: only where no modality is named: leave them out, or the modalities"
+            )
+        check_names(chosen.modalities)
+        rows = read_rows(path, chosen.columns())
+    else:
+        whole = table_of(path)
+        rows = whole.rows
+        chosen, description = inferred(whole, chosen)
+        print(description)
     writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
     prepare_rows(out, rows, chosen, path, name or path.stem, **writing)
 
@@ -192,7 +238,8 @@ def prepare_rows(
         tuple(choices.na_values),
         choices.max_pixels,
     )
-    by_name = sources(choices.modalities, used, settings)
+    trained = [row for row in used if splits[row.where] == SPLITS[0]]
+    by_name = sources(choices.modalities, trained or used, settings)
     examples = []
     for row in used:
         values = read_once({name: source.take(row, report) for name, source in by_name.items()})
@@ -283,12 +330,19 @@ def _draw_splits(
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def _typed(text: str) -> tuple[str, str]:
+    column, sign, type = text.rpartition("=")
+    if not sign or type not in column_types.KIND_OF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(column_types.KIND_OF)}")
+    return column, type
+
+
 def _names(text: str) -> str | tuple[str, ...]:
     return tuple(text.split(",")) if "," in text else text
-
-
-def _marks(text: str) -> tuple[str, ...]:
-    return tuple(mark for mark in text.split(",") if mark)
 
 
 def main() -> None:
@@ -297,6 +351,18 @@ def main() -> None:
     parser.add_argument("--table", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
     add_column_arguments(parser)
     add_video_arguments(parser)
+    parser.add_argument(
+        "--type",
+        dest="types",
+        action="append",
+        default=[],
+        type=_typed,
+        metavar="COLUMN=TYPE",
+        help=f"of a column, where no modality is named: {', '.join(column_types.KIND_OF)} (default: inferred)",
+    )
+    parser.add_argument(
+        "--leave-out", type=_listed, default=(), metavar="A,B,...", help="columns, where no modality is named"
+    )
     parser.add_argument(
         "--label",
         type=_names,
@@ -315,7 +381,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--na-values",
-        type=_marks,
+        type=_listed,
         default=MISSING_MARKS,
         metavar="A,B,...",
         help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",

@@ -2,12 +2,11 @@
 
 import argparse
 import functools
-import math
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +15,11 @@ import numpy as np
 from data_prep.build import console
 from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short
+from data_prep.build.rows import MISSING_MARKS, Row, short
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
+from data_prep.raw.tabular import TYPES, Tabular
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
@@ -27,6 +27,7 @@ RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: 
 LONGEST_NAME = 100  # characters of a modality's
 SHOWN = 3  # paths, where none exists
 NO_FILE = "file does not exist (left out)"
+_TYPED = re.compile(rf"(.*?)(?::({'|'.join(TYPES)}))?", re.DOTALL)
 _ARGUMENT = re.compile(r"(?:(?P<name>[A-Za-z0-9_]+)=)?(?P<columns>.+)", re.DOTALL)
 
 
@@ -38,11 +39,15 @@ class Column:
       kind: a key of `KINDS`.
       name: of the modality.
       columns: of the table; only "tabular" can have more than one.
+      types: of "tabular" columns that are no numbers: "category" or "date".
+      strays: of "tabular" columns, what else counts as missing in them.
     """
 
     kind: str
     name: str
     columns: tuple[str, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    strays: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Settings:
       rate: sample rate of sound, Hz.
       fps: frames of a second of a video.
       seconds: longest part of a video or of sound, from its beginning.
-      missing: what stands for a missing number, beside nothing at all.
+      missing: what stands for a missing number, category or date, beside nothing at all.
       max_pixels: of an image or a frame; None: as `limits` says.
     """
 
@@ -127,62 +132,16 @@ class _Texts:
         return text_of(row, self._column) if self._column in row.values else None
 
 
-class _Vectors:
-    """Numbers, each in its column, or lists of numbers in one column. A number that is missing is NaN.
-
-    A row lacks the modality where all its numbers are missing.
-    """
-
+class _Table(Tabular):
     def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
-        self._columns = column.columns
-        self._marks = settings.missing
-        first = next((numbers for row in rows if (numbers := self._numbers(row)) is not None), None)
-        if first is None:
-            raise UserError(f"--tabular: no row has a number in {', '.join(column.columns)}: leave it out")
-        self._size = len(first)
-        self._in_lists = any(isinstance(row.values.get(name), list) for name in self._columns for row in rows)
-        names = None if self._in_lists else self._columns
-        self.modality = Modality(kind="tabular", encoding="float32", shape=(self._size,), columns=names)
-
-    def take(self, row: Row, report: Report) -> np.ndarray | None:
-        numbers = self._numbers(row)
-        if numbers is None:
-            return None
-        if len(numbers) != self._size:
-            raise UserError(
-                f"{row.where}: {len(numbers)} numbers instead of {self._size}: correct it or leave it empty"
-            )
-        for position in np.flatnonzero(np.isnan(numbers)):
-            name = f"{self._columns[0]}[{position}]" if self._in_lists else self._columns[position]
-            report.add(f"missing number in column {name!r} (kept as missing)", row.where)
-        return numbers
-
-    def _numbers(self, row: Row) -> np.ndarray | None:
-        fields = [(column, row.values.get(column)) for column in self._columns]
-        if len(fields) == 1 and isinstance(fields[0][1], list):
-            fields = [(f"{fields[0][0]}[{position}]", item) for position, item in enumerate(fields[0][1])]
-        numbers = np.array([self._number(row, column, field) for column, field in fields], np.float32)
-        return None if np.all(np.isnan(numbers)) else numbers
-
-    def _number(self, row: Row, column: str, field: Any) -> float:
-        if is_missing(field, self._marks):
-            return math.nan
-        try:
-            number = float(field)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not abs(number) <= float(np.finfo(np.float32).max):
-            raise UserError(
-                f"{row.where}: {short(field)} in column {column!r} is no finite number: correct it or leave it empty"
-            )
-        return number
+        super().__init__(column.columns, column.types, rows, settings.missing, column.strays)
 
 
-KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Vectors}
+KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Table}
 
 
 def sources(columns: Sequence[Column], rows: Sequence[Row], settings: Settings) -> dict[str, Source]:
-    """The modalities of a table, by name."""
+    """The modalities of a table, by name; what is learned of it is learned of these rows, those of the training."""
     return {column.name: KINDS[column.kind](column, rows, settings) for column in columns}
 
 
@@ -233,7 +192,7 @@ _ARGUMENTS = {  # kind -> metavar and help, of all preparations that take column
     "image": ("[NAME=]COLUMN", "image files"),
     "audio": ("[NAME=]COLUMN", "sound"),
     "text": ("[NAME=]COLUMN", "texts"),
-    "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of numbers"),
+    "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of them; COLUMN:category, COLUMN:date; lab_* for several"),
 }
 
 
@@ -263,12 +222,18 @@ def _add_column_argument(parser: argparse.ArgumentParser, kind: str, metavar: st
 
 
 def parse_column(kind: str, text: str) -> Column:
-    """What --image and its likes are given: COLUMN or NAME=COLUMN; for "tabular" columns with commas between them."""
+    """What --image and its likes are given: COLUMN or NAME=COLUMN.
+
+    For "tabular" there may be several columns with commas between them, each as COLUMN:TYPE if it holds no numbers.
+    """
     match = _ARGUMENT.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError("name a column")
-    columns = tuple(match["columns"].split(",")) if kind == "tabular" else (match["columns"],)
-    return Column(kind, match["name"] or kind, columns)
+    if kind != "tabular":
+        return Column(kind, match["name"] or kind, (match["columns"],))
+    typed = [_TYPED.fullmatch(column).groups() for column in match["columns"].split(",")]
+    types = {column: type for column, type in typed if type is not None}
+    return Column(kind, match["name"] or kind, tuple(column for column, _ in typed), types)
 
 
 def check_names(modalities: Sequence[Column] | None) -> None:

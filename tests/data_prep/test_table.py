@@ -104,6 +104,35 @@ def test_everything_arrives(tmp_path, rows, form, write):
     assert report(out) == {}
 
 
+def test_columns_are_inferred(tmp_path, rows):
+    """Without a modality all columns are taken for what they hold, and it is said why."""
+    out = tmp_path / "out"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    given = ["--type=title=text", "--leave-out=weight"]
+    result = run(f"--table={path}", "--label=kind", "--split=part", *given, f"--out={out}", "--rate=8000")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:8] == [
+        "column  type    modality  filled  why",
+        "photo   image   photo      100 %  image files, as 'data/0.jpg'",
+        "clip    audio   clip       100 %  audio files, as 'data/0.wav'",
+        "title   text    title      100 %  as you say",
+        "height  number  tabular    100 %  numbers from 0 to 14.5",
+        "weight  -       -          100 %  as you say",
+        "kind    -       -          100 %  is the label",
+        "part    -       -          100 %  is the split",
+    ]
+    info = open_dataset(out).info
+    assert {name: modality.kind for name, modality in info.modalities.items()} == {
+        "tabular": "tabular",
+        "photo": "image",
+        "clip": "audio",
+        "title": "text",
+    }
+    first, *_ = read_features(out, "train")
+    assert (first["photo"], first["clip"], first["title"]) == (photo_bytes(0), PCM, "Number 0")
+    assert info.source["types"] == {"title": "text"}
+
+
 def test_anything_can_be_empty(tmp_path, rows):
     rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
     rows[3]["title"] = " "
@@ -490,7 +519,11 @@ def test_vectors_of_different_sizes(tmp_path, rows):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "no modality: name a column with one of --image, --audio, --text, --tabular"),
+        (["--text=title", "--type=height=text"], "--type and --leave-out: only where no modality is named"),
+        (["--type=height=real"], "--type: 'height=real' is not COLUMN=TYPE with one of number, category"),
+        (["--type=hight=number"], "no column 'hight'; it has: photo, clip, title"),
+        (["--type=kind=text"], "column 'kind' is the label: it cannot be an input as well"),
+        (["--leave-out=photo,clip,title,height,weight,part"], "no column is left to be an input (photo: as you say;"),
         (["--image=photo", "--image=photo"], "--image: 2 modalities of this name: name them, as in --image=NAME="),
         (["--tabular=height,height"], "--tabular: column 'height' stands 2 times: name it once"),
         ([f"--text={'a' * 101}=title"], "a modality cannot be called 'aaa"),

@@ -24,7 +24,7 @@ DATASET = "dataset.json"
 STATISTICS = "statistics.npz"
 # `<split>/labels` int32 [N], bool [N, K] or float32 [N, T], if there are labels; `<split>/present` bool [N, M],
 # `<split>/ids` uint8, as in `Columns`: exact for any id, which the fixed width of NumPy's strings is not; and
-# `<split>/checksums` uint32 [N], of the records.
+# `<split>/checksums` uint32 [N], of the records; `<split>/weights` float32 [N], where the examples have any.
 ROWS = "rows.npz"
 
 FORMAT_VERSION = 2
@@ -247,9 +247,15 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("framing", (str,)),
             ("columns", (list, str)),
             ("missing", (list, int)),
+            ("quantiles", (list, list)),
+            ("levels", (dict,)),
         )
         if name in record
     }
+    if "quantiles" in optional:
+        optional["quantiles"] = tuple(map(_ascending, optional["quantiles"]))
+    if "levels" in optional:
+        optional["levels"] = {name: _counts(optional["levels"], name) for name in optional["levels"]}
     for name in ("sample_rate", "frame_rate", "max_samples", "max_frames"):
         if not 0 < optional.get(name, 1) < math.inf:
             raise ValueError(f"field {name!r} is {optional[name]} instead of a number above 0")
@@ -260,10 +266,24 @@ def _modality(record: dict[str, Any]) -> Modality:
             raise ValueError(f"field {name!r} holds what is no {name}")
     modality = Modality(_get(record, "kind", str), _get(record, "encoding", str), **optional)
     codec = kinds.codec(modality)  # raises ValueError where the kind is unknown or lacks something
-    for name in ("mean", "std", "columns", "missing"):
+    for name in ("mean", "std", "columns", "missing", "quantiles"):
         if name in optional and len(optional[name]) != getattr(codec, "channels", 0):
             raise ValueError(f"field {name!r} has {len(optional[name])} values, of another number of channels")
     return modality
+
+
+def _ascending(quantiles: list[Any]) -> tuple[float, ...]:
+    """The field `quantiles` of one column."""
+    numbers = _get({"quantiles": quantiles}, "quantiles", list, (int, float))
+    if not all(map(math.isfinite, numbers)) or any(low > high for low, high in itertools.pairwise(numbers)):
+        raise ValueError("field 'quantiles' holds what is not ascending")
+    return numbers
+
+
+def _counts(levels: dict[str, Any], column: str) -> dict[str, int]:
+    """The field `levels` of one column."""
+    _check_text("levels", [column, *levels[column]])
+    return {level: _get(_get(levels, column, dict), level, int) for level in levels[column]}
 
 
 def _named(modalities: dict[str, Modality], source: dict[str, Any]) -> dict[str, Modality]:

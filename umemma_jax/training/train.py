@@ -167,8 +167,8 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
 
 def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
     if experiment.task.targets:
-        return TargetLoss(experiment.task.targets, huber=experiment.config.target_loss == "huber")
-    return ClassLoss(stage.label_smoothing)
+        return TargetLoss(experiment.task.targets, huber=experiment.config.loss == "huber")
+    return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
@@ -223,6 +223,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         config.data.batch_size,
         seed=2 * config.seed + STAGES.index(name),
         rows=experiment.train_rows,
+        weights=experiment.row_weights,
         lengths=experiment.lengths,
         tokenizers=experiment.tokenizers,
         process_index=jax.process_index(),
