@@ -42,7 +42,7 @@ FREE_TO_CHANGE = (
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment")
+OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment", "class_weights")
 
 
 def load(recipe: str) -> ConfigDict:
@@ -134,6 +134,12 @@ def default_config() -> ConfigDict:
                 "eta": {"rate": 0.0, "kind": MIXED},
             },
             "dropout": 0.0,  # on features
+            "loss": "auto",  # cross-entropy; or "focal"
+            "focal_gamma": 2.0,  # how much less than the hard examples the easy ones count
+            # In the loss all classes weigh the same; multi-label, a class's positives as much as its negatives. Learned
+            # are the probabilities of balanced classes then.
+            "balance_classes": False,
+            "class_weights": {},  # or class -> its weight, 1 where left out
             "evaluation": {
                 "batch_size": 256,
                 "rates": tuple(rate / 10 for rate in range(11)),
@@ -269,6 +275,7 @@ def check(config: ConfigDict) -> None:
         "unimodal.moments": ("float32", "bfloat16"),
         "fusion.moments": ("float32", "bfloat16"),
         "fusion.head": tuple(fusion.HEADS),
+        "loss": ("auto", "focal"),
     }
     for field, names in choices.items():
         value = get(config, field)
@@ -277,6 +284,11 @@ def check(config: ConfigDict) -> None:
     pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
+    _require(
+        not (config.balance_classes and config.class_weights),
+        "class_weights",
+        "given, but config.balance_classes weighs the classes already: leave one of them out",
+    )
     _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
 
 
@@ -369,7 +381,10 @@ def _check_ranges(config: ConfigDict) -> None:
     scales = [
         f"inputs.{name}.learning_rate_scale.{stage}" for name in config.inputs for stage in ("unimodal", "fusion")
     ]
-    for field in ("unimodal.weight_decay", "fusion.weight_decay", *scales):
+    for name, weight in config.class_weights.items():
+        valid = fits(weight, float) and 0 <= weight < math.inf
+        _require(valid, "class_weights", f"{name!r}: {_short(weight)} must be a number from 0 on, and finite")
+    for field in ("unimodal.weight_decay", "fusion.weight_decay", "focal_gamma", *scales):
         value = get(config, field)
         _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")
     rates = config.evaluation.rates
@@ -387,6 +402,13 @@ def check_accumulation(config: ConfigDict, shards: int) -> None:
                 f"config.{stage}.accumulate = {config[stage].accumulate} on {shards} device(s): config.data.batch_size "
                 f"= {config.data.batch_size} does not divide evenly, use a multiple of {parts}"
             )
+
+
+def with_tuples(value: Any) -> Any:
+    """What JSON gives of a config, with tuples in place of its lists, as fields of Linen modules have to be."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def fixed(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from umemma_jax import class_weights, missing, missing_rates, prior
 from umemma_jax import config as config_lib
-from umemma_jax import missing, missing_rates, prior
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
@@ -44,6 +44,8 @@ class Experiment:
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
       validation: (split, record numbers) that choose the best epochs; no rows when there is no validation.
+      row_weights: of the training rows in the loss, float32, of mean 1 over those above 0; None for ones.
+      class_weights: of the K classes in the loss, float64 [K]; None for ones.
     """
 
     config: ConfigDict
@@ -54,11 +56,18 @@ class Experiment:
     means: dict[str, PyTree]
     train_rows: np.ndarray
     validation: tuple[str, np.ndarray]
+    row_weights: np.ndarray | None = None
+    class_weights: np.ndarray | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names in the column order of presence masks."""
         return tuple(self.config.modalities)
+
+    @property
+    def focal_gamma(self) -> float:
+        """Of focal loss; 0 where the loss is another."""
+        return self.config.focal_gamma if self.config.loss == "focal" else 0.0
 
     @property
     def lengths(self) -> dict[str, int | tuple[int, ...]]:
@@ -141,7 +150,15 @@ class Experiment:
         """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
-        return prior.of_heads(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
+        return prior.of_heads(
+            labels,
+            present,
+            len(self.dataset.info.classes),
+            label_smoothing=self.config.unimodal.label_smoothing,
+            row_weights=self.row_weights,
+            class_weights=self.class_weights,
+            gamma=self.focal_gamma,
+        )
 
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.
@@ -188,7 +205,9 @@ def build(config: ConfigDict) -> Experiment:
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
     model = late_fusion(config, inputs, dataset.info)
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation)
+    row_weights = _row_weights(config, dataset, train_rows)
+    of_classes = _class_weights(config, dataset, train_rows, row_weights)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, row_weights, of_classes)
 
 
 def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> LateFusion:
@@ -264,6 +283,26 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
     present = source.present(config.modalities)
     train_rows, validation = split_rows(source.labels(), present, data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
+
+
+def _row_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
+    weights = dataset.source(config.data.train_split).weights()
+    if weights is None:
+        return None
+    weights = weights[train_rows]
+    if not weights.any():
+        raise UserError(f"config.data.dir: all training examples of {dataset.path} have weight 0: prepare it again")
+    return weights / weights[weights > 0].mean()
+
+
+def _class_weights(
+    config: ConfigDict, dataset: Dataset, train_rows: np.ndarray, row_weights: np.ndarray | None
+) -> np.ndarray | None:
+    classes = dataset.info.classes
+    if config.balance_classes:
+        labels = dataset.source(config.data.train_split).labels()[train_rows]
+        return class_weights.balanced(labels, len(classes), row_weights)
+    return class_weights.named(config.class_weights, classes) if config.class_weights else None
 
 
 def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input], train_rows: int) -> None:

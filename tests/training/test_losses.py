@@ -55,7 +55,7 @@ def test_the_weight_of_a_class_is_that_of_its_rows():
     agree(ClassLoss(class_weights=WEIGHTS), of_rows, logits, label)
 
 
-@pytest.mark.parametrize("weights", [(), WEIGHTS])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_of_several_labels_the_weight_of_a_class_is_that_of_its_positives(weights):
     logits, label = logits_and_label(multi_label=True)
 

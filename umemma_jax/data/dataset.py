@@ -90,6 +90,7 @@ class Dataset:
             rows["present"],
             rows.get("ids"),
             rows.get("checksums"),
+            rows.get("weights"),
         )
 
     def check_file(self, name: str) -> None:
@@ -186,7 +187,11 @@ def _fit(rows: Mapping[str, np.ndarray], split: Split, info: Info) -> bool:
         layouts["ids"] = (np.uint8, (rows["ids"].size,) if "ids" in rows else None)
     if info.files:
         layouts["checksums"] = (np.uint32, (n,))
+    if "weights" in rows:
+        layouts["weights"] = (np.float32, (n,))
     if rows.keys() != layouts.keys() or any((x.dtype, x.shape) != layouts[name] for name, x in rows.items()):
+        return False
+    if "weights" in rows and not (np.isfinite(rows["weights"]) & (rows["weights"] >= 0)).all():
         return False
     if info.targets and not np.isfinite(rows["labels"]).all():
         return False

@@ -24,7 +24,7 @@ DATASET = "dataset.json"
 STATISTICS = "statistics.npz"
 # `<split>/labels` int32 [N], bool [N, K] or float32 [N, T], if there are labels; `<split>/present` bool [N, M],
 # `<split>/ids` uint8, as in `Columns`: exact for any id, which the fixed width of NumPy's strings is not; and
-# `<split>/checksums` uint32 [N], of the records.
+# `<split>/checksums` uint32 [N], of the records; `<split>/weights` float32 [N], where the examples have any.
 ROWS = "rows.npz"
 
 FORMAT_VERSION = 2

@@ -42,6 +42,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     lengths: Lengths | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
@@ -65,6 +66,7 @@ def train_batches(
       batch_size: B, the global one, over all processes.
       seed: of the order; any integer from 0.
       rows: int, the record numbers to use; None for all.
+      weights: of these rows, which become the batches' `weight`; None for ones.
       lengths: static length of modalities of variable length. Audio: samples S, the longest stored if left out; text:
         tokens T, always needed; JPEG images and videos: pixels of a side, always needed. Where there are several,
         ascending, a batch gets the smallest that holds its longest value.
@@ -104,12 +106,16 @@ def train_batches(
     mine = _process_slice(batch_size, process_index, process_count)
     needed = None if needed is None else needed[mine]
     present = None if arrange is None else source.present(modalities)
+    weight_of_row = np.ones(len(source), np.float32)
+    if weights is not None:
+        weight_of_row[rows] = weights
 
     def load(step: int) -> Batch:
         batch_rows = order[step]
         if arrange is not None:
             batch_rows = batch_rows[arrange(present[batch_rows])]
-        return _cut(buckets, reader.read(batch_rows[mine], needed), batch_rows)
+        batch = {**reader.read(batch_rows[mine], needed), "weight": weight_of_row[batch_rows[mine]]}
+        return _cut(buckets, batch, batch_rows)
 
     return _iterate(load, sys.maxsize, threads, prefetch)
 

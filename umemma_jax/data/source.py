@@ -14,6 +14,7 @@ from umemma_jax.errors import UserError
 
 ID = "id"
 LABEL = "label"
+WEIGHT = "sample_weight"
 ID_END = b"\xff"  # behind each id in `Columns.ids`: a byte that UTF-8 never has
 _PART = 256  # records read at a time where all are
 
@@ -28,12 +29,14 @@ class Columns:
       present: bool [N, modalities of the dataset, in its order].
       ids: uint8, the N ids in UTF-8, each with `ID_END` behind it; None of older datasets.
       checksums: uint32 [N], of the records, masked as `tfrecord.masked_crc32c`; None of older datasets.
+      weights: float32 [N], of the rows in training; None where they have none.
     """
 
     labels: np.ndarray
     present: np.ndarray
     ids: np.ndarray | None = None
     checksums: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 class RecordSource:
@@ -133,6 +136,13 @@ class RecordSource:
         if self._columns is not None:
             return self._columns.labels
         return self.label_array(range(len(self)), [label_values(features) for features in self._all()])
+
+    def weights(self) -> np.ndarray | None:
+        """Of all rows in training, float32 [N]; None where they have none, and all count the same."""
+        if self._columns is not None:
+            return self._columns.weights
+        weights = [example.float_values(features, WEIGHT) for features in self._all()]
+        return np.array(weights, np.float32)[:, 0] if all(weights) else None
 
     def label_array(self, rows: Iterable[int], labels: Sequence[list[int] | list[float]]) -> np.ndarray:
         """The `label_values` of some rows, as in `Columns`.

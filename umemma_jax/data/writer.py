@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import operator
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from umemma_jax.data.info import (
 )
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data.remote import is_url
-from umemma_jax.data.source import ID, ID_END, LABEL
+from umemma_jax.data.source import ID, ID_END, LABEL, WEIGHT
 from umemma_jax.data.statistics import Statistics
 from umemma_jax.data.targets import Target
 from umemma_jax.data.unfinished import UnfinishedFolder, clear_up, put_in_place
@@ -41,7 +42,7 @@ Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = ("self", "split", "id", "label", "file")  # arguments of DatasetWriter.write and numpy.savez
+_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")  # arguments of DatasetWriter.write and numpy.savez
 
 
 class DatasetWriter:
@@ -126,7 +127,9 @@ class DatasetWriter:
             raise
         return self
 
-    def write(self, split: str, *, id: str, label: Label | None = None, **values: Value | None) -> None:
+    def write(
+        self, split: str, *, id: str, label: Label | None = None, sample_weight: float | None = None, **values: Value | None
+    ) -> None:
         """Adds one example.
 
         Args:
@@ -134,6 +137,7 @@ class DatasetWriter:
           id: unique within the split, and not empty.
           label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
             their values, finite as float32; None where the dataset has neither, and only there.
+          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
           **values: modality -> value; absent if left out or None.
 
         Raises:
@@ -145,12 +149,17 @@ class DatasetWriter:
             raise ValueError("an empty id, which reads as none")
         id = id.encode(errors="backslashreplace").decode()  # names of files can be any bytes
         labels = self._check_labels(label)
+        weights = [] if sample_weight is None else [_float32(sample_weight)]
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"example {id!r}: weight {sample_weight} is not a finite number from 0 on")
         present = {name: value for name, value in values.items() if value is not None}
         if unknown := [name for name in present if name not in self._codecs]:
             raise ValueError(f"example {id!r}: the dataset has no modality {unknown[0]!r}")
         if not present:
             raise ValueError(f"example {id!r}: no modality is present")
-        features: dict[str, kinds.Stored | Sequence[int]] = {ID: id.encode()}
+        features: dict[str, kinds.Stored | Sequence[int] | Sequence[float]] = {ID: id.encode()}
+        if weights:
+            features[WEIGHT] = weights
         if self._info.labelled:
             features[LABEL] = labels
         for name, value in present.items():
@@ -164,7 +173,7 @@ class DatasetWriter:
         if split not in self._splits:
             self._splits[split] = _SplitWriter(self._partial.path, split, self._info, self._shard_bytes)
         with _disk_errors(self._path):
-            self._splits[split].write(id, labels, present, example.encode(features))
+            self._splits[split].write(id, labels, weights, present, example.encode(features))
         if split == TRAIN and self._info.targets:
             self._target_statistics.update(np.array([labels]))
         for name, value in present.items():
@@ -304,13 +313,23 @@ class _SplitWriter:
         self._classes = [0] * len(info.classes)
         self._info = info
         self._labels: list[Sequence[int] | Sequence[float]] = []
+        self._weights: list[float] = []
         self._present: list[list[bool]] = []
         self._full: list[tfrecord.RecordWriter] = []
         self._current: tfrecord.RecordWriter | None = None
 
-    def write(self, id: str, labels: Sequence[int] | Sequence[float], present: Collection[str], record: bytes) -> None:
+    def write(
+        self,
+        id: str,
+        labels: Sequence[int] | Sequence[float],
+        weights: Sequence[float],
+        present: Collection[str],
+        record: bytes,
+    ) -> None:
         if id in self._ids:
             raise ValueError(f"example {id!r} is in split {self._name!r} already")
+        if self._ids and bool(weights) != bool(self._weights):
+            raise ValueError(f"example {id!r} has {'a' if weights else 'no'} weight, unlike those before it")
         if self._current is not None and self._current.bytes + len(record) > self._shard_bytes:
             self._current.close()
             self._full.append(self._current)
@@ -324,6 +343,7 @@ class _SplitWriter:
         for modality in present:
             self.present[modality] += 1
         self._labels.append(labels)
+        self._weights.extend(weights)
         self._present.append([modality in present for modality in self.present])
 
     def columns(self) -> dict[str, np.ndarray]:
@@ -335,6 +355,8 @@ class _SplitWriter:
             "ids": np.frombuffer(ids, np.uint8),
             "checksums": np.array(checksums, np.uint32),
         }
+        if self._weights:
+            columns["weights"] = np.array(self._weights, np.float32)
         return columns | {"labels": self._label_column()} if self._info.labelled else columns
 
     def _label_column(self) -> np.ndarray:
@@ -386,6 +408,12 @@ def _check_description(
         check_name("modality", modality)
         if modality in _RESERVED:
             raise ValueError(f"modality {modality!r}: none of {_RESERVED}")
+
+
+def _float32(value: float) -> float:
+    """The value as it is stored."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ A loss is a function (logits, label) -> float32 [B]; the training step takes its
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +22,14 @@ class ClassLoss:
     Attributes:
       label_smoothing: share of the label mass spread over all classes, single-label only.
       gamma: how much less than the hard rows the easy ones count, 0 or more.
-      class_weights: K factors, or () for none: single-label, on the rows of a class; multi-label, on the positives of
+      class_weights: K factors, or None: single-label, on the rows of a class; multi-label, on the positives of
         a class (`pos_weight` of PyTorch's BCEWithLogitsLoss). The mean over a batch divides by the number of rows, not
         by their weights, so that a rare class counts in full in the few batches that have it.
     """
 
     label_smoothing: float = 0.0
     gamma: float = 0.0
-    class_weights: tuple[float, ...] = ()
+    class_weights: Sequence[float] | None = None
 
     def __call__(self, logits: jax.Array, label: jax.Array) -> jax.Array:
         """Loss of each row, float32 [B].
@@ -38,7 +39,9 @@ class ClassLoss:
           label: int [B]; multi-label: float [B, K] of zeros and ones.
         """
         logits = logits.astype(jnp.float32)
-        weights = jnp.array(self.class_weights or [1.0] * logits.shape[-1], jnp.float32)
+        weights = (
+            jnp.ones(logits.shape[-1]) if self.class_weights is None else jnp.array(self.class_weights, jnp.float32)
+        )
         if label.ndim == 2:
             return (jnp.where(label > 0, weights, 1.0) * _binary(logits, label, self.gamma)).mean(axis=-1)
         target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), self.label_smoothing)

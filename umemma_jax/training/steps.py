@@ -235,14 +235,16 @@ def microbatches(batch: PyTree, count: int, shards: int) -> PyTree:
 
 
 def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
-    """What each loss of a row adds to the batch's, float32 [B, L]: over the global batch a column sums to 1, or 0.
+    """What each loss of a row adds to the batch's, float32 [B, L]: its weight over the number of rows that have any.
 
     In stage `unimodal` a row has a loss per modality, of which only those that it has count; in stage `fusion` one.
+    So a batch of heavy rows counts more than one of light ones: what a row adds does not hang on the others' weights.
     """
     weight = batch["weight"][:, None]
     if spec.name == "unimodal":
         weight = weight * batch["present"]
-    return weight / jnp.maximum(devices.total(weight.sum(axis=0, keepdims=True)), 1.0)
+    rows = devices.total((weight > 0).sum(axis=0, keepdims=True))
+    return weight / jnp.maximum(rows, 1)
 
 
 def _gradients(
