@@ -221,6 +221,8 @@ def _stripped(value: Any) -> Any:
         return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
+    if isinstance(value, dict) and all(item is None for item in value.values()):
+        return None  # as data frames write an absent object
     is_nan = isinstance(value, float | Decimal | datetime.datetime) and value != value  # pandas' NaT is such a datetime
     return None if is_nan or type(value).__name__ == "NAType" else value  # pandas', which is not imported here
 
