@@ -1,10 +1,15 @@
 """Your own data: a table of image, video and sound files, texts, numbers and labels, any of them empty.
 
+python -m data_prep.table --table=DATA.csv --label=category --out=DIR
 python -m data_prep.table --table=DATA.csv --image=photo --text=title --label=category --out=DIR
 python -m data_prep.table --table=DATA.csv --video=clip --audio=clip --label=category --out=DIR
 python -m data_prep.table --table=NEW.csv --image=photo --text=title --out=DIR
 
-The table is CSV or TSV with a header, JSON lines, or Parquet. Each of --image, --video, --audio, --text and --tabular
+The table is CSV or TSV with a header, JSON lines, or Parquet. What its columns hold is inferred and printed, with the
+reason (the rules: `data_prep/raw/column_types.py`): numbers, categories and dates make one modality, each text, image,
+sound or video one of its own. --type=COLUMN=TYPE says otherwise, --leave-out=COLUMN,... leaves columns out.
+
+Or you say what to take, and all else is left out: each of --image, --video, --audio, --text and --tabular
 names a column and makes a modality, which is called as its kind, or NAME with --image=NAME=COLUMN. Paths count from
 the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
 listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
@@ -13,9 +18,10 @@ Videos and sound are whatever FFmpeg reads; --audio takes the sound of videos to
 video that --video and --audio name is read once, and may lack either.
 
 A list of labels in JSON lines or Parquet makes the whole dataset multi-label. So do several labels in one field,
-separated by what --label-separator says; without it by `|`, if most of what lies between also comes alone or beside
-other labels. NA, N/A, NaN, None, NULL and ?, in upper or lower case, are no labels and no numbers, or what --na-values
-lists instead. A number that is missing is kept as such: of a row with several the others count.
+separated by what --label-separator says; a field with `|` in it wants that said, '' if it is one label. Numbers of more
+than 20 different values are no classes but a target of regression, and so are several columns, --label=A,B; --target
+says it otherwise. NA, N/A, NaN, None, NULL and ?, in upper or lower case, are no labels and no numbers, or what
+--na-values lists instead. A number that is missing is kept as such: of a row with several the others count.
 
 --split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1. A class that training
 would never see ends the preparation, unless --drop-unseen leaves its examples out.
@@ -24,28 +30,26 @@ Without --label the dataset has no labels: a trained model can predict them, but
 measured. All rows are then of the split `test`, unless --split names a column.
 """
 
+import argparse
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.assemble import (
-    check_ids,
-    labelled,
-    stratified,
-    trained_classes,
-    unlabelled,
-    write_dataset,
-)
-from data_prep.build.labels import SEPARATOR, read_labels, sorted_classes
+from data_prep.build.assemble import check_ids, stratified, unlabelled, write_dataset
+from data_prep.build.dataframes import table_of
+from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled
+from data_prep.build.labels import read_labels
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, read_rows
+from data_prep.build.rows import MISSING_MARKS, Row, Table, is_missing, read_rows
 from data_prep.build.splits import SPLIT_NAMES, SPLITS
+from data_prep.build.targets import CLASSES, NUMBERS, is_regression, read_targets
+from data_prep.raw import column_types
 from data_prep.raw.columns import (
     Column,
     Settings,
@@ -72,9 +76,12 @@ class Choices:
     """What to take of a table, and how; the fields are the command line's.
 
     Attributes:
-      modalities: what to take from it, in the order that the dataset shall have.
-      label: column of the label or labels; None prepares a dataset without labels.
-      label_separator: between several labels of a field; "" if each field is one label, None to go by the fields.
+      modalities: what to take from it, in the order that the dataset shall have; None: `inferred` says.
+      types: of columns, what they hold, where that is inferred otherwise; a mapping, or pairs.
+      leave_out: columns to leave out, where the others are inferred.
+      label: column of the label or labels, or several columns of targets; None prepares a dataset without labels.
+      label_separator: between several labels of a field; "" if each field is one; None if none looks like several.
+      target: `classes` or `numbers`, which the labels are; None to go by the fields.
       na_values: what stands for a missing label or number, beside an empty field.
       split: column of the split, or the shares of train, val and test, which take labels. None draws `SHARES`; without
         labels it puts all rows into `test`.
@@ -88,9 +95,12 @@ class Choices:
       drop_unseen: whether examples of classes that training never sees are dropped.
     """
 
-    modalities: Sequence[Column] | None
-    label: str | None = None
+    modalities: Sequence[Column] | None = None
+    types: Mapping[str, str] | Sequence[tuple[str, str]] = ()
+    leave_out: Sequence[str] = ()
+    label: str | Sequence[str] | None = None
     label_separator: str | None = None
+    target: str | None = None
     na_values: Sequence[str] = MISSING_MARKS
     split: str | None = None
     id: str | None = None
@@ -102,16 +112,45 @@ class Choices:
     max_pixels: int | None = None
     drop_unseen: bool = False
 
+    @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns of the label."""
+        return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
+
+    def others(self) -> dict[str, str]:
+        """Of the table, the columns that are no inputs, and what they are."""
+        others = {"split": None if _shares(self.split) else self.split, "id": self.id or None}
+        named = {column: meaning for meaning, column in others.items() if column is not None}
+        return dict.fromkeys(self.label_columns, "label") | named
+
     def columns(self) -> list[str]:
         """Of the table, those that are read."""
-        others = (self.label, None if _shares(self.split) else self.split, self.id or None)
-        columns = [column for modality in self.modalities for column in modality.columns]
-        return [*columns, *(column for column in others if column is not None)]
+        return [*(column for modality in self.modalities for column in modality.columns), *self.others()]
 
     def record(self) -> dict[str, Any]:
         """What `dataset.json` says of them."""
         modalities = [asdict(modality) for modality in self.modalities]
-        return {**vars(self), "modalities": modalities, "na_values": list(self.na_values)}
+        lists = {"na_values": list(self.na_values), "leave_out": list(self.leave_out)}
+        return {**vars(self), "modalities": modalities, "types": dict(self.types), **lists}
+
+
+def inferred(
+    table: Table, choices: Choices, groups: Mapping[str, str | Sequence[str]] | None = None
+) -> tuple[Choices, str]:
+    """The choices with the modalities that the columns of a table make, and what the columns are taken for, in words.
+
+    Args:
+      table: with all its columns.
+      choices: without modalities.
+      groups: name of a modality -> its columns, or a pattern of their names, as in {"labs": "lab_*"}.
+
+    Raises:
+      UserError: a column is not there, is of no such type, or cannot be an input; or no column is left.
+    """
+    given = dict(choices.types) | dict.fromkeys(choices.leave_out)
+    types = column_types.infer(table, choices.others(), given, choices.na_values)
+    modalities = column_types.modalities(types, groups)
+    return replace(choices, modalities=modalities), column_types.describe(types, modalities)
 
 
 def prepare(
@@ -141,8 +180,18 @@ def prepare(
       UserError: the table cannot be understood, or `out` is in use.
     """
     chosen, path = Choices(seed=seed, **choices), Path(table)
-    check_names(chosen.modalities)
-    rows = read_rows(path, chosen.columns())
+    if chosen.modalities:
+        if chosen.types or chosen.leave_out:
+            raise UserError(
+                "--type and --leave-out: only where no modality is named: leave them out, or the modalities"
+            )
+        check_names(chosen.modalities)
+        rows = read_rows(path, chosen.columns())
+    else:
+        whole = table_of(path)
+        rows = whole.rows
+        chosen, description = inferred(whole, chosen)
+        print(description)
     writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
     prepare_rows(out, rows, chosen, path, name or path.stem, **writing)
 
@@ -173,12 +222,10 @@ def prepare_rows(
       UserError: a row cannot be understood, or `out` is in use.
     """
     check_names(choices.modalities)
-    label, report = choices.label, Report()
+    report = Report()
     ids = {row.where: text_of(row, choices.id) if choices.id else f"{n:07d}" for n, row in enumerate(rows)}
-    labels, multi_label = {row.where: [] for row in rows}, False
-    if label is not None:
-        labels, multi_label = read_labels(rows, label, choices.label_separator, choices.na_values, report)
-    splits = _splits([row for row in rows if row.where in labels], labels, choices, report)
+    labels = _labels(rows, choices, report)
+    splits = _splits([row for row in rows if row.where in labels.strata], labels.strata, choices, report)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
     check_files(choices.modalities, used, table.parent)
@@ -198,25 +245,28 @@ def prepare_rows(
         values = read_once({name: source.take(row, report) for name, source in by_name.items()})
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
     check_ids(examples, str(table))
-    classes = []
-    if label is not None:
-        classes = sorted_classes({name for row in used for name in labels[row.where]})
-        examples = labelled(examples, [labels[row.where] for row in used], classes, multi_label)
-        places = {ids[row.where]: row.where for row in used}
-        dropped = choices.drop_unseen
-        examples, classes = trained_classes(examples, classes, lambda example: places[example.id], report, dropped)
+    examples, of_labels = labels.give(examples, used, report)
 
     writer = DatasetWriter(
         out,
         name=name,
         description=f"From the table {table.name}.",
-        classes=classes,
         modalities={name: source.modality for name, source in by_name.items()},
-        multi_label=multi_label,
+        **of_labels,
         source={"command": "data_prep.table", "table": str(table), **choices.record()},
         overwrite=overwrite,
     )
     write_dataset(writer, out, examples, report, processes, max_unreadable)
+
+
+def _labels(rows: Sequence[Row], choices: Choices, report: Report) -> Labelling:
+    columns, missing = choices.label_columns, choices.na_values
+    if not columns:
+        return Unlabelled({row.where: [] for row in rows})
+    if is_regression(rows, columns, choices.target, missing, report):
+        return TargetLabels(columns, read_targets(rows, columns, missing, report))
+    names, multi_label = read_labels(rows, columns[0], choices.label_separator, missing, report)
+    return ClassLabels(names, multi_label, choices.drop_unseen)
 
 
 # --- splits -----------------------------------------------------------------------------------------------------------
@@ -266,7 +316,9 @@ def _shares(split: str | None) -> list[float] | None:
     return shares
 
 
-def _draw_splits(labels: dict[str, list[str]], shares: Sequence[float], rng: np.random.Generator) -> dict[str, str]:
+def _draw_splits(
+    labels: Mapping[str, Sequence[str]], shares: Sequence[float], rng: np.random.Generator
+) -> dict[str, str]:
     """A split for each row, every class in proportion; of several labels the rarest one counts."""
     times = Counter(name for of_row in labels.values() for name in of_row)
     rarest = [min(of_row, key=lambda name: (times[name], name), default="") for of_row in labels.values()]
@@ -278,8 +330,19 @@ def _draw_splits(labels: dict[str, list[str]], shares: Sequence[float], rng: np.
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def _marks(text: str) -> tuple[str, ...]:
-    return tuple(mark for mark in text.split(",") if mark)
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def _typed(text: str) -> tuple[str, str]:
+    column, sign, type = text.rpartition("=")
+    if not sign or type not in column_types.KIND_OF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(column_types.KIND_OF)}")
+    return column, type
+
+
+def _names(text: str) -> str | tuple[str, ...]:
+    return tuple(text.split(",")) if "," in text else text
 
 
 def main() -> None:
@@ -289,18 +352,36 @@ def main() -> None:
     add_column_arguments(parser)
     add_video_arguments(parser)
     parser.add_argument(
+        "--type",
+        dest="types",
+        action="append",
+        default=[],
+        type=_typed,
+        metavar="COLUMN=TYPE",
+        help=f"of a column, where no modality is named: {', '.join(column_types.KIND_OF)} (default: inferred)",
+    )
+    parser.add_argument(
+        "--leave-out", type=_listed, default=(), metavar="A,B,...", help="columns, where no modality is named"
+    )
+    parser.add_argument(
         "--label",
-        metavar="COLUMN",
-        help="label, or list of labels (default: the dataset has no labels, and is for predictions)",
+        type=_names,
+        metavar="COLUMN,...",
+        help="label, list of labels, or targets (default: the dataset has no labels, and is for predictions)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=(CLASSES, NUMBERS),
+        help="what the label is (default: numbers, if they have more than 20 different values)",
     )
     parser.add_argument(
         "--label-separator",
         metavar="SIGN",
-        help=f"between several labels of a field; '' if each is one (default: {SEPARATOR}, if the fields say so)",
+        help="between several labels of a field; '' if each is one",
     )
     parser.add_argument(
         "--na-values",
-        type=_marks,
+        type=_listed,
         default=MISSING_MARKS,
         metavar="A,B,...",
         help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",

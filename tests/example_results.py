@@ -230,6 +230,7 @@ def _nll(accuracy, classes):
 def _calibration(value, classes):
     before = dict.fromkeys(("nll", "brier", "ece", "ece_equal_mass"))
     after, reliability, aurc = before, {"confidence": [], "accuracy": [], "examples": []}, None
+    reliability_before = reliability
     if value is not None:
         error, nll = 1 - value, _nll(value, classes)
         before = {"nll": nll + 0.1, "brier": 1.7 * error, "ece": 0.01 + error / 4, "ece_equal_mass": 0.012 + error / 4}
@@ -237,12 +238,14 @@ def _calibration(value, classes):
         confidence = [1 - 2 * error * ((15 - number) / 15) ** 2 for number in range(1, 16)]
         accuracy = [min(1.0, max(0.0, c + 0.02 * math.sin(7 * c))) for c in confidence]
         reliability = {"confidence": confidence, "accuracy": accuracy, "examples": [30] * 15}
+        reliability_before = {**reliability, "accuracy": [max(0.0, value - error / 4) for value in accuracy]}
         aurc = error / 5
     return {
         "temperature": None if value is None else 1.37,
         "before": before,
         "after": after,
         "aurc": aurc,
+        "reliability_before": reliability_before,
         "reliability": reliability,
     }
 

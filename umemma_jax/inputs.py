@@ -44,6 +44,7 @@ class Input:
       tokenizer: of text.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
+      width: D, of its features.
       parameter_bytes: of its encoder.
       row_bytes: of one example in a batch on the host, and of what the encoder takes of it.
     """
@@ -55,6 +56,7 @@ class Input:
     tokenizer: Tokenizer | None
     pretrained: Converted | None
     first_layer: str
+    width: int = 0
     parameter_bytes: int = 0
     row_bytes: tuple[int, int] = (0, 0)
 
@@ -131,11 +133,12 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     rows = config.data.batch_size // jax.process_count()
     if reason := memory.excess(SMALLEST_VALUE * rows * recipe.length):  # before there is as much as one row
         raise UserError(f"config.inputs.{name}.length: {reason}")
-    raw, x, variables = _trace(built, modality, recipe.encoder.name)
+    raw, x, features, variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         with _at(f"{field}.pretrained"):
             converted.check(variables, first_layer)
-    return dataclasses.replace(built, parameter_bytes=_bytes(variables), row_bytes=(_bytes(raw), _bytes(x)))
+    sizes = {"parameter_bytes": _bytes(variables), "row_bytes": (_bytes(raw), _bytes(x))}
+    return dataclasses.replace(built, width=features.shape[-1], **sizes)
 
 
 def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Path]:
@@ -236,8 +239,8 @@ def _bytes(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, PyTree]:
-    """One row of a batch, and the shapes of what the encoder takes and of its variables.
+def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, jax.ShapeDtypeStruct, PyTree]:
+    """One row of a batch, and the shapes of what the encoder takes, of its features and of its variables.
 
     Values that are each of the right type may not go together.
     """
@@ -268,4 +271,4 @@ def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTr
         ) from error
     if len(features.shape) != 2 or not all(features.shape):
         raise UserError(f"{field}.encoder: {built.encoder} gives features of shape {features.shape} instead of [B, D]")
-    return raw, x, variables
+    return raw, x, features, variables

@@ -6,7 +6,7 @@ import functools
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from umemma_jax.data import npz
 from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.info import Info
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.errors import UserError
@@ -96,13 +97,35 @@ def predict(
         raise UserError(f"{dataset.path}: split '{split}' has no examples")
     parts = list(_logits(experiment, variables, split))
     present, logits = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
-    found = calibration or unfitted(experiment.modalities)
-    left = pattern_numbers(present)
+    return from_logits(source.ids(), experiment.modalities, present, logits, info, calibration, notes)
+
+
+def from_logits(
+    ids: Sequence[str],
+    modalities: tuple[str, ...],
+    present: np.ndarray,
+    logits: np.ndarray,
+    info: Info,
+    calibration: PatternCalibration | None,
+    notes: tuple[str, ...] = (),
+) -> Predictions:
+    """Predictions from what a model says of N examples.
+
+    Args:
+      ids: of the examples.
+      modalities: M names.
+      present: bool [N, M].
+      logits: float [N, K], anything where an example has no modality.
+      info: of the dataset of the training.
+      calibration: of the run, or None.
+      notes: as `Predictions` has them.
+    """
+    found, left = calibration or unfitted(modalities), pattern_numbers(present)
     probabilities = found.probabilities(logits, left, info.multi_label)
     probabilities[left < 0] = np.nan
     return Predictions(
-        source.ids(),
-        experiment.modalities,
+        list(ids),
+        modalities,
         present,
         info.classes,
         info.multi_label,

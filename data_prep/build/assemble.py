@@ -27,7 +27,8 @@ class RawExample:
     Attributes:
       split: its split.
       id: unique in the dataset.
-      label: class index, or several: of one example, or of the seconds of a clip; None where it is not known.
+      label: class index, or several: of one example, or of the seconds of a clip; or the values of targets; None where
+        it is not known.
       tasks: modality -> how it is read; a modality that is in neither dict is missing. A task whose value is a dict
         gives several, and may stand under any name.
       values: modality -> value at hand.
@@ -35,7 +36,7 @@ class RawExample:
 
     split: str
     id: str
-    label: int | tuple[int, ...] | None
+    label: int | tuple[int, ...] | tuple[float, ...] | None
     tasks: Mapping[str, Task] = field(default_factory=dict)
     values: Mapping[str, str | np.ndarray] = field(default_factory=dict)
 

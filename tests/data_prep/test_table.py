@@ -14,6 +14,7 @@ from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.build.rows import short
+from data_prep.build.targets import NO_TARGET
 from data_prep.raw import columns
 from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
@@ -103,6 +104,35 @@ def test_everything_arrives(tmp_path, rows, form, write):
     assert report(out) == {}
 
 
+def test_columns_are_inferred(tmp_path, rows):
+    """Without a modality all columns are taken for what they hold, and it is said why."""
+    out = tmp_path / "out"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    given = ["--type=title=text", "--leave-out=weight"]
+    result = run(f"--table={path}", "--label=kind", "--split=part", *given, f"--out={out}", "--rate=8000")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:8] == [
+        "column  type    modality  filled  why",
+        "photo   image   photo      100 %  image files, as 'data/0.jpg'",
+        "clip    audio   clip       100 %  audio files, as 'data/0.wav'",
+        "title   text    title      100 %  as you say",
+        "height  number  tabular    100 %  numbers from 0 to 14.5",
+        "weight  -       -          100 %  as you say",
+        "kind    -       -          100 %  is the label",
+        "part    -       -          100 %  is the split",
+    ]
+    info = open_dataset(out).info
+    assert {name: modality.kind for name, modality in info.modalities.items()} == {
+        "tabular": "tabular",
+        "photo": "image",
+        "clip": "audio",
+        "title": "text",
+    }
+    first, *_ = read_features(out, "train")
+    assert (first["photo"], first["clip"], first["title"]) == (photo_bytes(0), PCM, "Number 0")
+    assert info.source["types"] == {"title": "text"}
+
+
 def test_anything_can_be_empty(tmp_path, rows):
     rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
     rows[3]["title"] = " "
@@ -145,7 +175,7 @@ def test_several_labels(tmp_path, rows, as_list):
         kinds = ["a", "b", "c"][: number % 3 + 1]
         row["kind"] = kinds if as_list else "| ".join(kinds)
     path = write_jsonl(tmp_path / "mine.jsonl", rows) if as_list else write_csv(tmp_path / "mine.csv", rows)
-    out = prepare(path, split="part")
+    out = prepare(path, split="part", label_separator=None if as_list else "|")
     assert open_dataset(out).info.multi_label
     labels = {int(example["id"]): example["label"] for example in read_features(out, "train")}
     assert labels == {number: [0, 1, 2][: number % 3 + 1] for number in range(24)}
@@ -250,6 +280,39 @@ def test_a_path_that_is_wrong_by_its_case_alone(tmp_path, rows):
     assert report(prepare(path, modalities=ALL[:1])) == {columns.NO_FILE: [entry], NOTHING_LEFT: ["0000003"]}
 
 
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+TEXT = (Column("text", "text", ("title",)),)
+
+
+def test_numbers_are_predicted_as_such(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["price"] = "" if number == 5 else str(number**2 / 10)
+    out = prepare(write_csv(tmp_path / "mine.csv", rows), modalities=TEXT, label="price")
+    dataset = open_dataset(out)
+    (target,) = dataset.info.targets
+    train = dataset.source("train").labels()
+    assert (dataset.info.classes, target.name) == ((), "price")
+    assert (target.mean, target.std) == (pytest.approx(train.mean()), pytest.approx(train.std()))
+    assert sum(split.examples for split in dataset.info.splits.values()) == len(rows) - 1
+    assert report(out)[NO_TARGET] == [f"{tmp_path}/mine.csv, line 7: price"]
+    assert any("--target=classes" in kind for kind in report(out))
+
+
+def test_a_rating_can_be_predicted_as_a_number(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row |= {"stars": str(number % 5 + 1), "views": str(number)}
+    path = write_csv(tmp_path / "mine.csv", rows)
+    assert open_dataset(prepare(path, modalities=TEXT, label="stars")).info.classes == ("1", "2", "3", "4", "5")
+    arguments = ["--text=title", "--label=stars,views", "--overwrite", f"--table={path}", f"--out={tmp_path}/out"]
+    command = [sys.executable, "-m", "data_prep.table", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "target stars (" in result.stdout and "target views (" in result.stdout
+    assert [target.name for target in open_dataset(tmp_path / "out").info.targets] == ["stars", "views"]
+
+
 # --- without labels ---------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +392,8 @@ def test_rare_classes_are_trained(tmp_path, rows):
     rows[0]["kind"] = "once"
     rows[1]["kind"] = "a|once more"
     for seed in range(5):
-        out = prepare(write_csv(tmp_path / "mine.csv", rows), seed=seed, split="0.4,0.3,0.3", overwrite=True)
+        shares = {"seed": seed, "split": "0.4,0.3,0.3"}
+        out = prepare(write_csv(tmp_path / "mine.csv", rows), label_separator="|", overwrite=True, **shares)
         info = open_dataset(out).info
         assert all(info.splits["train"].classes)
         assert info.splits["test"].examples == pytest.approx(9, abs=2)
@@ -351,7 +415,11 @@ def test_rare_classes_are_trained(tmp_path, rows):
         (3, {"weight": "-Infinity"}, "mine.jsonl, line 4: '-Infinity' in column 'weight' is no finite number"),
         (3, {"weight": 10**400}, "in column 'weight' is no finite number"),
         (3, {"weight": {"kg": 3}}, "mine.jsonl, line 4: {'kg': 3} in column 'weight' is no finite number"),
-        (3, {"photo": ["data/3.jpg"]}, "mine.jsonl, line 4: column 'photo' is a list: give one value"),
+        (
+            3,
+            {"photo": ["data/3.jpg"]},
+            "mine.jsonl, line 4: column 'photo' is a list: give one value, only a video takes several pictures",
+        ),
     ],
 )
 def test_bad_row(tmp_path, rows, row, changes, complaint):
@@ -455,7 +523,11 @@ def test_vectors_of_different_sizes(tmp_path, rows):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "no modality: name a column with one of --image, --audio, --text, --tabular"),
+        (["--text=title", "--type=height=text"], "--type and --leave-out: only where no modality is named"),
+        (["--type=height=real"], "--type: 'height=real' is not COLUMN=TYPE with one of number, category"),
+        (["--type=hight=number"], "no column 'hight'; it has: photo, clip, title"),
+        (["--type=kind=text"], "column 'kind' is the label: it cannot be an input as well"),
+        (["--leave-out=photo,clip,title,height,weight,part"], "no column is left to be an input (photo: as you say;"),
         (["--image=photo", "--image=photo"], "--image: 2 modalities of this name: name them, as in --image=NAME="),
         (["--tabular=height,height"], "--tabular: column 'height' stands 2 times: name it once"),
         ([f"--text={'a' * 101}=title"], "a modality cannot be called 'aaa"),

@@ -239,7 +239,11 @@ def test_temperatures_mend_overconfidence_and_sets_cover_what_they_promise():
         assert found["temperature"] > 1.5
         assert found["after"]["ece_equal_mass"] < found["before"]["ece_equal_mass"] / 2
         assert found["after"]["nll"] < found["before"]["nll"]
-        assert sum(found["reliability"]["examples"]) == 4000 and len(found["reliability"]["accuracy"]) == 15
+        for scores, bins in (("before", "reliability_before"), ("after", "reliability")):
+            assert sum(found[bins]["examples"]) == 4000 and len(found[bins]["accuracy"]) == 15
+            gaps = np.abs(np.subtract(found[bins]["confidence"], found[bins]["accuracy"]))
+            error = np.average(gaps, weights=found[bins]["examples"])
+            assert error == pytest.approx(found[scores]["ece_equal_mass"])
         assert abs(results["conformal"]["patterns"][name]["coverage"] - 0.9) < 0.02
     assert results["calibration"]["examples"] == 4000
 

@@ -41,9 +41,10 @@ def test_a_panel_of_reliability_is_of_a_pattern():
     results = SCENES["two"]
     figure = reliability_figure(results)
     assert titles(figure) == ["everything there", "without audio", "without image"]
-    bins = results["calibration"]["patterns"]["image"]["reliability"]
-    _, curve = figure.axes[1].lines
-    np.testing.assert_array_equal(curve.get_xydata().T, [bins["confidence"], bins["accuracy"]])
+    entry = results["calibration"]["patterns"]["image"]
+    _, *curves = figure.axes[1].lines
+    for curve, bins in zip(curves, (entry["reliability_before"], entry["reliability"]), strict=True):
+        np.testing.assert_array_equal(curve.get_xydata().T, [bins["confidence"], bins["accuracy"]])
     assert words(figure.axes[1]) == ["ECE 2.5 %, calibrated 0.8 %"]
     assert words(reliability_figure(SCENES["uncalibrated"]).axes[1]) == ["ECE 2.5 %, not calibrated"]
 

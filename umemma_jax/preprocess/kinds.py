@@ -73,6 +73,11 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
         raise UserError(f"{where}.{error}") from None
 
 
+def form_of(preprocess: Preprocess) -> str:
+    """The form that `build` makes such an object of."""
+    return next(form for forms in KINDS.values() for form, made in forms.items() if made is type(preprocess))
+
+
 def _typed(where: str, value: Any, expected: Any) -> Any:
     """`value` as bool, int, float, str or tuple of floats, whichever is expected, or UserError."""
     if expected == tuple[float, ...] and isinstance(value, list | tuple):

@@ -22,30 +22,35 @@ from umemma_jax.reporting.results import (
     short_label,
     short_metric_label,
 )
+from umemma_jax.reporting.titles import write_title
 
 FONT = 10
+TITLE = FONT + 1
 MOST_PANELS = 8  # with more patterns than these: complete, one modality lost, the worst
 MOST_MAPS = 6  # with more pairs than these: those whose loss costs most
 
 
 def reliability_figure(results: dict) -> Figure:
-    """A panel for each pattern: the share that is true against the confidence, with the ECE before and after."""
+    """A panel for each pattern: the share that is true against the confidence, before its temperature (pale) and after.
+
+    Subtitles give the ECE of both.
+    """
     patterns = patterns_by_size(results)
     if len(patterns) > MOST_PANELS:
         patterns = shown_patterns(results)
     entries = {pattern: results["calibration"]["patterns"][pattern] for pattern in patterns}
     figure, panels = _panels(len(patterns), 2.75, 3.2)
-    bins = [entry["reliability"] for entry in entries.values()]
+    bins = [entry[name] for entry in entries.values() for name in ("reliability_before", "reliability")]
     values = [value for one in bins for name in ("confidence", "accuracy") for value in one[name]]
     low = np.floor(10 * min(values, default=0.0)) / 10
     for axes, (pattern, entry) in zip(panels, entries.items(), strict=True):
         axes.plot([low, 1], [low, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 2)))
-        confidence, accuracy = (_numbers(entry["reliability"][name]) for name in ("confidence", "accuracy"))
-        if len(confidence):
-            axes.plot(confidence, accuracy, color=PALETTE[0], marker="o", markersize=4, clip_on=False)
+        _draw_reliability(axes, entry["reliability_before"], color=PALE)
+        _draw_reliability(axes, entry["reliability"], color=PALETTE[0])
         axes.set(xlim=(low, 1), ylim=(low, 1), box_aspect=1)
         _percent_axes(axes)
-        _title(axes, short_label(pattern, results["modalities"]), _calibration_error(entry, results["examples"]))
+        error = _calibration_error(entry, results["examples"])
+        write_title(axes, short_label(pattern, results["modalities"]), error, TITLE)
     _labels(panels, "confidence, %", "true, %")
     return figure
 
@@ -74,7 +79,7 @@ def information_figure(results: dict) -> Figure:
     _plain(axes)
     axes.grid(visible=False, axis="y")
     subtitle = f"information about a label, of {nats(entropy[''])} nats (dashed); dark: what no other modality tells"
-    _title(axes, "What each modality tells", subtitle)
+    write_title(axes, "What each modality tells", subtitle, TITLE)
     return figure
 
 
@@ -113,6 +118,11 @@ def rate_map_figure(results: dict) -> Figure:
     bar.ax.tick_params(length=0, labelcolor=QUIET, labelsize=FONT - 1)
     bar.set_label(f"{short_metric_label(headline(results))}, %", color=QUIET, fontsize=FONT)
     return figure
+
+
+def _draw_reliability(axes: Axes, bins: dict, **style: object) -> None:
+    if bins["confidence"]:
+        axes.plot(bins["confidence"], bins["accuracy"], marker="o", markersize=4, clip_on=False, **style)
 
 
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -159,17 +169,3 @@ def _labels(panels: list[Axes], x_label: str, y_label: str) -> None:
         axes.set_xlabel(x_label, color=QUIET, fontsize=FONT)
         if axes.get_subplotspec().is_first_col():
             axes.set_ylabel(y_label, color=QUIET, fontsize=FONT)
-
-
-def _title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", weight="bold", color=INK, fontsize=FONT + 1, pad=22, parse_math=False)
-    axes.annotate(
-        subtitle,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 8),
-        textcoords="offset points",
-        color=QUIET,
-        fontsize=FONT - 1,
-        parse_math=False,
-    )

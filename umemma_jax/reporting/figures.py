@@ -26,9 +26,11 @@ from umemma_jax.reporting.results import (
     percent,
     short_metric_label,
 )
+from umemma_jax.reporting.titles import write_title
 
 CEILING = {"linestyle": (0, (5, 2.5)), "linewidth": 1.3, "zorder": 3}
 FONT = 10.5
+TITLE = FONT + 2
 LABEL_GAP = 14.5  # points between the baselines of two labels
 
 
@@ -76,7 +78,7 @@ def robustness_figure(results: dict) -> Figure:
         )
     seeds = cells[0]["seeds"]
     title = f"{results['dataset']}, {results['split']} split: {method_label(results['method'])}"
-    _title(axes, title, _subtitle(metric, seeds, "seeded missing tables", heights, low))
+    write_title(axes, title, _subtitle(metric, seeds, "seeded missing tables", heights, low), TITLE)
     _label_ends(axes, labels)
     return figure
 
@@ -118,7 +120,7 @@ def comparison_figure(comparison: dict) -> Figure:
             axes.axhline(height, color=INK, **CEILING)
             heights.append(height)
             caption = f"- - {_ceiling_label(best, modalities)} {percent(height, examples)} %"
-        _title(axes, kind_label(kind), caption)
+        write_title(axes, kind_label(kind), caption, TITLE)
     for axes in labels:
         low = _frame(axes, heights, cells, rate_ticks=0.5)
     seeds = max(len(content["seeds"]) for content in methods.values())
@@ -221,20 +223,6 @@ def _frame(axes: Axes, heights: Sequence[float], cells: list[dict], rate_ticks: 
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     return low
-
-
-def _title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", weight="bold", color=INK, fontsize=FONT + 2, pad=27, parse_math=False)
-    axes.annotate(
-        subtitle,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 12),
-        textcoords="offset points",
-        color=QUIET,
-        fontsize=FONT - 0.5,
-        parse_math=False,
-    )
 
 
 def _label_ends(axes: Axes, labels: list[Label]) -> None:

@@ -123,7 +123,9 @@ def _curve(cells: list[dict], metric: str, examples: int) -> dict[str, list]:
 
 
 def reliability(results: dict, words_id: str) -> UIElement:
-    """Accuracy against confidence of a pattern that the reader selects, beside that of the complete one.
+    """Accuracy against confidence of a pattern that the reader selects, before and after its temperature.
+
+    Beside it that of the complete one, after its temperature.
 
     Args:
         words_id: the element of the page whose text tells the selected pattern's calibration.
@@ -133,32 +135,43 @@ def reliability(results: dict, words_id: str) -> UIElement:
     def label(pattern: str) -> str:
         return short_label(pattern, results["modalities"])
 
-    columns = {
-        label(pattern): {
-            "confidence": [100 * value for value in entries[pattern]["reliability"]["confidence"]],
-            "accuracy": [100 * value for value in entries[pattern]["reliability"]["accuracy"]],
-            "examples": entries[pattern]["reliability"]["examples"],
-        }
-        for pattern in patterns_by_size(results)
-    }
+    columns = {label(pattern): _reliability_columns(entries[pattern]) for pattern in patterns_by_size(results)}
     everything, chosen = label(complete(results)), label(most_off(results))
-    values = [value for column in columns.values() for name in ("confidence", "accuracy") for value in column[name]]
+    axes = ("confidence", "accuracy"), ("confidence_before", "accuracy_before")
+    values = [value for column in columns.values() for names in axes for name in names for value in column[name]]
     low = 10 * (min(values, default=0) // 10)
     plot = _plot("confidence, %", "of these true, %", height=340)
     plot.x_range.start = plot.y_range.start = low
     plot.x_range.end = plot.y_range.end = 100 + 0.02 * (100 - low)
     plot.line([low, 100], [low, 100], color=QUIET, line_dash=[3, 3])
     legend = []
-    for name, shown, tint in ((everything, everything, INK), ("selected", chosen, PALETTE[0])):
-        source = ColumnDataSource(columns[shown])
-        line = plot.line("confidence", "accuracy", source=source, color=tint, line_width=2, line_alpha=0.6)
-        dots = plot.scatter("confidence", "accuracy", source=source, color=tint, size=8)
-        tooltips = [("confidence", "@confidence{0.0} %"), ("true", "@accuracy{0.0} %"), ("examples", "@examples")]
+    after, before = axes
+    source = ColumnDataSource(columns[chosen])
+    for name, (x, y), shown, tint in (
+        (everything, after, ColumnDataSource(columns[everything]), INK),
+        ("selected, before", before, source, PALETTE[1]),
+        ("selected", after, source, PALETTE[0]),
+    ):
+        line = plot.line(x, y, source=shown, color=tint, line_width=2, line_alpha=0.6)
+        dots = plot.scatter(x, y, source=shown, color=tint, size=8)
+        tooltips = [("confidence", f"@{x}{{0.0}} %"), ("true", f"@{y}{{0.0}} %"), ("examples", "@examples")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips))
         legend.append((name, [line, dots]))
     _add_legend(plot, legend)
     words = {label(pattern): calibration_words(results, pattern) for pattern in entries}
     return column(_select("selected", chosen, source, columns, words, words_id), plot, **WIDE)
+
+
+def _reliability_columns(entry: dict) -> dict[str, list]:
+    """Columns of a data source, in %: the bins after the temperature, and as many before it."""
+    before, after = entry["reliability_before"], entry["reliability"]
+    return {
+        "confidence": [100 * value for value in after["confidence"]],
+        "accuracy": [100 * value for value in after["accuracy"]],
+        "confidence_before": [100 * value for value in before["confidence"]],
+        "accuracy_before": [100 * value for value in before["accuracy"]],
+        "examples": after["examples"],
+    }
 
 
 def calibration_words(results: dict, pattern: str) -> str:
@@ -168,7 +181,7 @@ def calibration_words(results: dict, pattern: str) -> str:
     if entry["after"] is None or entry["temperature"] is None:
         return f"{before}; not calibrated."
     after = f"ECE {percent(entry['after']['ece_equal_mass'], examples)} %, NLL {nats(entry['after']['nll'])} nats"
-    return f"Before: {before}. After, at temperature {entry['temperature']:.2f}: {after}. The diagram is after it."
+    return f"Before: {before}. After, at temperature {entry['temperature']:.2f}: {after}."
 
 
 def most_off(results: dict) -> str:
