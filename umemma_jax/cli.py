@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import logging
 import os
 import platform
 import re
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import absl.logging
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -72,7 +70,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _start(argv: Sequence[str]) -> int:
-    _quiet_orbax()
     keep_compiled()
     parsed = parse(argv)
     return 0 if parsed is None else _join_and_run(parsed, argv)
@@ -350,16 +347,3 @@ def _prepare(data: ConfigDict) -> None:
             f"config.data.prepare: `{prep}` needs more than the folder, run `python -m {prep} --out={folder}`"
         )
     prepare(folder)
-
-
-def _quiet_orbax() -> None:
-    """Keeps Orbax from telling in its own way what it also raises, and what a UserError then says in one line.
-
-    After a failed save or restore it logs tracebacks, and what it left unfinished complains when it is destroyed.
-    """
-    for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
-        logger.addFilter(_not_orbax)
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)
