@@ -81,6 +81,10 @@ class ByPattern:
         found = jax.device_get(self._run(pattern, self.variables, self.stand_ins, raw))
         return jax.tree.map(lambda x: x[:count], found)
 
+    def encode(self, name: str, value: Any) -> Stored:
+        """A value of a modality as it is stored. Raises ValueError if it has not the modality's dtype or shape."""
+        return self._codecs[name].encode(value)
+
     def decode(self, name: str, values: Sequence[Stored | None]) -> PyTree:
         """Stored values of a modality as a batch, at the smallest of its lengths that holds the longest of them."""
         decoded = self._codecs[name].decode(values)
