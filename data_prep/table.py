@@ -43,7 +43,7 @@ import numpy as np
 from data_prep.build import console
 from data_prep.build.assemble import check_ids, stratified, unlabelled, write_dataset
 from data_prep.build.dataframes import table_of
-from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled
+from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled, label_columns
 from data_prep.build.labels import read_labels
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row, Table, is_missing, read_rows
@@ -115,7 +115,7 @@ class Choices:
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of the label."""
-        return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
+        return label_columns(self.label)
 
     def others(self) -> dict[str, str]:
         """Of the table, the columns that are no inputs, and what they are."""
