@@ -30,7 +30,7 @@ class ByPattern:
       variables: of the model, on the device.
       stand_ins: for what is absent, [1, D_m] by modality.
       widths: D_m of the features, by modality.
-      outputs: K, of the logits.
+      outputs: numbers of the logits.
       traces: counts how often a program was made, one for each pattern and number of rows.
     """
 
@@ -47,7 +47,7 @@ class ByPattern:
         self._lengths = {x.name: (*x.buckets, x.length) for x in inputs if x.buckets}
         self._codecs = {x.name: codec(info.modalities[x.name], x.length, x.tokenizer) for x in inputs}
         self.widths = {x.name: x.width for x in inputs}
-        self.outputs = module.num_classes
+        self.outputs = module.outputs
         self.stand_ins = jax.jit(self._make_stand_ins)(self.variables, dict(means))
         self.traces = Counted(self._answer)
         self._run = jax.jit(self.traces, static_argnums=0)
@@ -80,6 +80,10 @@ class ByPattern:
         raw = {m: self.decode(m, [*x, *padding]) for m, x in values.items()}
         found = jax.device_get(self._run(pattern, self.variables, self.stand_ins, raw))
         return jax.tree.map(lambda x: x[:count], found)
+
+    def encode(self, name: str, value: Any) -> Stored:
+        """A value of a modality as it is stored. Raises ValueError if it has not the modality's dtype or shape."""
+        return self._codecs[name].encode(value)
 
     def decode(self, name: str, values: Sequence[Stored | None]) -> PyTree:
         """Stored values of a modality as a batch, at the smallest of its lengths that holds the longest of them."""

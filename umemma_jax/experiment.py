@@ -15,7 +15,6 @@ from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.info import Info
-from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer

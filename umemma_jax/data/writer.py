@@ -150,7 +150,7 @@ class DatasetWriter:
           id: unique within the split, and not empty.
           label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
             their values, finite as float32; None where the dataset has neither, and only there.
-          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
+          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none.
           **values: modality -> value; absent if left out or None.
 
         Raises:

@@ -6,6 +6,7 @@ patterns there once. What leaves the devices are logits; all that is counted is 
 serves the logits of any other model as well.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from jax.sharding import Mesh
 
 from umemma_jax import __version__
 from umemma_jax.config import method_name
+from umemma_jax.data.targets import Target
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
-from umemma_jax.evaluation import metrics, robustness
+from umemma_jax.evaluation import metrics, robustness, target_judgement
 from umemma_jax.evaluation.cost import pattern_costs
 from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
@@ -45,7 +47,7 @@ class Encoded:
       features: {m: [N, D_m]}, zero where m is absent.
       logits: uni-modal logits {m: [N, K]}.
       available: bool [N, M], what the data has.
-      label: int32 [N]; multi-label: float32 [N, K].
+      label: int32 [N]; multi-label: float32 [N, K]; of targets float32 [N, T].
       weight: float32 [N].
       index: int32 [N], the number of each row's record.
     """
@@ -64,8 +66,10 @@ class Evaluator:
     Of several processes, all call the same methods in the same order, and all get the same.
     """
 
-    def __init__(self, model: LateFusion, mesh: Mesh, means: PyTree) -> None:
+    def __init__(self, model: LateFusion, mesh: Mesh, means: PyTree, targets: tuple[Target, ...] = ()) -> None:
+        """Takes what `Experiment` has of them, and the targets of the dataset, if it has such."""
         self.model = model
+        self._targets = targets
         self.mesh = mesh
         self.modalities = tuple(tower.name for tower in model.towers)
         self._means = means
@@ -112,16 +116,16 @@ class Evaluator:
         """
         label, available = _in_order((encoded.label, encoded.available), encoded)
         logits = {} if unimodal is None else _in_order(unimodal.logits, unimodal)
-        label = label if label.ndim == 1 else label > 0
-        return SplitLogits(self.modalities, tuple(classes), label, available, predictions, logits)
+        label = label > 0 if label.ndim == 2 and not self._targets else label
+        return SplitLogits(self.modalities, tuple(classes), label, available, predictions, logits, self._targets)
 
     def unimodal(self, encoded: Encoded) -> dict[str, Scores]:
         """Each modality's own head, over the examples that have the modality: `{"image": {"accuracy": ...}, ...}`."""
         label, available, logits = _in_order((encoded.label, encoded.available, encoded.logits), encoded)
-        return {
-            m: metrics.of_logits(logits[m][has], label[has])
-            for m, has in zip(self.modalities, available.T, strict=True)
-        }
+        of_logits = metrics.of_logits
+        if self._targets:
+            of_logits = functools.partial(target_judgement.scores_of_evidence, targets=self._targets)
+        return {m: of_logits(logits[m][has], label[has]) for m, has in zip(self.modalities, available.T, strict=True)}
 
     # What runs on the devices.
 
@@ -188,7 +192,7 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
       What `report.write_report` takes, with None for metrics that no example defines, the grid's tables, and the
       decisions of the model.
     """
-    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means, experiment.task.targets)
     fusion = place(fusion, experiment.mesh)
     unimodal = None if unimodal is None else place(unimodal, experiment.mesh)
 

@@ -276,10 +276,10 @@ def _run_stage(
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
-    state = _initial_state(spec, variables, experiment.mesh)
-    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
-    batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
+        state = _initial_state(spec, variables, experiment.mesh)
+        train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+        batches = training_batches(experiment, name)
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
