@@ -37,6 +37,10 @@ class Report:
         """How many problems of a kind there were."""
         return self._counts[kind]
 
+    def entries(self, kind: str) -> list[str]:
+        """The first problems of a kind."""
+        return self._problems.get(kind, [])
+
     def write(self, folder: Path) -> Path:
         """Writes the report into a folder, by rename; returns its path."""
         path = folder / FILE_NAME
