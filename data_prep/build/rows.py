@@ -96,6 +96,15 @@ def _folded(marks: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(str.casefold, marks))
 
 
+def text_of(row: Row, column: str) -> str:
+    """A field as a string. Raises UserError if it is empty or not one value."""
+    value = row.values.get(column)
+    if value is None or isinstance(value, list | dict | bytes):
+        found = "empty" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
+    return str(value)
+
+
 def short(value: Any) -> str:
     """A value as in Python, of a length that a message can have."""
     return _SHORT.repr(value)

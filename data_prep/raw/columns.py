@@ -15,7 +15,7 @@ import numpy as np
 from data_prep.build import console
 from data_prep.build.parallel import Conversion, FileTask
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, short
+from data_prep.build.rows import MISSING_MARKS, Row, short, text_of
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
 from data_prep.raw.photos import ToJpeg
@@ -174,15 +174,6 @@ def read_once(found: Mapping[str, FileTask | str | np.ndarray | None]) -> dict[s
             both = ToFramesAndSound(**vars(frames) | {"sample_rate": sound.sample_rate, "names": (video, name)})
             joined[f"{video} and {name}"] = FileTask(both, task.path)
     return joined
-
-
-def text_of(row: Row, column: str) -> str:
-    """A field as a string. Raises UserError if it is empty or not one value."""
-    value = row.values.get(column)
-    if value is None or isinstance(value, list | dict | bytes):
-        found = "empty" if value is None else f"a {type(value).__name__}"
-        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
-    return str(value)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")  # arguments of DatasetWriter.write and numpy.savez
+# Arguments of DatasetWriter.write and numpy.savez.
+_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")
 
 
 class DatasetWriter:
@@ -128,7 +129,13 @@ class DatasetWriter:
         return self
 
     def write(
-        self, split: str, *, id: str, label: Label | None = None, sample_weight: float | None = None, **values: Value | None
+        self,
+        split: str,
+        *,
+        id: str,
+        label: Label | None = None,
+        sample_weight: float | None = None,
+        **values: Value | None,
     ) -> None:
         """Adds one example.
 
@@ -137,7 +144,7 @@ class DatasetWriter:
           id: unique within the split, and not empty.
           label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
             their values, finite as float32; None where the dataset has neither, and only there.
-          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
+          sample_weight: of the example in training, finite and from 0 on; all of a split have one, or none has.
           **values: modality -> value; absent if left out or None.
 
         Raises:
