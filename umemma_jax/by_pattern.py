@@ -27,6 +27,8 @@ class ByPattern:
     """What a model says of examples with the same modalities.
 
     Attributes:
+      variables: of the model, on the device.
+      stand_ins: for what is absent, [1, D_m] by modality.
       widths: D_m of the features, by modality.
       outputs: K, of the logits.
       traces: counts how often a program was made, one for each pattern and number of rows.
@@ -41,12 +43,12 @@ class ByPattern:
         means: Mapping[str, PyTree],
     ) -> None:
         """Takes a model, its variables, and what `Experiment` has of its inputs."""
-        self._module, self._variables = module, jax.device_put(variables)
+        self._module, self.variables = module, jax.device_put(variables)
         self._lengths = {x.name: (*x.buckets, x.length) for x in inputs if x.buckets}
         self._codecs = {x.name: codec(info.modalities[x.name], x.length, x.tokenizer) for x in inputs}
         self.widths = {x.name: x.width for x in inputs}
         self.outputs = module.num_classes
-        self._stand_ins = jax.jit(self._make_stand_ins)(self._variables, dict(means))
+        self.stand_ins = jax.jit(self._make_stand_ins)(self.variables, dict(means))
         self.traces = Counted(self._answer)
         self._run = jax.jit(self.traces, static_argnums=0)
 
@@ -75,12 +77,13 @@ class ByPattern:
         count = len(next(iter(values.values())))
         rows = 1 << (count - 1).bit_length()
         padding = [None] * (rows - count)
-        raw = {m: self._cut(m, self._codecs[m].decode([*x, *padding])) for m, x in values.items()}
-        found = jax.device_get(self._run(pattern, self._variables, self._stand_ins, raw))
+        raw = {m: self.decode(m, [*x, *padding]) for m, x in values.items()}
+        found = jax.device_get(self._run(pattern, self.variables, self.stand_ins, raw))
         return jax.tree.map(lambda x: x[:count], found)
 
-    def _cut(self, name: str, decoded: PyTree) -> PyTree:
-        """The values of a modality at the smallest of its lengths that holds the longest of them."""
+    def decode(self, name: str, values: Sequence[Stored | None]) -> PyTree:
+        """Stored values of a modality as a batch, at the smallest of its lengths that holds the longest of them."""
+        decoded = self._codecs[name].decode(values)
         if name not in self._lengths:
             return decoded
         longest = decoded["length"].max()

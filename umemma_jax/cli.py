@@ -82,7 +82,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     """
     values = flags.FlagValues()
     values.set_gnu_getopt()  # flags may come in any order
-    recipe = flags.DEFINE_string("config", None, "Recipe: configs/<name>.py[:argument].", flag_values=values)
+    recipe = flags.DEFINE_string(
+        "config", None, "Recipe: configs/<name>.py[:argument]. Default: the workdir's.", flag_values=values
+    )
     workdir = flags.DEFINE_string(
         "workdir",
         None,
@@ -134,20 +136,22 @@ def parse(argv: Sequence[str]) -> Command | None:
             raise UserError(f"--{flag.name}={flag.value}: is for --mode={its_mode}, this is --mode={mode.value}")
     if mode.value == "report":
         return _report_command(logits.value, workdir.value, recipe.value, rest)
-    if recipe.value is None:
-        raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
+    if recipe.value is None and workdir.value is None:
+        raise UserError(
+            "--config is missing: name a recipe, e.g. --config=configs/quickstart.py, or the --workdir of a run"
+        )
+    folder = _folder(workdir.value or _default_workdir(recipe.value))
 
     with command.loading():  # after the flags, so that a typo in them does not wait for JAX
         from umemma_jax import config as config_lib
+        from umemma_jax.training import workdir as run_folder
 
-    config = config_lib.load(recipe.value)
+    config = run_folder.read_config(folder) if recipe.value is None else config_lib.load(recipe.value)
     _override(config, rest)
     config_lib.check(config)
-    file, _, argument = recipe.value.partition(":")
-    name = "_".join(filter(None, (Path(file).stem, argument)))
     return Command(
         config,
-        _folder(workdir.value or f"runs/{name}"),
+        folder,
         mode.value,
         seeds.value,
         data.value,
@@ -168,6 +172,11 @@ def _report_command(logits: str | None, workdir: str | None, recipe: str | None,
         raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
     file = Path(logits)
     return Command(None, _folder(workdir or f"runs/{file.stem}"), "report", seeds=1, logits=file)
+
+
+def _default_workdir(recipe: str) -> str:
+    file, _, argument = recipe.partition(":")
+    return f"runs/{'_'.join(filter(None, (Path(file).stem, argument)))}"
 
 
 def _folder(name: str) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from umemma_jax import __version__, checksums
-from umemma_jax.config import method_name
+from umemma_jax.config import method_name, with_tuples
 from umemma_jax.data import info as dataset_info
 from umemma_jax.data import unfinished
 from umemma_jax.data.dataset import Dataset
@@ -189,7 +189,7 @@ def read(folder: Path) -> SavedModel:
 
 
 def _built(folder: Path, record: Mapping[str, Any]) -> SavedModel:
-    config = ConfigDict(_as_tuples(record["config"]))
+    config = ConfigDict(with_tuples(record["config"]))
     for recipe in config.inputs.values():
         if recipe.tokenizer and (folder / recipe.tokenizer).exists():
             recipe.tokenizer = str(folder / recipe.tokenizer)
@@ -219,13 +219,6 @@ def copy(source: Path, target: Path) -> None:
         raise UserError(f"{target}: exists already: name another folder, or remove it")
     with unfinished.appearing(target) as partial:
         shutil.copytree(source, partial)
-
-
-def _as_tuples(value: Any) -> Any:
-    """JSON's lists as tuples, which fields of Linen modules have to be."""
-    if isinstance(value, dict):
-        return {key: _as_tuples(item) for key, item in value.items()}
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
 
 
 # Variables.

@@ -63,6 +63,9 @@ class Conversion(Protocol):
     def __call__(self, path: Path) -> bytes | Noted:
         """The bytes that are stored; raises Unreadable."""
 
+    def convert(self, data: bytes) -> bytes | Noted:
+        """Likewise of a file's content."""
+
     def value(self, data: bytes) -> Any:
         """These bytes as what DatasetWriter.write takes, or a dict of that, of several modalities by name."""
 
@@ -73,6 +76,11 @@ class FileTask:
 
     convert: Conversion
     path: Path
+
+    @property
+    def source(self) -> Path:
+        """What is read."""
+        return self.path
 
     def __call__(self) -> bytes | Noted:
         """The converted file."""
@@ -88,6 +96,41 @@ class FileTask:
         except OSError:
             return f"{self.convert!r} {self.path}"
         return f"{self.convert!r} {self.path} {stat.st_size} {stat.st_mtime_ns}"
+
+    def value(self, data: bytes) -> Any:
+        """As the conversion says."""
+        return self.convert.value(data)
+
+
+@dataclass(frozen=True)
+class ContentTask:
+    """The content of a file to convert.
+
+    Attributes:
+      convert: how.
+      content: the file's.
+      where: it is, for people.
+    """
+
+    convert: Conversion
+    content: bytes = field(repr=False)
+    where: str
+
+    @property
+    def source(self) -> bytes:
+        """What is read."""
+        return self.content
+
+    def __call__(self) -> bytes | Noted:
+        """The converted file."""
+        return self.convert.convert(self.content)
+
+    def __str__(self) -> str:
+        return self.where
+
+    def fingerprint(self) -> str:
+        """Changes when the bytes can."""
+        return f"{self.convert!r} {hashlib.sha256(self.content).hexdigest()}"
 
     def value(self, data: bytes) -> Any:
         """As the conversion says."""

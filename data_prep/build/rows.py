@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
@@ -99,7 +100,7 @@ def _folded(marks: tuple[str, ...]) -> frozenset[str]:
 def text_of(row: Row, column: str) -> str:
     """A field as a string. Raises UserError if it is empty or not one value."""
     value = row.values.get(column)
-    if value is None or isinstance(value, list | dict | bytes):
+    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
         found = "empty" if value is None else f"a {type(value).__name__}"
         raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
     return str(value)
@@ -230,6 +231,8 @@ def _stripped(value: Any) -> Any:
         return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
+    if isinstance(value, dict) and all(item is None for item in value.values()):
+        return None  # as data frames write an absent object
     is_nan = isinstance(value, float | Decimal | datetime.datetime) and value != value  # pandas' NaT is such a datetime
     return None if is_nan or type(value).__name__ == "NAType" else value  # pandas', which is not imported here
 

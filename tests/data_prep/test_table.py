@@ -493,7 +493,11 @@ def test_rare_classes_are_trained(tmp_path, rows):
         (3, {"weight": "-Infinity"}, "mine.jsonl, line 4: '-Infinity' in column 'weight' is no finite number"),
         (3, {"weight": 10**400}, "in column 'weight' is no finite number"),
         (3, {"weight": {"kg": 3}}, "mine.jsonl, line 4: {'kg': 3} in column 'weight' is no finite number"),
-        (3, {"photo": ["data/3.jpg"]}, "mine.jsonl, line 4: column 'photo' is a list: give one value"),
+        (
+            3,
+            {"photo": ["data/3.jpg"]},
+            "mine.jsonl, line 4: column 'photo' is a list: give one value, only a video takes several pictures",
+        ),
     ],
 )
 def test_bad_row(tmp_path, rows, row, changes, complaint):
