@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
@@ -94,6 +95,15 @@ def is_missing(value: Any, marks: Sequence[str]) -> bool:
 @functools.lru_cache(maxsize=8)
 def _folded(marks: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(str.casefold, marks))
+
+
+def text_of(row: Row, column: str) -> str:
+    """A field as a string. Raises UserError if it is empty or not one value."""
+    value = row.values.get(column)
+    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
+        found = "empty" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
+    return str(value)
 
 
 def short(value: Any) -> str:
