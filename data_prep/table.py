@@ -57,7 +57,9 @@ from data_prep.raw.columns import (
     add_column_arguments,
     add_video_arguments,
     check_files,
+    check_inputs,
     check_names,
+    check_values,
     read_once,
     sources,
 )
@@ -262,6 +264,7 @@ def prepare_rows(
       UserError: a row cannot be understood, or `out` is in use.
     """
     check_names(choices.modalities)
+    check_inputs(choices.modalities, choices.label_columns)
     if choices.folds and given is None:
         writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
         for fold, splits in enumerate(choices.splitting.fold_splits(rows, _labels(rows, choices, Report()).strata)):
@@ -273,6 +276,7 @@ def prepare_rows(
     splits = choices.splitting.splits(rows, labels.strata, report, given)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
+    check_values(choices.modalities, used, choices.na_values)
     check_files(choices.modalities, used, table.parent)
     settings = Settings(
         table.parent,

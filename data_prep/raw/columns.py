@@ -224,6 +224,25 @@ def sources(
     return {column.name: KINDS[column.kind](column, rows, settings, trained.get(column.name)) for column in columns}
 
 
+def check_inputs(columns: Sequence[Column], labels: Sequence[str]) -> None:
+    """Raises UserError if a column of labels is an input as well."""
+    for column in columns:
+        for name in column.columns:
+            if name in labels:
+                raise UserError(
+                    f"--{column.kind}={name}: is the label: it cannot be an input as well, it would tell the answer"
+                )
+
+
+def check_values(columns: Sequence[Column], rows: Sequence[Row], missing: Sequence[str]) -> None:
+    """Raises UserError if no row has any value of a modality."""
+    for column in columns:
+        if not any(not is_missing(row.values.get(name), missing) for row in rows for name in column.columns):
+            raise UserError(
+                f"--{column.kind}={','.join(column.columns)}: none of the {len(rows)} rows has a value: leave it out"
+            )
+
+
 def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
     """Raises UserError if a column names files, and not one of them is there; says what is like the first ones."""
     for column in columns:

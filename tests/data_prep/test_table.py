@@ -203,7 +203,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
         row["embedding"] = [row["height"]] * 5
     modalities = (
         Column("tabular", "vector", ("embedding",)),
-        Column("text", "second", ("kind",)),
+        Column("text", "second", ("part",)),
         Column("text", "first", ("title",)),
     )
     out = prepare(write_jsonl(tmp_path / "mine.jsonl", rows), modalities=modalities)
@@ -211,7 +211,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
     assert open_dataset(out).info.modalities["vector"].shape == (5,)
     for example in read_features(out, "train"):
         row = rows[int(example["id"])]
-        assert (example["first"], example["second"]) == (row["title"], row["kind"])
+        assert (example["first"], example["second"]) == (row["title"], row["part"])
         assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
 
 
@@ -345,7 +345,7 @@ def test_without_label_the_column_of_the_split_counts_and_that_of_the_label_does
 def test_nothing_left_of_a_table_without_labels(tmp_path, rows):
     for row in rows:
         row["title"] = ""
-    with pytest.raises(UserError, match="nothing to write: the raw data gave no example"):
+    with pytest.raises(UserError, match="--text=title: none of the 30 rows has a value: leave it out"):
         prepare(write_csv(tmp_path / "new.csv", rows), modalities=(Column("text", "text", ("title",)),), label=None)
     assert not (tmp_path / "out").exists()
 
@@ -512,14 +512,14 @@ def test_bad_row(tmp_path, rows, row, changes, complaint):
 def test_no_label_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = ""
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: none of the 30 rows has a label"):
         prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
 
 
 def test_no_class_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = []
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: every row has the same label, an empty list"):
         prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part")
 
 
