@@ -42,7 +42,14 @@ Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")  # arguments of DatasetWriter.write and numpy.savez
+_RESERVED = (
+    "self",
+    "split",
+    "id",
+    "label",
+    "sample_weight",
+    "file",
+)  # arguments of DatasetWriter.write and numpy.savez
 
 
 class DatasetWriter:
@@ -128,7 +135,13 @@ class DatasetWriter:
         return self
 
     def write(
-        self, split: str, *, id: str, label: Label | None = None, sample_weight: float | None = None, **values: Value | None
+        self,
+        split: str,
+        *,
+        id: str,
+        label: Label | None = None,
+        sample_weight: float | None = None,
+        **values: Value | None,
     ) -> None:
         """Adds one example.
 
