@@ -39,6 +39,7 @@ FREE_TO_CHANGE = (
     "profile",
 )
 
+LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
@@ -134,7 +135,9 @@ def default_config() -> ConfigDict:
                 "eta": {"rate": 0.0, "kind": MIXED},
             },
             "dropout": 0.0,  # on features
-            "loss": "auto",  # cross-entropy; or "focal"
+            # Cross-entropy, of targets the Gaussian likelihood; or "focal" of classes, "huber" of targets, which heeds
+            # outliers less.
+            "loss": "auto",
             "focal_gamma": 2.0,  # how much less than the hard examples the easy ones count
             # In the loss all classes weigh the same; multi-label, a class's positives as much as its negatives. Learned
             # are the probabilities of balanced classes then.
@@ -275,8 +278,8 @@ def check(config: ConfigDict) -> None:
         "fusion.optimizer": ("adamw", "sgd"),
         "unimodal.moments": ("float32", "bfloat16"),
         "fusion.moments": ("float32", "bfloat16"),
-        "fusion.head": tuple(fusion.HEADS),
-        "loss": ("auto", "focal"),
+        "fusion.head": fusion.HEADS,
+        "loss": LOSSES,
     }
     for field, names in choices.items():
         value = get(config, field)

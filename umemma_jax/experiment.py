@@ -23,6 +23,7 @@ from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
+from umemma_jax.task import Task, task_of
 
 PyTree = Any
 
@@ -63,6 +64,11 @@ class Experiment:
     def modalities(self) -> tuple[str, ...]:
         """Names in the column order of presence masks."""
         return tuple(self.config.modalities)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return task_of(self.dataset.info)
 
     @property
     def focal_gamma(self) -> float:
@@ -160,7 +166,12 @@ class Experiment:
         return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
 
     def log_prior(self) -> np.ndarray:
-        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
+        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`.
+
+        Of targets, the evidence of the prior N(0, 1): zeros [2 T].
+        """
+        if self.task.targets:
+            return np.zeros(self.task.outputs, np.float32)
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
         return prior.of_heads(
@@ -227,7 +238,8 @@ def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> Late
     """The model that a config makes of its inputs, for what a dataset has to predict."""
     return LateFusion(
         towers=tuple(x.tower for x in inputs),
-        num_classes=len(info.classes),
+        outputs=task_of(info).outputs,
+        family=task_of(info).family,
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
@@ -236,8 +248,11 @@ def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> Late
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
     info = dataset.info
-    if not info.classes:
+    if not info.labelled:
         raise UserError(f"config.data.dir: {dataset.path} has no labels: --mode=predict --data takes such")
+    if any(target.mean is None for target in info.targets):
+        raise UserError(f"config.data.dir: {dataset.path} states no mean of its targets: prepare it with a split train")
+    _check_loss(config, info)
     for name in config.modalities:
         if name not in info.modalities:
             raise UserError(
@@ -256,6 +271,20 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
                 f"config.data.{field}: split '{config.data[field]}' of {dataset.path} has no examples, "
                 "name another or prepare the dataset again"
             )
+
+
+def _check_loss(config: ConfigDict, info: Info) -> None:
+    """Raises UserError where the loss is not of what the dataset's labels are."""
+    of_classes = {
+        "loss": config.loss == "focal",
+        "balance_classes": config.balance_classes,
+        "class_weights": bool(config.class_weights),
+    }
+    for field, asked in of_classes.items():
+        if asked and info.targets:
+            raise UserError(f"config.{field}: {config[field]} is for classes, this dataset has targets: leave it out")
+    if config.loss == "huber" and not info.targets:
+        raise UserError("config.loss: huber is for targets of regression, this dataset has classes: use auto or focal")
 
 
 def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:

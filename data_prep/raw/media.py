@@ -38,7 +38,7 @@ _DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w.=+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}=*\s*")
 _PATH = 1024  # characters of one, at most
 _PCM, _FLOAT = 1, 3  # WAVE_FORMAT_PCM and WAVE_FORMAT_IEEE_FLOAT
-_PNG_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}
+_PNG_MODES, _TIFF_MODES = {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"}, {"CMYK", "YCbCr", "LAB", "I", "F"}
 
 
 def kind_of(value: Any, folder: Path) -> str | None:
@@ -77,6 +77,15 @@ def is_file(value: Any) -> bool:
     return isinstance(value, Mapping) and value.keys() <= {"bytes", "path"} and any(value.values())
 
 
+def path_of(value: Any) -> str | None:
+    """The path of a file that a field holds; None if it holds something else."""
+    if isinstance(value, Mapping):
+        return path_of(_of_file(value)) if is_file(value) else None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value if isinstance(value, str) and _decoded(value) is None else None
+
+
 def content_of(value: Any) -> str | bytes | list[Any]:
     """What a conversion reads of a field: the path of a file, the bytes of one, or several pictures as a list.
 
@@ -89,14 +98,14 @@ def content_of(value: Any) -> str | bytes | list[Any]:
     Raises:
       ValueError: it is none of these; the message is what is wrong with it, a predicate.
     """
+    if (path := path_of(value)) is not None:
+        return path
     if isinstance(value, str):
-        return _decoded(value) or value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return _decoded(value)
     if isinstance(value, bytes):
         return value
     if isinstance(value, Image.Image):
-        return _file_of(value) or _saved(ImageOps.exif_transpose(value))
+        return _file_of(value) or _saved(value)
     if is_sound(value):
         return _wav(*((value["array"], value["sampling_rate"]) if isinstance(value, Mapping) else value))
     if is_file(value):
@@ -155,11 +164,17 @@ def _file_of(picture: Image.Image) -> bytes | None:
 
 
 def _saved(picture: Image.Image) -> bytes:
+    """The file of a picture, upright."""
     buffer = io.BytesIO()
-    if picture.mode in _PNG_MODES:
-        picture.save(buffer, "PNG", compress_level=0)
-    else:
-        picture.save(buffer, "TIFF")
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode in _TIFF_MODES:
+            upright.save(buffer, "TIFF")
+        else:
+            shown = upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+            shown.save(buffer, "PNG", compress_level=0)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"is a picture that cannot be read ({error})") from error
     return buffer.getvalue()
 
 

@@ -55,10 +55,10 @@ class Type(Protocol):
     """
 
     names: tuple[str, ...]
-    levels: dict[str, int] | None
+    levels: Mapping[str, int] | None
 
-    def __init__(self, column: str, values: Sequence[Any]) -> None:
-        """Takes the column's name, and its values in the rows of the training, as `parse` gives them."""
+    def __init__(self, column: str, levels: Mapping[str, int] | None) -> None:
+        """Takes the column's name, and of a category the levels of the training."""
 
     @staticmethod
     def parse(field: Any, marks: Sequence[str]) -> Any:
@@ -72,7 +72,7 @@ class _Number:
     levels = None
     parse = staticmethod(as_number)
 
-    def __init__(self, column: str, values: Sequence[float]) -> None:
+    def __init__(self, column: str, levels: None) -> None:
         self.names = (column,)
 
     def numbers(self, value: float) -> Sequence[float]:
@@ -80,15 +80,14 @@ class _Number:
 
 
 class _Category:
-    """The place of a level among those of the training, most frequent first, or `UNSEEN`."""
+    """The place of a level among those of the training, or `UNSEEN`."""
 
     parse = staticmethod(as_level)
 
-    def __init__(self, column: str, values: Sequence[str]) -> None:
+    def __init__(self, column: str, levels: Mapping[str, int]) -> None:
         self.names = (column,)
-        by_frequency = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
-        self.levels = dict(by_frequency[:MOST_LEVELS])
-        self._places = {level: place for place, level in enumerate(self.levels)}
+        self.levels = levels
+        self._places = {level: place for place, level in enumerate(levels)}
 
     def numbers(self, value: str) -> Sequence[float]:
         return (self._places.get(value, UNSEEN),)
@@ -98,7 +97,7 @@ class _Date:
     levels = None
     parse = staticmethod(as_date)
 
-    def __init__(self, column: str, values: Sequence[datetime.datetime]) -> None:
+    def __init__(self, column: str, levels: None) -> None:
         self.names = tuple(f"{column}.{part}" for part in PARTS)
 
     def numbers(self, value: datetime.datetime) -> Sequence[float]:
@@ -108,58 +107,86 @@ class _Date:
 TYPES: dict[str, type[Type]] = {"number": _Number, "category": _Category, "date": _Date}
 
 
-class Tabular:
-    """Columns of a table, or the numbers of lists in one column, as vectors. What is missing is NaN.
+class _Fields:
+    """What the fields of rows hold: of each column, or of each place of the lists in one column.
 
-    A row lacks the modality where all of it is missing.
+    Attributes:
+      kinds: column, or place as `column[3]` -> its type.
     """
 
     def __init__(
         self,
         columns: Sequence[str],
         types: Mapping[str, str],
-        rows: Sequence[Row],
+        size: int | None,
+        marks: Sequence[str],
+        strays: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Takes also the number of numbers in each list, None where the columns hold single values."""
+        self._list_column = None if size is None else columns[0]
+        names = columns if size is None else [f"{columns[0]}[{place}]" for place in range(size)]
+        self.kinds = {name: types.get(name, "number") for name in names}
+        self._marks = marks
+        self._marks_of = {name: (*marks, *strays.get(name, ())) for name in names}
+
+    def values(self, row: Row) -> dict[str, Any]:
+        """Each one's value, None where it is missing. Raises UserError if one is not of its type."""
+        return {name: self._parsed(row, name, field) for name, field in self._fields(row).items()}
+
+    def _fields(self, row: Row) -> dict[str, Any]:
+        if self._list_column is None:
+            return {column: row.values.get(column) for column in self.kinds}
+        given = row.values.get(self._list_column)
+        fields = given if isinstance(given, list) else [given]
+        if all(is_missing(field, self._marks) for field in fields):
+            return dict.fromkeys(self.kinds)
+        if len(fields) != len(self.kinds):
+            raise UserError(
+                f"{row.where}: {len(fields)} numbers instead of {len(self.kinds)}: correct it or leave it empty"
+            )
+        return dict(zip(self.kinds, fields, strict=True))
+
+    def _parsed(self, row: Row, name: str, field: Any) -> Any:
+        try:
+            return TYPES[self.kinds[name]].parse(field, self._marks_of[name])
+        except ValueError as error:
+            raise UserError(
+                f"{row.where}: {short(field)} in column {name!r} {error}: correct it or leave it empty"
+            ) from error
+
+
+class Tabular:
+    """Columns of a table, or the numbers of lists in one column, as vectors. What is missing is NaN.
+
+    A row lacks the modality where all of it is missing.
+
+    Attributes:
+      modality: what the dataset says of the vectors.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        types: Mapping[str, str],
+        modality: Modality,
         marks: Sequence[str],
         strays: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
-        """Learns the levels of categories and the quantiles of numbers.
-
-        Args:
-          columns: of the table.
-          types: of columns, keys of `TYPES`; the others are numbers.
-          rows: those of the training.
-          marks: what stands for a missing value, beside nothing at all.
-          strays: of columns, what else does.
-
-        Raises:
-          UserError: no row has any value, or one is not of its column's type.
-        """
-        self._list_column, self._marks = columns[0], marks
-        lists = (field for row in rows if isinstance(field := row.values.get(columns[0]), list) and field)
-        first = next(lists, None) if len(columns) == 1 else None
-        self._in_lists = first is not None
-        if self._in_lists:
-            columns = [f"{columns[0]}[{place}]" for place in range(len(first))]
-        self._kinds = {column: types.get(column, "number") for column in columns}
-        self._marks_of = {column: (*marks, *strays.get(column, ())) for column in columns}
-        known = {column: [] for column in columns}
-        for row in rows:
-            for column, value in self._values(row).items():
-                if value is not None:
-                    known[column].append(value)
-        if not any(known.values()):
-            raise UserError(f"--tabular: no row has a number in {', '.join(columns)}: leave it out")
-        self._types = {column: TYPES[kind](column, known[column]) for column, kind in self._kinds.items()}
-        self.modality = self._modality(known)
+        """Takes what `learned` has made of the rows of the training, and its other arguments."""
+        self.modality = modality
+        size = None if modality.columns else modality.shape[0]
+        self._fields = _Fields(columns, types, size, marks, strays)
+        levels = modality.levels or {}
+        self._types = {name: TYPES[kind](name, levels.get(name)) for name, kind in self._fields.kinds.items()}
 
     def take(self, row: Row, report: Report) -> np.ndarray | None:
         """float32 [D] of a row, or None. Raises UserError if a value is not of its column's type."""
-        values = self._values(row)
+        values = self._fields.values(row)
         if all(value is None for value in values.values()):
             return None
         parts = []
         for column, value in values.items():
-            kind, numbers = self._kinds[column], self._types[column]
+            kind, numbers = self._fields.kinds[column], self._types[column]
             if value is None:
                 report.add(f"missing {kind} in column {column!r} (kept as missing)", row.where)
                 parts.append([math.nan] * len(numbers.names))
@@ -172,46 +199,55 @@ class Tabular:
                 )
         return np.concatenate(parts, dtype=np.float32)
 
-    def _values(self, row: Row) -> dict[str, Any]:
-        """Each column's value, None where it is missing."""
-        return {column: self._parsed(row, column, field) for column, field in self._fields(row).items()}
 
-    def _fields(self, row: Row) -> dict[str, Any]:
-        if not self._in_lists:
-            return {column: row.values.get(column) for column in self._kinds}
-        given = row.values.get(self._list_column)
-        fields = given if isinstance(given, list) else [given]
-        if all(is_missing(field, self._marks) for field in fields):
-            return dict.fromkeys(self._kinds)
-        if len(fields) != len(self._kinds):
-            raise UserError(
-                f"{row.where}: {len(fields)} numbers instead of {len(self._kinds)}: correct it or leave it empty"
-            )
-        return dict(zip(self._kinds, fields, strict=True))
+def learned(
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    rows: Sequence[Row],
+    marks: Sequence[str],
+    strays: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Modality:
+    """What the dataset says of the vectors: with the levels of categories, most frequent first, and quantiles.
 
-    def _parsed(self, row: Row, column: str, field: Any) -> Any:
-        try:
-            return TYPES[self._kinds[column]].parse(field, self._marks_of[column])
-        except ValueError as error:
-            raise UserError(
-                f"{row.where}: {short(field)} in column {column!r} {error}: correct it or leave it empty"
-            ) from error
+    Args:
+      columns: of the table.
+      types: of columns, keys of `TYPES`; the others are numbers.
+      rows: those of the training.
+      marks: what stands for a missing value, beside nothing at all.
+      strays: of columns, what else does.
 
-    def _modality(self, known: Mapping[str, Sequence[Any]]) -> Modality:
-        """What the dataset says of the vectors, given the known values of each column."""
-        names = [name for numbers in self._types.values() for name in numbers.names]
-        if self._in_lists:  # their numbers have no names of their own, and one scale
-            return Modality(kind="tabular", encoding="float32", shape=(len(names),))
-        levels = {name: numbers.levels for name, numbers in self._types.items() if numbers.levels is not None}
-        quantiles = [part for name, numbers in self._types.items() for part in _quantiles(numbers, known[name])]
-        return Modality(
-            kind="tabular",
-            encoding="float32",
-            shape=(len(names),),
-            columns=tuple(names),
-            levels=levels or None,
-            quantiles=tuple(quantiles),
-        )
+    Raises:
+      UserError: no row has any value, or one is not of its column's type.
+    """
+    lists = (field for row in rows if isinstance(field := row.values.get(columns[0]), list) and field)
+    first = next(lists, None) if len(columns) == 1 else None
+    fields = _Fields(columns, types, None if first is None else len(first), marks, strays)
+    known = {name: [] for name in fields.kinds}
+    for row in rows:
+        for name, value in fields.values(row).items():
+            if value is not None:
+                known[name].append(value)
+    if not any(known.values()):
+        raise UserError(f"--tabular: no row has a number in {', '.join(columns)}: leave it out")
+    if first is not None:  # their numbers have no names of their own, and one scale
+        return Modality(kind="tabular", encoding="float32", shape=(len(first),))
+    levels = {name: _levels(known[name]) for name, kind in fields.kinds.items() if kind == "category"}
+    made = {name: TYPES[kind](name, levels.get(name)) for name, kind in fields.kinds.items()}
+    names = [name for numbers in made.values() for name in numbers.names]
+    quantiles = [part for column, numbers in made.items() for part in _quantiles(numbers, known[column])]
+    return Modality(
+        kind="tabular",
+        encoding="float32",
+        shape=(len(names),),
+        columns=tuple(names),
+        levels=levels or None,
+        quantiles=tuple(quantiles),
+    )
+
+
+def _levels(values: Sequence[str]) -> dict[str, int]:
+    by_frequency = sorted(Counter(values).items(), key=lambda item: (-item[1], item[0]))
+    return dict(by_frequency[:MOST_LEVELS])
 
 
 def _quantiles(numbers: Type, values: Sequence[Any]) -> list[tuple[float, ...]]:

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from umemma_jax.training.losses import ClassLoss
+from umemma_jax.data.targets import Target
+from umemma_jax.training.losses import ClassLoss, TargetLoss
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -98,3 +99,40 @@ def test_rows_that_are_certainly_right_or_wrong_have_finite_gradients(multi_labe
     for sign in (1, -1):
         gradient = jax.grad(lambda x: ClassLoss(gamma=0.5)(x, label).sum())(sign * logits)
         assert np.isfinite(gradient).all()
+
+
+TARGETS = (Target("price", 30.0, 4.0), Target("views", -1.0, 0.5))
+
+
+def evidence_and_label():
+    rng = np.random.default_rng(0)
+    evidence = np.abs(rng.normal(size=(ROWS, 4))).astype(np.float32) * [1, -1, 1, 1]
+    return evidence.astype(np.float32), np.float32(rng.normal(size=(ROWS, 2)) * [4, 0.5] + [30, -1])
+
+
+def test_the_likelihood_of_targets():
+    evidence, label = evidence_and_label()
+
+    def of_rows(x):
+        precision = 1 + x[:, 2:]
+        standard = torch.tensor((label - [30, -1]) / [4, 0.5], dtype=torch.float32)
+        options = {"full": True, "eps": 1e-12, "reduction": "none"}
+        return functional.gaussian_nll_loss(x[:, :2] / precision, standard, 1 / precision, **options).mean(dim=1)
+
+    agree(TargetLoss(TARGETS), of_rows, evidence, label)
+
+
+def test_the_mean_is_trained_by_hubers_loss_and_the_precision_by_the_likelihood():
+    evidence, label = evidence_and_label()
+    label[0] += 1000  # far off
+
+    def of_rows(x):
+        precision = 1 + x[:, 2:]
+        standard = torch.tensor((label - [30, -1]) / [4, 0.5], dtype=torch.float32)
+        mean = x[:, :2] / precision
+        of_mean = functional.huber_loss(x[:, :2] / precision.detach(), standard, reduction="none")
+        options = {"full": True, "eps": 1e-12, "reduction": "none"}
+        of_precision = functional.gaussian_nll_loss(mean.detach(), standard, 1 / precision, **options)
+        return (of_mean + of_precision).mean(dim=1)
+
+    agree(TargetLoss(TARGETS, huber=True), of_rows, evidence, label)

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from umemma_jax import gaussian
+from umemma_jax.data.targets import Target, scale
+
 LEAST = 1e-7  # of 1 - p, so that powers of it have finite gradients where float32 rounds p to 1
 
 
@@ -46,6 +49,40 @@ class ClassLoss:
             return (jnp.where(label > 0, weights, 1.0) * _binary(logits, label, self.gamma)).mean(axis=-1)
         target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), self.label_smoothing)
         return weights[label] * _softmax(logits, target, self.gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetLoss:
+    """Of regression: the negative log-likelihood of standardised targets under a Gaussian belief, mean over them.
+
+    With `huber`, the mean is trained by Huber's loss (1964), whose gradient is at most 1 however far off a target is,
+    and the precision alone by the likelihood of what the mean leaves over.
+
+    Attributes:
+      targets: T, with mean and standard deviation.
+      huber: whether the mean is trained so.
+    """
+
+    targets: tuple[Target, ...]
+    huber: bool = False
+
+    def __call__(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        """Loss of each row, float32 [B].
+
+        Args:
+          logits: evidence [B, 2 T], as in `gaussian`.
+          label: float [B, T], in the units of the targets.
+        """
+        centre, spread = (jnp.array(x, jnp.float32)[None, :] for x in scale(self.targets))
+        standard, evidence = (label - centre) / spread, logits.astype(jnp.float32)
+        mean, variance = gaussian.moments(evidence)
+        error = standard - mean
+        if not self.huber:
+            return (0.5 * (jnp.square(error) / variance + jnp.log(2 * jnp.pi * variance))).mean(axis=-1)
+        held = jax.lax.stop_gradient
+        of_mean = optax.huber_loss(held(variance) * gaussian.parts(evidence)[0], standard)
+        of_precision = 0.5 * (jnp.square(held(error)) / variance + jnp.log(2 * jnp.pi * variance))
+        return (of_mean + of_precision).mean(axis=-1)
 
 
 def _softmax(logits: jax.Array, target: jax.Array, gamma: float) -> jax.Array:

@@ -337,7 +337,7 @@ def _not_judged(params: PyTree, batch_stats: PyTree, groups: tuple[str, ...]) ->
     return {
         "params": jax.tree.map(jnp.copy, _of_groups(params, groups)),
         "batch_stats": jax.tree.map(jnp.copy, _of_groups(batch_stats, groups)),
-        "score": jnp.float32(-1.0),
+        "score": jnp.float32(-jnp.inf),
         "epoch": jnp.int32(0),
     }
 

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from umemma_jax import missing
 from umemma_jax.command import INTERRUPTIONS
@@ -27,7 +28,7 @@ from umemma_jax.training import steps
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.features import on_features
-from umemma_jax.training.losses import ClassLoss
+from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import StageSpec, TrainState
@@ -109,7 +110,8 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
         unimodal = sharding.fetch(steps.best_variables(state))
         del state  # so that the devices hold no more than the next stage's
         experiment.check_dataset()
-        params = start_from_heads(unimodal["params"], experiment.config.fusion.head, experiment.log_prior())
+        head, family = experiment.config.fusion.head, experiment.model.family
+        params = start_from_heads(unimodal["params"], head, experiment.log_prior(), family)
         ensemble = {**unimodal, "params": jax.device_get(params)}
         variables = sharding.place(ensemble, experiment.mesh)
     if experiment.config.fusion.epochs:
@@ -151,7 +153,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         optimizer=steps.make_optimizer(stage, total, scales),
         trained=trained,
         seed=config.seed,
-        loss=ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights),
+        loss=_loss(experiment, stage),
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
@@ -161,6 +163,12 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         validated=len(experiment.validation[1]) > 0,
     )
     return spec, total
+
+
+def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
+    if experiment.task.targets:
+        return TargetLoss(experiment.task.targets, huber=experiment.config.loss == "huber")
+    return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
@@ -268,10 +276,10 @@ def _run_stage(
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
-    state = _initial_state(spec, variables, experiment.mesh)
-    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
-    batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
+        state = _initial_state(spec, variables, experiment.mesh)
+        train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+        batches = training_batches(experiment, name)
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)

@@ -7,7 +7,7 @@ import pytest
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row
 from data_prep.raw.dates import date_parts
-from data_prep.raw.tabular import MOST_LEVELS, PARTS, Tabular, as_level
+from data_prep.raw.tabular import MOST_LEVELS, PARTS, Tabular, as_level, learned
 from umemma_jax.data.kinds import UNSEEN
 from umemma_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def rows(*values):
 
 
 def tabular(columns, training, **types):
-    return Tabular(columns, types, training, MISSING_MARKS)
+    return Tabular(columns, types, learned(columns, types, training, MISSING_MARKS), MISSING_MARKS)
 
 
 TRAINING = rows(

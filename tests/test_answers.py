@@ -1,0 +1,48 @@
+"""What is said of one example: class, probability, set, inputs, quality, and whether it is sure enough."""
+
+import numpy as np
+import pytest
+
+from umemma_jax.answers import Answer, answers
+from umemma_jax.predict import Predictions
+
+QUALITY = {"image+text": 0.9, "image": 0.8, "text": 0.6}
+
+
+def predictions(probabilities, present, multi_label=False, sets=None, thresholds=0.5):
+    probabilities = np.array(probabilities, np.float32)
+    ids = [f"row {number}" for number in range(len(probabilities))]
+    sets = None if sets is None else np.array(sets, bool)
+    present = np.array(present, bool)
+    return Predictions(ids, ("image", "text"), present, ("a", "b", "c"), multi_label, probabilities, thresholds, sets)
+
+
+def test_an_answer_states_its_inputs_and_how_good_such_answers_are():
+    said = predictions([[0.1, 0.7, 0.2]], [[False, True]], sets=[[False, True, True]])
+    assert answers(said, QUALITY) == [
+        Answer("b", pytest.approx(0.7), ("b", "c"), used=("text",), quality=0.6, abstain=False)
+    ]
+
+
+def test_what_is_less_sure_than_the_floor_abstains():
+    said = predictions([[0.1, 0.7, 0.2], [0.1, 0.9, 0.0]], [[True, True], [True, False]])
+    assert [answer.abstain for answer in answers(said, QUALITY, floor=0.8)] == [True, False]
+
+
+def test_a_row_without_inputs_has_no_answer():
+    said = predictions([[np.nan] * 3], [[False, False]], sets=[[False] * 3])
+    assert answers(said, QUALITY) == [Answer(None, None, (), (), None, abstain=True)]
+
+
+def test_several_labels_are_those_above_their_thresholds():
+    said = predictions([[0.9, 0.4, 0.1]], [[True, True]], multi_label=True, thresholds=np.array([[0.5, 0.3, 0.3]]))
+    (answer,) = answers(said, QUALITY, floor=0.5)
+    assert answer.prediction == ("a", "b")
+    assert answer.probability == pytest.approx((0.9, 0.4))
+    assert answer.abstain  # of b it is 0.4 sure
+
+
+def test_several_labels_may_be_none():
+    said = predictions([[0.2, 0.1, 0.1]], [[True, False]], multi_label=True)
+    (answer,) = answers(said, QUALITY, floor=0.7)
+    assert (answer.prediction, answer.probability, answer.abstain) == ((), (), False)
