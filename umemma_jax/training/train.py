@@ -124,11 +124,11 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
+    """Fresh variables on the mesh: pre-trained encoders where the config names any, others fitted that can be."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
-        variables = x.start(variables)
+        variables = x.fit(x.start(variables), experiment.training_inputs(x))
     return sharding.place(variables, experiment.mesh)
 
 
