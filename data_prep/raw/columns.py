@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import fnmatch
 import functools
 import os
 import re
@@ -325,6 +326,19 @@ def parse_column(kind: str, text: str) -> Column:
     typed = [_TYPED.fullmatch(column).groups() for column in match["columns"].split(",")]
     types = {column: type for column, type in typed if type is not None}
     return Column(kind, match["name"] or kind, tuple(column for column, _ in typed), types)
+
+
+def has_pattern(column: Column) -> bool:
+    """Whether a name of its columns may be a pattern of several, as `lab_*`."""
+    return any(set("*?[") & set(name) for name in column.columns)
+
+
+def matched(column: Column, names: Sequence[str]) -> Column:
+    """With the columns that its patterns match, of those of a table; what is a name, or matches nothing, stays."""
+    found = {name: [name] if name in names else fnmatch.filter(names, name) or [name] for name in column.columns}
+    columns = tuple(dict.fromkeys(name for of_pattern in found.values() for name in of_pattern))
+    types = {name: column.types[pattern] for pattern in column.types for name in found[pattern]}
+    return dataclasses.replace(column, columns=columns, types=types)
 
 
 def check_names(modalities: Sequence[Column] | None) -> None:

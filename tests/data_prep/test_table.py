@@ -134,6 +134,21 @@ def test_columns_are_inferred(tmp_path, rows):
     assert info.source["types"] == {"title": "text"}
 
 
+def test_columns_by_pattern(tmp_path, rows):
+    """Several tabular modalities; the label is an input of none."""
+    for number, row in enumerate(rows):
+        row |= {"lab_na": number / 4, "lab_k": -number / 4, "lab_kind": "ab"[number % 2], "lab*": 5}
+    out = tmp_path / "out"
+    given = ["--tabular=vitals=weight,h?ight", "--tabular=labs=lab_[kn]*,lab*", "--label=lab_kind"]
+    result = run(f"--table={write_csv(tmp_path / 'mine.csv', rows)}", *given, f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    modalities = open_dataset(out).info.modalities
+    assert {name: modality.columns for name, modality in modalities.items()} == {
+        "vitals": ("weight", "height"),
+        "labs": ("lab_na", "lab_k", "lab*"),
+    }
+
+
 def test_anything_can_be_empty(tmp_path, rows):
     rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
     rows[3]["title"] = " "
@@ -602,6 +617,7 @@ def test_vectors_of_different_sizes(tmp_path, rows):
     ("arguments", "complaint"),
     [
         (["--text=title", "--type=height=text"], "--type and --leave-out: only where no modality is named"),
+        (["--tabular=labs=lab_*"], "no column 'lab_*'; it has: photo, clip, title"),
         (["--type=height=real"], "--type: 'height=real' is not COLUMN=TYPE with one of number, category"),
         (["--type=hight=number"], "no column 'hight'; it has: photo, clip, title"),
         (["--type=kind=text"], "column 'kind' is the label: it cannot be an input as well"),
