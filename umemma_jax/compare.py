@@ -4,7 +4,6 @@ The methods are one code with other switches (`umemma_jax.methods`). The ensembl
 fusion stage from, so it needs no training of its own.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from umemma_jax import experiment
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import decisions, evaluate, paired, pattern_calibration, robustness
+from umemma_jax.evaluation import decisions, evaluate, paired, robustness
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
@@ -81,21 +80,15 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         evaluated = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**evaluated.results, "method": name}
-        write_into(folder, functools.partial(write_evaluation, evaluated._replace(results=found[name]), folder))
+        _write(evaluated._replace(results=found[name]), folder)
     jax.clear_caches()  # the next run compiles its own functions
     return found
 
 
-def write_evaluation(evaluated: robustness.Report, workdir: Path) -> None:
-    """Writes what an evaluation has found into the folder of the run: the report, and what is computed from it later.
-
-    That is what `predict` takes of it, and what a comparison does.
-    """
+def _write(evaluated: robustness.Report, folder: Path) -> None:
     from umemma_jax.reporting import report  # here, since what draws takes long to load
 
-    kept = {decisions.FILE_NAME: decisions.encode(evaluated.decisions)}
-    report.write_report(evaluated.results, workdir / "report", evaluated.tables, kept)
-    pattern_calibration.write(evaluated.results, workdir)
+    write_into(folder, lambda: report.write_evaluation(evaluated, folder))
 
 
 def _folder(workdir: Path, method: str, seed: int) -> Path:
