@@ -78,7 +78,8 @@ def read_config(workdir: Path) -> ConfigDict:
         return ConfigDict(config_lib.with_tuples(content["config"]))
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}): name a recipe with --config, or the --workdir of a run"
+            f"--config is missing, and {path} cannot be read ({error.strerror}): name a recipe, e.g. "
+            "--config=configs/quickstart.py, or the --workdir of a run"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): name the recipe with --config") from error
