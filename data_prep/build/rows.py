@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
@@ -94,6 +95,15 @@ def is_missing(value: Any, marks: Sequence[str]) -> bool:
 @functools.lru_cache(maxsize=8)
 def _folded(marks: tuple[str, ...]) -> frozenset[str]:
     return frozenset(map(str.casefold, marks))
+
+
+def text_of(row: Row, column: str) -> str:
+    """A field as a string. Raises UserError if it is empty or not one value."""
+    value = row.values.get(column)
+    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
+        found = "empty" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
+    return str(value)
 
 
 def short(value: Any) -> str:
@@ -197,9 +207,14 @@ def _hint(wanted: str, found: Sequence[str]) -> str:
     for sign, name in SEPARATORS.items():
         if len(found) == 1 and sign in found[0]:
             return f" (separated by {name}? Save it as .csv with commas, or as .tsv with tabs)"
+    return meant(wanted, found) or " (is its first line the header?)"
+
+
+def meant(wanted: str, found: Sequence[str]) -> str:
+    """A question about the nearest of the names that there are, for messages; empty if none is near."""
     folded = {name.casefold(): name for name in found}
     near = difflib.get_close_matches(wanted.casefold(), folded, n=1)
-    return f" (is {folded[near[0]]!r} meant?)" if near else " (is its first line the header?)"
+    return f" (is {folded[near[0]]!r} meant?)" if near else ""
 
 
 def row_of(values: Mapping[str, Any], columns: Sequence[str], where: str) -> Row:

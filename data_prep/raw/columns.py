@@ -13,16 +13,15 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from data_prep.build import console
 from data_prep.build.parallel import ContentTask, Conversion, FileTask, Task
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short, text_of
 from data_prep.raw import media
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
-from data_prep.raw.photos import ToJpeg
+from data_prep.raw.photos import ToJpeg, ToPixels
 from data_prep.raw.pictures import PicturesTask
 from data_prep.raw.tabular import TYPES, Tabular, learned
 from umemma_jax.data.dataset import Modality
@@ -126,6 +125,9 @@ class _Images(_Files):
     def __init__(
         self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
     ) -> None:
+        if trained is not None and trained.encoding == "raw":
+            super().__init__(column, settings, trained, ToPixels(trained.shape))
+            return
         to_jpeg = ToJpeg(settings.size, settings.max_pixels)
         super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), to_jpeg)
 
@@ -253,15 +255,6 @@ def read_once(found: Mapping[str, Task | str | np.ndarray | None]) -> dict[str, 
             both = ToFramesAndSound(**vars(frames) | {"sample_rate": sound.sample_rate, "names": (video, name)})
             joined[f"{video} and {name}"] = dataclasses.replace(task, convert=both)
     return joined
-
-
-def text_of(row: Row, column: str) -> str:
-    """A field as a string. Raises UserError if it is empty or not one value."""
-    value = row.values.get(column)
-    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
-        found = "empty" if value is None else f"a {type(value).__name__}"
-        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
-    return str(value)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

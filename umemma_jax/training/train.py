@@ -124,11 +124,11 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
+    """Fresh variables on the mesh: pre-trained encoders where the config names any, others fitted that can be."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
-        variables = x.start(variables)
+        variables = x.fit(x.start(variables), experiment.training_inputs(x))
     return sharding.place(variables, experiment.mesh)
 
 
@@ -276,10 +276,10 @@ def _run_stage(
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     epoch_steps = total // config[name].epochs
-    state = _initial_state(spec, variables, experiment.mesh)
-    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
-    batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
+        state = _initial_state(spec, variables, experiment.mesh)
+        train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+        batches = training_batches(experiment, name)
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
