@@ -149,7 +149,7 @@ def default_config() -> ConfigDict:
                 "seeds": 5,
                 "resamples": 1000,  # of the bootstrap, for intervals
                 "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
-                "alpha": 0.1,  # share of the true classes that conformal sets may lack
+                "alpha": 0.1,  # share of the true classes that conformal sets may lack, of targets that intervals may
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
