@@ -11,6 +11,7 @@ from umemma_jax.reporting.results import (
     ABSENT,
     best_left,
     difference,
+    ended_early,
     eta_cell,
     eta_label,
     grid_metrics,
@@ -32,7 +33,7 @@ from umemma_jax.reporting.results import (
 def summary(results: dict) -> str:
     """The table of patterns under one line that says of what, to print on a terminal."""
     table = _pattern_table(results, metrics(results)[:2])
-    parts = [_heading(results), table, *not_validated(results), _eta(results)]
+    parts = [_heading(results), table, *ended_early(results), *not_validated(results), _eta(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -43,6 +44,7 @@ def report_markdown(results: dict) -> str:
         f"# {_heading(results)}",
         f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
         f"{_training(results)}",
+        *ended_early(results),
         _naturally_missing(results),
         _eta(results),
         *_parts(headlines(results), "##"),

@@ -232,6 +232,14 @@ def not_validated(results: dict) -> list[str]:
     return sentences
 
 
+def ended_early(results: dict) -> list[str]:
+    """Which stages of training ended before their last step, and why: a sentence each."""
+    return [
+        f"Stage {stage} ended after {end['step']:,} of {end['steps']:,} steps ({end['reason']})."
+        for stage, end in results.get("ended_early", {}).items()
+    ]
+
+
 def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     """Means and sample standard deviations over seeds of every method, methods in given order.
 
