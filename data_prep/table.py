@@ -43,7 +43,7 @@ from typing import Any
 from data_prep.build import console
 from data_prep.build.assemble import check_ids, unlabelled, write_dataset
 from data_prep.build.dataframes import table_of
-from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled
+from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled, label_columns
 from data_prep.build.labels import read_labels
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row, Table, check_columns, read_rows, text_of
@@ -117,7 +117,7 @@ class Choices:
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of the label."""
-        return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
+        return label_columns(self.label)
 
     @property
     def splitting(self) -> Splitting:

@@ -68,7 +68,6 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _start(argv: Sequence[str]) -> int:
-    start.quiet_orbax()
     start.keep_compiled()
     parsed = parse(argv)
     return 0 if parsed is None else _join_and_run(parsed, argv)

@@ -138,6 +138,19 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def training_inputs(self, x: Input) -> Iterator[PyTree]:
+        """The training examples' raw inputs of one modality, in padded batches, all of them in every process."""
+        batches = eval_batches(
+            self.dataset,
+            self.config.data.train_split,
+            (x.name,),
+            self.config.evaluation.batch_size,
+            rows=self.train_rows,
+            lengths={x.name: x.length} if x.length else {},
+            tokenizers={x.name: x.tokenizer} if x.tokenizer else {},
+        )
+        return (batch["inputs"][x.name] for batch in batches)
+
     def judged(self, patterns: np.ndarray) -> np.ndarray:
         """Which patterns, bool [P, M], some labelled validation example has all of; bool [P]."""
         split, rows = self.validation

@@ -29,7 +29,7 @@ def conclude(
     Raises:
       UserError: the workdir cannot be written.
     """
-    evaluated = evaluate.evaluate(experiment, trained.unimodal, trained.fusion)
+    evaluated, validation = evaluate.evaluate_run(experiment, trained.unimodal, trained.fusion)
     results = evaluated.results
     results["timing"]["compilations"] |= trained.compilations
     results["timing"]["compile_seconds"] = trained.compile_seconds
@@ -38,7 +38,7 @@ def conclude(
         results["ended_early"] = {stage: dataclasses.asdict(end) for stage, end in trained.ends.items()}
     write_into(workdir, lambda: write_evaluation(evaluated, workdir))
     report, folder = workdir / "report" / "report.json", workdir / saved_model.FOLDER
-    saved_model.write(experiment, trained, results, report, folder, tuple(required))
+    saved_model.write(experiment, trained, results, validation, report, folder, tuple(required))
     return results
 
 

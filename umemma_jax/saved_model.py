@@ -38,6 +38,7 @@ PyTree = Any
 FOLDER = "model"  # in the workdir of a run
 RECORD = "model.json"
 REPORT = "report.json"  # of the run, on the test examples
+VALIDATION = "validation.npz"
 WEIGHTS, CEILINGS = "weights.safetensors", "ceilings.safetensors"
 TOKENIZERS = "tokenizers"
 FORMAT_VERSION = 1
@@ -60,6 +61,8 @@ class SavedModel:
       quality: the report's headline metric by missing pattern; None where no example has any of the pattern.
       required: modalities without which nothing is answered.
       method: that trained it.
+      log_prior: of the classes in training, as `Experiment.log_prior`.
+      validation: what it makes of the validation examples, as `evaluate.on_host` gives it; None where there were none.
     """
 
     config: ConfigDict
@@ -74,6 +77,8 @@ class SavedModel:
     quality: dict[str, float | None]
     required: tuple[str, ...]
     method: str
+    log_prior: np.ndarray
+    validation: dict[str, np.ndarray] | None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -85,6 +90,7 @@ def write(
     experiment: Experiment,
     trained: Trained,
     results: Mapping[str, Any],
+    validation: Mapping[str, np.ndarray] | None,
     report: Path,
     folder: Path,
     required: tuple[str, ...] = (),
@@ -95,6 +101,7 @@ def write(
       experiment: that was trained.
       trained: what it came to.
       results: of its evaluation.
+      validation: what it makes of the validation examples, as `evaluate.on_host` gives it; None without such.
       report: report.json, where they stand.
       folder: to make; what is there is replaced once the new one is whole.
       required: modalities without which it shall answer nothing.
@@ -110,6 +117,8 @@ def write(
             with unfinished.UnfinishedFolder(folder) as partial:
                 _fill(partial, experiment, results, required)
                 shutil.copyfile(report, partial / REPORT)
+                if validation is not None:
+                    np.savez_compressed(partial / VALIDATION, **validation)
                 _write_variables(partial / WEIGHTS, variables)
                 if ceilings is not None:
                     _write_variables(partial / CEILINGS, ceilings)
@@ -139,6 +148,7 @@ def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], requ
         "headline": results["headline"],
         "quality": {name: scores[results["headline"]] for name, scores in results["patterns"].items()},
         "required": list(required),
+        "log_prior": experiment.log_prior().tolist(),
         "config": config.to_dict(),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -210,6 +220,8 @@ def _built(folder: Path, record: Mapping[str, Any]) -> SavedModel:
         record["quality"],
         tuple(record["required"]),
         record["method"],
+        np.array(record["log_prior"], np.float32),
+        dict(np.load(folder / VALIDATION)) if (folder / VALIDATION).exists() else None,
     )
 
 

@@ -207,9 +207,14 @@ def _hint(wanted: str, found: Sequence[str]) -> str:
     for sign, name in SEPARATORS.items():
         if len(found) == 1 and sign in found[0]:
             return f" (separated by {name}? Save it as .csv with commas, or as .tsv with tabs)"
+    return meant(wanted, found) or " (is its first line the header?)"
+
+
+def meant(wanted: str, found: Sequence[str]) -> str:
+    """A question about the nearest of the names that there are, for messages; empty if none is near."""
     folded = {name.casefold(): name for name in found}
     near = difflib.get_close_matches(wanted.casefold(), folded, n=1)
-    return f" (is {folded[near[0]]!r} meant?)" if near else " (is its first line the header?)"
+    return f" (is {folded[near[0]]!r} meant?)" if near else ""
 
 
 def row_of(values: Mapping[str, Any], columns: Sequence[str], where: str) -> Row:

@@ -21,7 +21,7 @@ from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short, text_of
 from data_prep.raw import media
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
-from data_prep.raw.photos import ToJpeg
+from data_prep.raw.photos import ToJpeg, ToPixels
 from data_prep.raw.pictures import PicturesTask
 from data_prep.raw.tabular import TYPES, Tabular, learned
 from umemma_jax.data.dataset import Modality
@@ -125,6 +125,9 @@ class _Images(_Files):
     def __init__(
         self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
     ) -> None:
+        if trained is not None and trained.encoding == "raw":
+            super().__init__(column, settings, trained, ToPixels(trained.shape))
+            return
         to_jpeg = ToJpeg(settings.size, settings.max_pixels)
         super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), to_jpeg)
 

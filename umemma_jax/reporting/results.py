@@ -1,7 +1,8 @@
 """Evaluation results: their names, numbers and ceilings, and means over seeds.
 
 `results` is the dict that report.json holds (see `umemma_jax.reporting.report.write_report`); all metrics are
-fractions from 0 to 1, or None where no example defines them.
+fractions from 0 to 1, or None where no example defines them. Of regression, R2 can be below 0, and errors are in the
+units of the target.
 """
 
 import json
@@ -19,7 +20,12 @@ METRIC_LABELS = {
     "micro_f1": "micro-F1",
     "weighted_f1": "weighted F1",
     "samples_f1": "samples F1",
+    "r2": "R\u00b2",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "spearman": "Spearman correlation",
 }
+IN_UNITS = ("rmse", "mae")  # of the target; the lower the better
 
 
 def method_label(method: str) -> str:
@@ -38,6 +44,21 @@ def short_metric_label(metric: str) -> str:
     """The same in few words: "tuned macro-F1"."""
     tuned = metric.startswith(TUNED)
     return f"tuned {metric_label(metric.removeprefix(TUNED))}" if tuned else metric_label(metric)
+
+
+def metric_column(metric: str) -> str:
+    """The title of a column of values: "accuracy, %", "RMSE"."""
+    return metric_label(metric) if metric in IN_UNITS else f"{metric_label(metric)}, %"
+
+
+def metric_text(metric: str, value: float | None, examples: int) -> str:
+    """A value as `metric_column` announces it; a dash for None."""
+    return in_units(value) if metric in IN_UNITS else percent(value, examples)
+
+
+def in_units(value: float | None) -> str:
+    """A number in a target's unit; a dash for None."""
+    return ABSENT if value is None else f"{value:.4g}".replace("-", MINUS)
 
 
 def worst_class_measure(results: dict) -> str:
@@ -161,10 +182,10 @@ def kinds(cells: Sequence[dict]) -> list[str]:
 
 
 def percent(fraction: float | None, examples: int) -> str:
-    """97.2; two decimals where more than 5,000 examples carry them; a dash for None."""
+    """97.2; two decimals where more than 5,000 examples carry them; a dash for None. R2 can be below 0: −4.1."""
     if fraction is None:
         return ABSENT
-    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}"
+    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}".replace("-", MINUS)
 
 
 def points(difference: float | None, examples: int) -> str:
@@ -193,7 +214,8 @@ def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float | N
     """
     left = pattern.split("+")
     defined = [modality for modality in left if ceilings[modality][metric] is not None]
-    best = max(defined or left[:1], key=lambda modality: ceilings[modality][metric])
+    pick = min if metric in IN_UNITS else max
+    best = pick(defined or left[:1], key=lambda modality: ceilings[modality][metric])
     return best, ceilings[best][metric]
 
 

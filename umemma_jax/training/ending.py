@@ -7,7 +7,7 @@ step. It stays: the same command trains a stage that has ended no further.
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,12 +40,19 @@ def read_end(workdir: Path, stage: str) -> End | None:
     path = _path(workdir, stage)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        checksums.check_sealed(record, str(path))
+        if not checksums.intact(record):
+            raise ValueError("it does not match its checksum")
         return End(**{name: record[name] for name in ("step", "steps", "reason")})
     except FileNotFoundError:
         return None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and the same command trains on") from error
+
+
+def read_ends(workdir: Path, stages: Sequence[str]) -> dict[str, End]:
+    """The ends of those stages that have ended early, by name. Raises as `read_end`."""
+    ends = {stage: read_end(workdir, stage) for stage in stages}
+    return {stage: end for stage, end in ends.items() if end is not None}
 
 
 def write_end(workdir: Path, stage: str, end: End) -> None:

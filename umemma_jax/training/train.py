@@ -27,7 +27,7 @@ from umemma_jax.model import start_from_heads
 from umemma_jax.training import steps
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
-from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, write_end
+from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, read_ends, write_end
 from umemma_jax.training.features import on_features
 from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
@@ -89,7 +89,7 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
         trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop, limit=limit))
         if number := stop():
             raise Preempted("all stages are finished and saved", number)
-        return dataclasses.replace(trained, ends=_ends(workdir))
+        return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
 
 
 def load(experiment: Experiment, workdir: Path) -> Trained:
@@ -102,12 +102,7 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
     trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
-    return dataclasses.replace(trained, ends=_ends(workdir))
-
-
-def _ends(workdir: Path) -> dict[str, End]:
-    ends = {name: read_end(workdir, name) for name in STAGES}
-    return {name: end for name, end in ends.items() if end is not None}
+    return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
 
 
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
@@ -134,11 +129,11 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
+    """Fresh variables on the mesh: pre-trained encoders where the config names any, others fitted that can be."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
-        variables = x.start(variables)
+        variables = x.fit(x.start(variables), experiment.training_inputs(x))
     return sharding.place(variables, experiment.mesh)
 
 
@@ -300,10 +295,10 @@ def _run_stage(
     spec, total = stage_spec(experiment, name)
     end, epoch_steps, patience = read_end(workdir, name), total // config[name].epochs, config[name].patience
     last = end.step if end else total
-    state = _initial_state(spec, variables, experiment.mesh)
-    train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
-    batches = training_batches(experiment, name)
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
+        state = _initial_state(spec, variables, experiment.mesh)
+        train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
+        batches = training_batches(experiment, name)
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
