@@ -125,6 +125,35 @@ def comparison_markdown(comparison: dict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def cross_validation_markdown(found: dict) -> str:
+    """The text of cross_validation.md, from the dict that `cross_validation.over_folds` returns."""
+    count, total = len(found["examples"]), sum(found["examples"])
+    parts = [
+        f"# {found['dataset']}: {method_label(found['method'])}, {count}-fold cross-validation",
+        f"{total:,} examples, each tested on once; mean ± sample standard deviation over the folds, then each fold.",
+    ]
+    for name in found["metrics"]:
+        parts += [f"## {_capital(metric_column(name))}", _fold_table(found, "patterns", name)]
+        if found["ceilings"]:
+            parts += ["The uni-modal models, which are the ceilings:", _fold_table(found, "ceilings", name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_summary(found: dict) -> str:
+    """The headline of each pattern, to print on a terminal."""
+    return _fold_table(found, "patterns", found["metric"])
+
+
+def _fold_table(found: dict, table: str, metric: str) -> str:
+    rows = []
+    for pattern in patterns_by_size({"patterns": found[table]}):
+        value = found[table][pattern][metric]
+        folds = [metric_text(metric, x, count) for x, count in zip(value["folds"], found["examples"], strict=True)]
+        mean, std = (metric_text(metric, value[key], min(found["examples"])) for key in ("mean", "std"))
+        rows.append([pattern_label(pattern, found["modalities"]), f"{mean} ± {std}", *folds])
+    return _table(["pattern", "all folds", *(f"fold {number}" for number in range(len(found["examples"])))], rows)
+
+
 def comparison_summary(comparison: dict) -> str:
     """Which differences the data support, a sentence a line, to print on a terminal."""
     return "\n".join(supported_differences(comparison).sentences)
