@@ -1,5 +1,6 @@
 """What follows training in every run: the evaluation, its report, and the model in a folder of its own."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def conclude(
     results["timing"]["compilations"] |= trained.compilations
     results["timing"]["compile_seconds"] = trained.compile_seconds
     results["command"] = command
+    if trained.ends:
+        results["ended_early"] = {stage: dataclasses.asdict(end) for stage, end in trained.ends.items()}
     from umemma_jax.reporting import report  # here, since what draws takes long to load
 
     write_into(workdir, lambda: report.write_evaluation(evaluated, workdir))
