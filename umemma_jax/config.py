@@ -200,8 +200,8 @@ def tower_config(
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
       framing: of images that are stored as JPEG: `centre`, their largest square, or `whole`, squeezed into the square;
         empty: as the dataset says, which is `centre` if it does not.
-      tokenizer: of text: a folder or file; `ngrams`, weighted n-grams, which need no file; empty: that of the pretrained
-        checkpoint, else the dataset's own.
+      tokenizer: of text: a folder or file; `ngrams`, weighted n-grams, which need no file; empty: that of the
+        pretrained checkpoint, else the dataset's own.
     """
     return {
         "encoder": {"pretrained": "", **encoder},
