@@ -225,6 +225,9 @@ def build(config: ConfigDict) -> Experiment:
         dataset = _make_incomplete(config, dataset)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
+    for stage in ("unimodal", "fusion"):
+        if config[stage].patience and not len(validation[1]):
+            raise UserError(f"config.{stage}.patience: no example validates epochs: set config.data.validation_share")
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}

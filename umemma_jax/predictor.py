@@ -14,7 +14,6 @@ from umemma_jax import start
 start.as_library()  # before JAX is loaded
 
 import numpy as np  # noqa: E402
-from data_prep.raw.reading import RowReader  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from data_prep import table as data_table  # noqa: E402
@@ -22,6 +21,8 @@ from data_prep.build.dataframes import is_row, table_of  # noqa: E402
 from data_prep.build.labelling import labels_as_trained  # noqa: E402
 from data_prep.build.prep_report import Report  # noqa: E402
 from data_prep.build.rows import Row, Table  # noqa: E402
+from data_prep.build.splits import SPLITS  # noqa: E402
+from data_prep.raw.reading import RowReader  # noqa: E402
 from umemma_jax import config as config_lib  # noqa: E402
 from umemma_jax import experiment, predict, presets, runs, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
@@ -38,7 +39,6 @@ from umemma_jax.training import train as training  # noqa: E402
 from umemma_jax.training.workdir import RECORD  # noqa: E402
 
 DATA = "data"  # folder in the workdir
-SPLIT = "(table)"  # column that says which rows come from which of the tables given
 
 
 def fit(
@@ -88,11 +88,13 @@ def fit(
     Raises:
       UserError: the data cannot be understood, or the workdir holds a run of other data or another recipe.
     """
-    tables = {"train": train, "val": validation, "test": test}
-    table, split = _joined({part: table_of(data) for part, data in tables.items() if data is not None}, split)
-    prepared = _choices(table, label, split, columns or {}, modalities, {"seed": seed, **choices})
-    folder = Path(workdir or Path("runs") / "_".join(prepared.label_columns))
-    _prepare(folder, table, prepared)
+    tables = dict(zip(SPLITS, (train, validation, test), strict=True))
+    table, splits = _joined({part: table_of(data) for part, data in tables.items() if data is not None})
+    if splits and split is not None:
+        raise UserError(f"split={split!r}: the tables say what is validation and test: leave it out")
+    chosen = _choices(table, label, split, columns or {}, modalities, {"seed": seed, **choices})
+    folder = Path(workdir or Path("runs") / "_".join(chosen.label_columns))
+    _prepare(folder, table, chosen, splits)
     recipe = _preset(preset, str(folder / DATA), method, checkpoints)
     recipe.seed = seed
     _require(recipe, required)
@@ -209,6 +211,11 @@ class Predictor:
         """
         saved_model.copy(self.folder, Path(folder))
 
+    @property
+    def traces(self) -> int:
+        """How many programs were made for predictions: one for each missing pattern and power of two of rows."""
+        return self._run.traces.traces
+
     def __repr__(self) -> str:
         return f"Predictor({self.folder}: {', '.join(self.modalities)} -> {len(self.classes)} classes)"
 
@@ -219,7 +226,7 @@ class Predictor:
 
     def _values(self, table: Table) -> list[dict[str, Stored]]:
         """The stored values of each row, by modality; without what it lacks."""
-        for note in self._reader.notes(table.columns):
+        for note in self._reader.notes(table.columns, all_lacking=len(table.rows) > 1):
             print(note)
         folder = table.path.parent
         values = [self._reader.read(row, folder) for row in table.rows]
@@ -233,20 +240,19 @@ class Predictor:
 # --- what fit does ----------------------------------------------------------------------------------------------------
 
 
-def _joined(tables: Mapping[str, Table], split: str | None) -> tuple[Table, str | None]:
-    """One table of all that are given, and the column that says which rows are of which."""
-    first = tables["train"]
+def _joined(tables: Mapping[str, Table]) -> tuple[Table, dict[str, str] | None]:
+    """One table of all that are given, and the split of each row, by `Row.where`; None where only one is given."""
+    first = tables[SPLITS[0]]
     if len(tables) == 1:
-        return first, split
-    if split is not None:
-        raise UserError(f"split={split!r}: the tables say what is validation and test: leave it out")
+        return first, None
+    rows, splits = [], {}
+    for part, table in tables.items():
+        for row in table.rows:
+            where = f"{part} {row.where}"  # in memory, rows of all tables are called alike
+            rows.append(Row(row.values, where))
+            splits[where] = part
     columns = tuple(dict.fromkeys(name for table in tables.values() for name in table.columns))
-    rows = [
-        Row({**row.values, SPLIT: part}, row.where if part == "train" else f"{part} {row.where}")
-        for part, table in tables.items()
-        for row in table.rows
-    ]
-    return Table(first.path, (*columns, SPLIT), rows), SPLIT
+    return Table(first.path, columns, rows), splits
 
 
 def _choices(
@@ -266,15 +272,19 @@ def _choices(
     return chosen
 
 
-def _prepare(workdir: Path, table: Table, choices: data_table.Choices) -> None:
+def _prepare(workdir: Path, table: Table, choices: data_table.Choices, splits: Mapping[str, str] | None) -> None:
     """Prepares the data in the workdir, or makes sure that those which are there are the same."""
     place, name = workdir / DATA, "_".join(choices.label_columns)
+
+    def prepare(folder: Path) -> None:
+        data_table.prepare_rows(str(folder), table.rows, choices, table.path, name, given=splits)
+
     if not place.exists():
-        data_table.prepare_rows(str(place), table.rows, choices, table.path, name)
+        prepare(place)
         return
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".data.partial-") as folder:
-        data_table.prepare_rows(f"{folder}/{DATA}", table.rows, choices, table.path, name)
-        if open_dataset(f"{folder}/{DATA}").fingerprint != open_dataset(place).fingerprint:
+        prepare(Path(folder, DATA))
+        if open_dataset(Path(folder, DATA)).fingerprint != open_dataset(place).fingerprint:
             raise UserError(f"{workdir}: holds a run of other data: name another workdir, or remove this one")
 
 

@@ -36,20 +36,29 @@ class RowReader:
         self._sources = functools.lru_cache(maxsize=8)(self._of_folder)
         self.columns = {column.name: column.columns for column in self._found}
 
-    def notes(self, columns: Sequence[str]) -> list[str]:
+    def notes(self, columns: Sequence[str], all_lacking: bool = True) -> list[str]:
         """What a table with these columns lacks, a line each.
+
+        Args:
+          columns: of the table.
+          all_lacking: whether that is told of every column, or only where another one is called nearly alike.
 
         Raises:
           UserError: it lacks all.
         """
         wanted = list(dict.fromkeys(column for of_modality in self.columns.values() for column in of_modality))
         lacking = [column for column in wanted if column not in columns]
+        hints = {column: meant(column, [name for name in columns if name not in wanted]) for column in lacking}
         if len(lacking) == len(wanted):
             raise UserError(
                 f"no column that the model knows, which are {', '.join(wanted)}; there are: {', '.join(columns)}"
-                f"{meant(wanted[0], columns)}"
+                f"{max(hints.values(), key=len)}"
             )
-        return [f"no column {column!r}{meant(column, columns)}: its values count as missing" for column in lacking]
+        return [
+            f"no column {column!r}{hint}: its values count as missing"
+            for column, hint in hints.items()
+            if hint or all_lacking
+        ]
 
     def read(self, row: Row, folder: Path = Path(), report: Report | None = None) -> dict[str, Any]:
         """The values of a row, by modality, as `DatasetWriter.write` takes them; without what the row lacks.

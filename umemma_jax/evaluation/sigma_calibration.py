@@ -151,12 +151,15 @@ def reliability(mean: np.ndarray, variance: np.ndarray, label: np.ndarray) -> di
       label: standardised, likewise.
 
     Returns:
-      `level`, what is meant to be inside, and `coverage`, what is, float64 [19] each; the latter NaN without rows.
+      `confidence`, the share that is meant to be inside, and `accuracy`, what is, float64 [19] each, and `examples`,
+      how many decide; all empty without rows. They are named as those of classes, which diagrams show likewise.
     """
     reach = special.ndtri((1 + LEVELS) / 2)
     errors = (np.abs(label - mean) / np.sqrt(variance)).ravel()
-    inside = (errors[:, None] <= reach).mean(axis=0) if len(errors) else np.full(len(reach), np.nan)
-    return {"level": LEVELS, "coverage": inside}
+    if not len(errors):
+        return {"confidence": LEVELS[:0], "accuracy": LEVELS[:0], "examples": np.zeros(0, int)}
+    inside = (errors[:, None] <= reach).mean(axis=0)
+    return {"confidence": LEVELS, "accuracy": inside, "examples": np.full(len(LEVELS), len(label))}
 
 
 def scores(mean: np.ndarray, variance: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -170,7 +173,7 @@ def scores(mean: np.ndarray, variance: np.ndarray, label: np.ndarray) -> dict[st
     found = reliability(mean, variance, label)
     return {
         "nll": float(nll(mean, variance, label).mean()),
-        "calibration_error": float(np.abs(found["coverage"] - found["level"]).mean()),
+        "calibration_error": float(np.abs(found["accuracy"] - found["confidence"]).mean()),
     }
 
 
@@ -189,17 +192,25 @@ def report(test: SplitLogits, fitted: SigmaCalibration, others: Mapping[str, Map
         evidence, left = test.patterns[name][rows], test.left[p][rows]
         before = gaussian.moments(np.asarray(evidence, np.float64))
         after = fitted.moments(evidence, left)
-        bins = reliability(*after, label[rows])
         calibrated[name] = {
+            "scale": float(fitted.temperatures[p]),
             "scales": fitted.scales[p].tolist(),
             "before": scores(*before, label[rows]),
             "after": None if np.isnan(fitted.scales[p]).all() else scores(*after, label[rows]),
-            "reliability": {key: values.tolist() for key, values in bins.items()},
+            "reliability_before": _listed(reliability(*before, label[rows])),
+            "reliability": _listed(reliability(*after, label[rows])),
         }
         intervals = fitted.intervals(evidence, left)
-        conformal[name] = _conformal(*intervals, label[rows], spread) | {"quantiles": fitted.quantiles[p].tolist()}
+        conformal[name] = _conformal(*intervals, label[rows], spread) | {
+            "quantile": float(fitted.quantiles[p].mean()),
+            "quantiles": fitted.quantiles[p].tolist(),
+        }
     found = {"calibration": {"examples": fitted.examples, "patterns": calibrated, **others}}
     return found | ({"conformal": {"alpha": fitted.alpha, "patterns": conformal}} if fitted.examples else {})
+
+
+def _listed(bins: Mapping[str, np.ndarray]) -> dict[str, list]:
+    return {key: values.tolist() for key, values in bins.items()}
 
 
 def _conformal(low: np.ndarray, high: np.ndarray, label: np.ndarray, spread: np.ndarray) -> dict[str, Any]:

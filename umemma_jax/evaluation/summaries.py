@@ -156,4 +156,5 @@ def _mean(values: Any) -> float:
 
 
 def _ratio(value: float, whole: float) -> float:
-    return value / whole if whole else np.nan
+    """NaN where there is nothing to have a share of, as of an R2 below 0."""
+    return value / whole if whole > 0 else np.nan
