@@ -151,8 +151,8 @@ def text(modality: Modality) -> dict[str, Any]:
 
 
 def tabular(modality: Modality) -> dict[str, Any]:
-    """Two dense layers."""
-    return tower_config({"name": "mlp"})
+    """Two dense layers on embedded columns."""
+    return tower_config({"name": "tabular_mlp"}, {"form": "columns"})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}
