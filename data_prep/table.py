@@ -23,31 +23,32 @@ than 20 different values are no classes but a target of regression, and so are s
 says it otherwise. NA, N/A, NaN, None, NULL and ?, in upper or lower case, are no labels and no numbers, or what
 --na-values lists instead. A number that is missing is kept as such: of a row with several the others count.
 
---split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1. A class that training
-would never see ends the preparation, unless --drop-unseen leaves its examples out.
+--split names the column with train, val or test, or gives the shares to draw, as in 0.8,0.1,0.1; or each split has a
+table of its own, --train=A.csv --validation=B.csv --test=C.csv. --groups names a column whose values never cross
+splits, such as a patient's number. --folds=5 makes five datasets for cross-validation, OUT/fold0 ..., each of which is
+tested on another fifth (`main.py --mode=folds`). A class that training would never see ends the preparation, unless
+--drop-unseen leaves its examples out. --weight names a column of numbers from 0 on, by which examples count in
+training; validation and test count all examples the same.
 
 Without --label the dataset has no labels: a trained model can predict them, but nothing can be trained on it or
 measured. All rows are then of the split `test`, unless --split names a column.
 """
 
 import argparse
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data_prep.build import console
-from data_prep.build.assemble import check_ids, stratified, unlabelled, write_dataset
+from data_prep.build.assemble import check_ids, unlabelled, write_dataset
 from data_prep.build.dataframes import table_of
-from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled
+from data_prep.build.labelling import ClassLabels, Labelling, TargetLabels, Unlabelled, label_columns
 from data_prep.build.labels import read_labels
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, Table, is_missing, read_rows
-from data_prep.build.splits import SPLIT_NAMES, SPLITS
+from data_prep.build.rows import MISSING_MARKS, Row, Table, check_columns, read_rows, text_of
+from data_prep.build.splits import SPLITS
+from data_prep.build.splitting import Splitting, add_split_arguments, shares_of
 from data_prep.build.targets import CLASSES, NUMBERS, is_regression, read_targets
 from data_prep.raw import column_types
 from data_prep.raw.columns import (
@@ -56,19 +57,18 @@ from data_prep.raw.columns import (
     add_column_arguments,
     add_video_arguments,
     check_files,
+    check_inputs,
     check_names,
+    check_values,
+    has_pattern,
+    matched,
     read_once,
     sources,
-    text_of,
 )
+from data_prep.raw.sample_weights import read_sample_weights
 from umemma_jax import command
 from umemma_jax.data.dataset import DatasetWriter
 from umemma_jax.errors import UserError
-
-SHARES = "0.8,0.1,0.1"
-UNLABELLED_SPLIT = "test"
-
-NO_SPLIT = "row without split (dropped)"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,9 @@ class Choices:
       na_values: what stands for a missing label or number, beside an empty field.
       split: column of the split, or the shares of train, val and test, which take labels. None draws `SHARES`; without
         labels it puts all rows into `test`.
+      groups: column whose values never cross splits.
+      folds: of cross-validation, 2 or more, each of which becomes a dataset of its own; 0 for one dataset.
+      weight: column of the training examples' weights in the loss; None for ones.
       id: column of the examples' ids; None numbers the rows.
       seed: of the split, where shares are given.
       rate: sound is resampled to it, Hz.
@@ -103,6 +106,9 @@ class Choices:
     target: str | None = None
     na_values: Sequence[str] = MISSING_MARKS
     split: str | None = None
+    groups: str | None = None
+    folds: int = 0
+    weight: str | None = None
     id: str | None = None
     seed: int = 0
     rate: int = 16000
@@ -115,11 +121,17 @@ class Choices:
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of the label."""
-        return (self.label,) if isinstance(self.label, str) else tuple(self.label or ())
+        return label_columns(self.label)
+
+    @property
+    def splitting(self) -> Splitting:
+        """How the rows are split."""
+        return Splitting(self.split, self.groups, self.folds, self.seed, self.na_values, self.label is not None)
 
     def others(self) -> dict[str, str]:
         """Of the table, the columns that are no inputs, and what they are."""
-        others = {"split": None if _shares(self.split) else self.split, "id": self.id or None}
+        split = None if shares_of(self.split) else self.split
+        others = {"split": split, "groups": self.groups, "weight": self.weight, "id": self.id or None}
         named = {column: meaning for meaning, column in others.items() if column is not None}
         return dict.fromkeys(self.label_columns, "label") | named
 
@@ -158,19 +170,25 @@ def prepare(
     seed: int = 0,
     overwrite: bool = False,
     *,
-    table: str,
+    table: str | None = None,
+    train: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
     name: str | None = None,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     **choices: Any,
 ) -> None:
-    """Prepares the dataset of a table file.
+    """Prepares the dataset of a table file, or of one for each split.
 
     Args:
       out: folder to make.
       seed: of the split, where shares are given.
       overwrite: whether `out` may be replaced.
       table: .csv, .tsv, .jsonl or .parquet file.
+      train: likewise, of the examples to train on, in place of `table`; paths count from its folder.
+      validation: of those that choose the best epochs; None leaves that to a share of `train`.
+      test: of those that are reported on.
       name: of the dataset; None takes the table's.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
@@ -179,21 +197,48 @@ def prepare(
     Raises:
       UserError: the table cannot be understood, or `out` is in use.
     """
-    chosen, path = Choices(seed=seed, **choices), Path(table)
+    chosen = Choices(seed=seed, **choices)
     if chosen.modalities:
         if chosen.types or chosen.leave_out:
             raise UserError(
                 "--type and --leave-out: only where no modality is named: leave them out, or the modalities"
             )
         check_names(chosen.modalities)
-        rows = read_rows(path, chosen.columns())
+    of_splits = dict(zip(SPLITS, (train, validation, test), strict=True))
+    tables = [_read(path, chosen) for path in _paths(table, of_splits)]
+    path, rows = tables[0].path, [row for part in tables for row in part.rows]
+    if chosen.modalities:
+        inputs = [column for column in tables[0].columns if column not in chosen.others()]
+        chosen = replace(chosen, modalities=[matched(modality, inputs) for modality in chosen.modalities])
     else:
-        whole = table_of(path)
-        rows = whole.rows
-        chosen, description = inferred(whole, chosen)
+        chosen, description = inferred(replace(tables[0], rows=rows), chosen)
         print(description)
+    for part in tables:
+        check_columns(part.path, chosen.columns(), part.columns)
+    given = None
+    if table is None:
+        splits = [split for split, path in of_splits.items() if path is not None]
+        given = {row.where: split for split, part in zip(splits, tables, strict=True) for row in part.rows}
     writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
-    prepare_rows(out, rows, chosen, path, name or path.stem, **writing)
+    prepare_rows(out, rows, chosen, path, name or path.stem, given=given, **writing)
+
+
+def _paths(table: str | None, of_splits: Mapping[str, str | None]) -> list[Path]:
+    """The one table, or those of the splits that have any."""
+    named = [path for path in of_splits.values() if path is not None]
+    if (table is None) == (of_splits[SPLITS[0]] is None) or (table is not None and named):
+        raise UserError("--table: name one table; or one for each split with --train, --validation and --test")
+    if len(set(named)) < len(named):
+        raise UserError("--train, --validation and --test: two of them are the same file: name another")
+    return [Path(path) for path in named or [table]]
+
+
+def _read(path: Path, choices: Choices) -> Table:
+    """The columns of a table that are chosen; all, where that is yet to be inferred, or patterns are to be matched."""
+    if not choices.modalities or any(has_pattern(modality) for modality in choices.modalities):
+        return table_of(path)
+    columns = tuple(dict.fromkeys(choices.columns()))
+    return Table(path, columns, read_rows(path, columns))
 
 
 def prepare_rows(
@@ -205,8 +250,9 @@ def prepare_rows(
     overwrite: bool = False,
     processes: int = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
+    given: Mapping[str, str] | None = None,
 ) -> None:
-    """Prepares the dataset of the rows of a table.
+    """Prepares the dataset of the rows of a table; with `choices.folds`, those in `out`/fold0, `out`/fold1 ...
 
     Args:
       out: folder to make.
@@ -217,17 +263,25 @@ def prepare_rows(
       overwrite: whether `out` may be replaced.
       processes: how many read files.
       max_unreadable: share of the files that may be unreadable.
+      given: split of each row, by `Row.where`; None: as `choices` says.
 
     Raises:
       UserError: a row cannot be understood, or `out` is in use.
     """
     check_names(choices.modalities)
+    check_inputs(choices.modalities, choices.label_columns)
+    if choices.folds and given is None:
+        writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
+        for fold, splits in enumerate(choices.splitting.fold_splits(rows, _labels(rows, choices, Report()).strata)):
+            prepare_rows(str(Path(out) / f"fold{fold}"), rows, choices, table, name, given=splits, **writing)
+        return
     report = Report()
     ids = {row.where: text_of(row, choices.id) if choices.id else f"{n:07d}" for n, row in enumerate(rows)}
     labels = _labels(rows, choices, report)
-    splits = _splits([row for row in rows if row.where in labels.strata], labels.strata, choices, report)
+    splits = choices.splitting.splits(rows, labels.strata, report, given)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
+    check_values(choices.modalities, used, choices.na_values)
     check_files(choices.modalities, used, table.parent)
     settings = Settings(
         table.parent,
@@ -246,6 +300,10 @@ def prepare_rows(
         examples.append(unlabelled(splits[row.where], ids[row.where], values))
     check_ids(examples, str(table))
     examples, of_labels = labels.give(examples, used, report)
+    if choices.weight is not None:
+        weights = read_sample_weights(trained, choices.weight, choices.na_values)
+        by_id = {ids[where]: weight for where, weight in weights.items()}
+        examples = [replace(example, sample_weight=by_id.get(example.id)) for example in examples]
 
     writer = DatasetWriter(
         out,
@@ -269,64 +327,6 @@ def _labels(rows: Sequence[Row], choices: Choices, report: Report) -> Labelling:
     return ClassLabels(names, multi_label, choices.drop_unseen)
 
 
-# --- splits -----------------------------------------------------------------------------------------------------------
-
-
-def _splits(
-    rows: Sequence[Row], labels: Mapping[str, Sequence[str]], choices: Choices, report: Report
-) -> dict[str, str]:
-    """The split of each row that has a label, or of all where none has, by `Row.where`."""
-    shares = _shares(SHARES if choices.split is None and choices.label is not None else choices.split)
-    if shares and choices.label is None:
-        raise UserError(
-            f"--split={choices.split}: shares are drawn class by class, which takes --label: "
-            "leave --split out, and all rows are test, or name a column"
-        )
-    if shares:
-        return _draw_splits(labels, shares, np.random.default_rng(choices.seed))
-    if choices.split is not None:
-        return _read_splits(rows, choices.split, choices.na_values, report)
-    return dict.fromkeys(labels, UNLABELLED_SPLIT)
-
-
-def _read_splits(rows: Sequence[Row], column: str, missing: Sequence[str], report: Report) -> dict[str, str]:
-    """The split of each row, by `Row.where`; a row without one is left out."""
-    splits = {}
-    for row in rows:
-        if is_missing(row.values.get(column), missing):
-            report.add(NO_SPLIT, row.where)
-            continue
-        name = text_of(row, column)
-        if name.lower() not in SPLIT_NAMES:
-            raise UserError(f"{row.where}: unknown split {name!r} in column {column!r}: use {', '.join(SPLITS)}")
-        splits[row.where] = SPLIT_NAMES[name.lower()]
-    return splits
-
-
-def _shares(split: str | None) -> list[float] | None:
-    """Shares of train, val and test; None if `split` is a column or None."""
-    if split is None:
-        return None
-    try:
-        shares = [float(part) for part in split.split(",")]
-    except ValueError:
-        return None
-    if len(shares) != len(SPLITS) or min(shares) < 0 or not shares[0] or not math.isclose(sum(shares), 1):
-        raise UserError(f"--split={split}: give three shares, of {', '.join(SPLITS)}, that sum to 1, or a column")
-    return shares
-
-
-def _draw_splits(
-    labels: Mapping[str, Sequence[str]], shares: Sequence[float], rng: np.random.Generator
-) -> dict[str, str]:
-    """A split for each row, every class in proportion; of several labels the rarest one counts."""
-    times = Counter(name for of_row in labels.values() for name in of_row)
-    rarest = [min(of_row, key=lambda name: (times[name], name), default="") for of_row in labels.values()]
-    _, strata = np.unique(rarest, return_inverse=True)
-    parts = stratified(strata, shares[1:], rng)
-    return {where: SPLITS[part] for where, part in zip(labels, parts, strict=True)}
-
-
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
@@ -348,7 +348,13 @@ def _names(text: str) -> str | tuple[str, ...]:
 def main() -> None:
     """Runs the command line."""
     parser = console.Parser("data_prep.table", "Your own data, from a table.")
-    parser.add_argument("--table", required=True, metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    parser.add_argument("--table", metavar="FILE", help=".csv, .tsv, .jsonl or .parquet")
+    for flag, what in {
+        "train": "to train on",
+        "validation": "that choose the best epochs",
+        "test": "to report on",
+    }.items():
+        parser.add_argument(f"--{flag}", metavar="FILE", help=f"in place of --table: of the examples {what}")
     add_column_arguments(parser)
     add_video_arguments(parser)
     parser.add_argument(
@@ -386,11 +392,8 @@ def main() -> None:
         metavar="A,B,...",
         help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",
     )
-    parser.add_argument(
-        "--split",
-        metavar="COLUMN",
-        help=f"train, val or test; or shares (default: {SHARES}; without --label all is {UNLABELLED_SPLIT})",
-    )
+    add_split_arguments(parser)
+    parser.add_argument("--weight", metavar="COLUMN", help="of the examples in training (default: all the same)")
     parser.add_argument("--id", metavar="COLUMN", help="ids of the examples (default: numbers of the rows)")
     parser.add_argument("--name", help="of the dataset (default: the table's)")
     console.add_image_arguments(parser)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from umemma_jax.answers import Answer, answers
+from umemma_jax.answers import NOTHING, Answer, answers
+from umemma_jax.errors import UserError
 from umemma_jax.predict import Predictions
+from umemma_jax.target_predictions import TargetPredictions
 
 QUALITY = {"image+text": 0.9, "image": 0.8, "text": 0.6}
 
@@ -20,7 +22,7 @@ def predictions(probabilities, present, multi_label=False, sets=None, thresholds
 def test_an_answer_states_its_inputs_and_how_good_such_answers_are():
     said = predictions([[0.1, 0.7, 0.2]], [[False, True]], sets=[[False, True, True]])
     assert answers(said, QUALITY) == [
-        Answer("b", pytest.approx(0.7), ("b", "c"), used=("text",), quality=0.6, abstain=False)
+        Answer("b", pytest.approx(0.7), ("b", "c"), None, used=("text",), quality=0.6, abstain=False)
     ]
 
 
@@ -31,7 +33,7 @@ def test_what_is_less_sure_than_the_floor_abstains():
 
 def test_a_row_without_inputs_has_no_answer():
     said = predictions([[np.nan] * 3], [[False, False]], sets=[[False] * 3])
-    assert answers(said, QUALITY) == [Answer(None, None, (), (), None, abstain=True)]
+    assert answers(said, QUALITY) == [NOTHING]
 
 
 def test_several_labels_are_those_above_their_thresholds():
@@ -46,3 +48,27 @@ def test_several_labels_may_be_none():
     said = predictions([[0.2, 0.1, 0.1]], [[True, False]], multi_label=True)
     (answer,) = answers(said, QUALITY, floor=0.7)
     assert (answer.prediction, answer.probability, answer.abstain) == ((), (), False)
+
+
+def targets(names, values, low=None, high=None):
+    arrays = [None if x is None else np.array(x, np.float32) for x in (values, np.ones_like(values), low, high)]
+    present = np.ones((len(values), 2), bool)
+    return TargetPredictions(["row"] * len(values), ("image", "text"), present, names, *arrays)
+
+
+def test_of_a_target_it_is_the_value_with_an_interval():
+    (answer,) = answers(targets(("price",), [[2.0]], [[1.5]], [[2.5]]), QUALITY)
+    assert (answer.prediction, answer.interval, answer.probability) == (2.0, (1.5, 2.5), None)
+    (answer,) = answers(targets(("price",), [[2.0]], [[np.nan]], [[np.nan]]), QUALITY)
+    assert answer.interval is None
+
+
+def test_several_targets_go_by_name():
+    (answer,) = answers(targets(("price", "size"), [[2.0, 40.0]], [[1.5, 38.0]], [[2.5, 42.0]]), QUALITY)
+    assert answer.prediction == {"price": 2.0, "size": 40.0}
+    assert answer.interval == {"price": (1.5, 2.5), "size": (38.0, 42.0)}
+
+
+def test_a_floor_is_for_classes():
+    with pytest.raises(UserError, match="predicts numbers: leave it out"):
+        answers(targets(("price",), [[2.0]]), QUALITY, floor=0.5)

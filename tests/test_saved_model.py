@@ -48,25 +48,44 @@ def runner(finished):
     return ByPattern(saved.module, saved.variables, saved.inputs, saved.info, saved.means)
 
 
+def rows_of(values):
+    """Examples, each with all of these modalities."""
+    return [dict(zip(values, of_row, strict=True)) for of_row in zip(*values.values(), strict=True)]
+
+
+def test_examples_of_several_patterns_are_put_back_in_order(finished, runner):
+    _, values, _ = finished
+    rows = rows_of(values)
+    mixed = [dict(list(row.items())[n % 2 :]) if n % 3 else {} for n, row in enumerate(rows)]
+    said = runner(mixed)
+    for n, row in enumerate(mixed):
+        alone = runner([row])
+        np.testing.assert_array_equal(said.present[n], alone.present[0])
+        np.testing.assert_allclose(said.logits[n], alone.logits[0], rtol=1e-5, atol=1e-5)
+    assert not said.present[0].any()
+    assert not said.logits[0].any()
+
+
 def test_it_answers_as_the_trained_model_under_every_pattern(finished, runner):
     _, values, outputs = finished
     for pattern in all_patterns(2):
         kept = {m: x for m, x in values.items() if pattern[list(values).index(m)]}
-        features, logits = runner(tuple(pattern.tolist()), kept)
+        said = runner(rows_of(kept))
         expected = outputs[pattern_name(pattern, list(values))]
-        np.testing.assert_allclose(logits, expected["logits"], rtol=1e-5, atol=1e-5)
-        assert features.keys() == kept.keys()
+        np.testing.assert_allclose(said.logits, expected["logits"], rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(said.present, np.tile(pattern, (COUNT, 1)))
         for m in kept:
-            np.testing.assert_allclose(features[m], expected[f"features/{m}"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(said.features[m], expected[f"features/{m}"], rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(said.unimodal[m], expected[f"logits/{m}"], rtol=1e-5, atol=1e-5)
 
 
 def test_programs_are_made_once_for_a_pattern_and_a_power_of_two(finished, runner):
     _, values, _ = finished
     for count in (5, 8, 6):
-        runner((True, True), {m: x[:count] for m, x in values.items()})
+        runner(rows_of(values)[:count])
     assert runner.traces.traces == 1
     for count in (1, 8, 1):
-        runner((True, False), {"image": values["image"][:count]})
+        runner(rows_of({"image": values["image"]})[:count])
     assert runner.traces.traces == 3
 
 

@@ -4,8 +4,8 @@ Examples of one missing pattern go through the model together, by a program that
 It is compiled at the first such request, for numbers of rows that are powers of two, and kept.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,21 +16,38 @@ from umemma_jax.data.kinds import Stored, codec
 from umemma_jax.devices.sharding import Counted
 from umemma_jax.inputs import Input
 from umemma_jax.model import LateFusion
-from umemma_jax.patterns import Pattern
+from umemma_jax.patterns import Pattern, pattern_numbers
 
 PyTree = Any
 
 MOST_ROWS = 256  # that one call computes
 
 
-class ByPattern:
-    """What a model says of examples with the same modalities.
+class Said(NamedTuple):
+    """What a model says of N examples, float32; of what an example lacks, all is 0.
 
     Attributes:
+      present: what each has, bool [N, M].
+      features: {m: [N, D_m]}.
+      unimodal: what each modality's own head makes of them, {m: [N, outputs]}.
+      logits: of the model, [N, outputs].
+    """
+
+    present: np.ndarray
+    features: dict[str, np.ndarray]
+    unimodal: dict[str, np.ndarray]
+    logits: np.ndarray
+
+
+class ByPattern:
+    """What a model says of examples, each with whatever it has.
+
+    Attributes:
+      modalities: M names.
       variables: of the model, on the device.
       stand_ins: for what is absent, [1, D_m] by modality.
       widths: D_m of the features, by modality.
-      outputs: K, of the logits.
+      outputs: numbers of the logits.
       traces: counts how often a program was made, one for each pattern and number of rows.
     """
 
@@ -46,40 +63,53 @@ class ByPattern:
         self._module, self.variables = module, jax.device_put(variables)
         self._lengths = {x.name: (*x.buckets, x.length) for x in inputs if x.buckets}
         self._codecs = {x.name: codec(info.modalities[x.name], x.length, x.tokenizer) for x in inputs}
+        self.modalities = tuple(x.name for x in inputs)
         self.widths = {x.name: x.width for x in inputs}
-        self.outputs = module.num_classes
+        self.outputs = module.outputs
         self.stand_ins = jax.jit(self._make_stand_ins)(self.variables, dict(means))
         self.traces = Counted(self._answer)
         self._run = jax.jit(self.traces, static_argnums=0)
 
-    def __call__(
-        self, pattern: Pattern, values: Mapping[str, Sequence[Stored]]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Features {m: float32 [N, D_m]} of what is there, and logits, float32 [N, K].
+    def __call__(self, examples: Sequence[Mapping[str, Stored]]) -> Said:
+        """Runs the model on N examples.
 
         Args:
-          pattern: what all N examples have, M bools; anything.
-          values: of these modalities, the N stored values that `codec(...).encode` has given.
+          examples: of each what it has, modality -> stored value, as `encode` gives it.
 
         Raises:
           ValueError: a value is not what its codec made.
         """
-        count = len(next(iter(values.values())))
-        parts = [
-            self._part(pattern, {m: x[start : start + MOST_ROWS] for m, x in values.items()})
-            for start in range(0, count, MOST_ROWS)
-        ]
-        return jax.tree.map(lambda *x: np.concatenate(x), *parts) if len(parts) > 1 else parts[0]
+        present = np.array([[m in example for m in self.modalities] for example in examples])
+        features = {m: np.zeros((len(examples), width), np.float32) for m, width in self.widths.items()}
+        unimodal = {m: np.zeros((len(examples), self.outputs), np.float32) for m in self.modalities}
+        logits = np.zeros((len(examples), self.outputs), np.float32)
+        for rows in self._batches(present):
+            pattern = tuple(present[rows[0]].tolist())
+            kept = [m for m, has in zip(self.modalities, pattern, strict=True) if has]
+            found = self._batch(pattern, {m: [examples[row][m] for row in rows] for m in kept})
+            logits[rows] = found.logits
+            for m in kept:
+                features[m][rows], unimodal[m][rows] = found.features[m], found.unimodal[m]
+        return Said(present, features, unimodal, logits)
 
-    def _part(
-        self, pattern: Pattern, values: Mapping[str, Sequence[Stored]]
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _batches(self, present: np.ndarray) -> Iterator[np.ndarray]:
+        """Rows that have the same modalities, `MOST_ROWS` at most; without those that have none."""
+        numbers = pattern_numbers(present)
+        for number in np.unique(numbers[numbers >= 0]):
+            rows = np.flatnonzero(numbers == number)
+            yield from np.split(rows, range(MOST_ROWS, len(rows), MOST_ROWS))
+
+    def _batch(self, pattern: Pattern, values: Mapping[str, Sequence[Stored]]) -> "_OfBatch":
         count = len(next(iter(values.values())))
         rows = 1 << (count - 1).bit_length()
         padding = [None] * (rows - count)
         raw = {m: self.decode(m, [*x, *padding]) for m, x in values.items()}
         found = jax.device_get(self._run(pattern, self.variables, self.stand_ins, raw))
         return jax.tree.map(lambda x: x[:count], found)
+
+    def encode(self, name: str, value: Any) -> Stored:
+        """A value of a modality as it is stored. Raises ValueError if it has not the modality's dtype or shape."""
+        return self._codecs[name].encode(value)
 
     def decode(self, name: str, values: Sequence[Stored | None]) -> PyTree:
         """Stored values of a modality as a batch, at the smallest of its lengths that holds the longest of them."""
@@ -98,12 +128,20 @@ class ByPattern:
 
     def _answer(
         self, pattern: Pattern, variables: PyTree, stand_ins: Mapping[str, jax.Array], raw: Mapping[str, PyTree]
-    ) -> tuple[dict[str, jax.Array], jax.Array]:
+    ) -> "_OfBatch":
         towers = self._module.towers
         there = self._module.clone(towers=tuple(t for t, kept in zip(towers, pattern, strict=True) if kept))
         rows = len(jax.tree.leaves(raw)[0])
-        features, _ = there.apply(variables, raw, jnp.ones((rows, sum(pattern)), bool), method="encode")
+        features, unimodal = there.apply(variables, raw, jnp.ones((rows, sum(pattern)), bool), method="encode")
         absent = {m: jnp.zeros((rows, x.shape[1]), x.dtype) for m, x in stand_ins.items()}
         present = jnp.tile(jnp.array([pattern]), (rows, 1))
         _, logits = self._module.apply(variables, {**absent, **features}, stand_ins, present, method="fuse")
-        return {m: x.astype(jnp.float32) for m, x in features.items()}, logits.astype(jnp.float32)
+        return jax.tree.map(lambda x: x.astype(jnp.float32), _OfBatch(features, unimodal, logits))
+
+
+class _OfBatch(NamedTuple):
+    """As `Said`, of examples with the same modalities; of these alone."""
+
+    features: dict[str, jax.Array]
+    unimodal: dict[str, jax.Array]
+    logits: jax.Array

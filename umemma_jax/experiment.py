@@ -15,7 +15,6 @@ from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
 from umemma_jax.data.info import Info
-from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
@@ -139,6 +138,19 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def training_inputs(self, x: Input) -> Iterator[PyTree]:
+        """The training examples' raw inputs of one modality, in padded batches, all of them in every process."""
+        batches = eval_batches(
+            self.dataset,
+            self.config.data.train_split,
+            (x.name,),
+            self.config.evaluation.batch_size,
+            rows=self.train_rows,
+            lengths={x.name: x.length} if x.length else {},
+            tokenizers={x.name: x.tokenizer} if x.tokenizer else {},
+        )
+        return (batch["inputs"][x.name] for batch in batches)
+
     def judged(self, patterns: np.ndarray) -> np.ndarray:
         """Which patterns, bool [P, M], some labelled validation example has all of; bool [P]."""
         split, rows = self.validation
@@ -213,6 +225,9 @@ def build(config: ConfigDict) -> Experiment:
         dataset = _make_incomplete(config, dataset)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
+    for stage in ("unimodal", "fusion"):
+        if config[stage].patience and not len(validation[1]):
+            raise UserError(f"config.{stage}.patience: no example validates epochs: set config.data.validation_share")
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}

@@ -16,6 +16,7 @@ from umemma_jax import config as config_lib
 from umemma_jax import preprocess
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
+from umemma_jax.data.ngrams import IDS, NGRAMS, NGrams
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from umemma_jax.devices import distributed, memory, sharding
 from umemma_jax.errors import UserError
@@ -41,7 +42,7 @@ class Input:
       tower: what the model does with it.
       length: static length of a batch where lengths vary; None otherwise, or for the longest in the dataset.
       buckets: shorter ones, of which a batch takes the smallest that holds all of its values.
-      tokenizer: of text.
+      tokenizer: of text, or what makes n-grams of it.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
       width: D, of its features.
@@ -53,7 +54,7 @@ class Input:
     tower: Tower
     length: int | None
     buckets: tuple[int, ...]
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NGrams | None
     pretrained: Converted | None
     first_layer: str
     width: int = 0
@@ -77,8 +78,25 @@ class Input:
             return variables
         with _at(f"config.inputs.{self.name}.encoder.pretrained"):
             fitted = self.pretrained.fit(self.group(variables), self.first_layer)
+        return self._replaced(variables, fitted)
+
+    def fit(self, variables: PyTree, batches: Iterator[PyTree]) -> PyTree:
+        """A model's variables with what this modality's encoder takes from the training examples before any step.
+
+        Args:
+          variables: of the model.
+          batches: raw inputs of the training examples, zero where absent; read only if the encoder's Model has a method
+            `fit` (variables, batches) -> variables.
+        """
+        encoder = self.tower.encoder()
+        if not hasattr(encoder, "fit"):
+            return variables
+        return self._replaced(variables, encoder.fit(self.group(variables), batches))
+
+    def _replaced(self, variables: PyTree, group: PyTree) -> PyTree:
+        """A model's variables with other ones of this modality's encoder, by collection."""
         return {
-            collection: {**tree, f"encoders_{self.name}": fitted[collection]} if collection in fitted else tree
+            collection: {**tree, f"encoders_{self.name}": group[collection]} if collection in group else tree
             for collection, tree in variables.items()
         }
 
@@ -205,13 +223,17 @@ def build_preprocess(recipe: ConfigDict, modality: Modality, converted: Converte
     return preprocess.build(modality.kind, modality, {**stated, **given}, name)
 
 
-def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str) -> Tokenizer | None:
+def _tokenizer(
+    recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str
+) -> Tokenizer | NGrams | None:
     """That of the config, else the checkpoint's, else the dataset's own."""
     field, modality = f"config.inputs.{name}", dataset.info.modalities[name]
     if not takes_tokenizer(modality):
         if recipe.tokenizer:
             raise UserError(f"{field}.tokenizer: {name} is {modality.kind}, leave it empty")
         return None
+    if recipe.tokenizer == NGRAMS:
+        return NGrams(recipe.encoder.get("vocabulary", IDS))
     path = recipe.tokenizer or (converted.folder if converted else dataset.path / TOKENIZER)
     if not recipe.tokenizer and not converted and not path.exists():
         raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")

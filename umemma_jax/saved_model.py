@@ -22,6 +22,7 @@ from umemma_jax.data import info as dataset_info
 from umemma_jax.data import unfinished
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.info import DATASET, STATISTICS, Info
+from umemma_jax.data.kinds import Modality
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import pattern_calibration
@@ -38,6 +39,7 @@ PyTree = Any
 FOLDER = "model"  # in the workdir of a run
 RECORD = "model.json"
 REPORT = "report.json"  # of the run, on the test examples
+VALIDATION = "validation.npz"
 WEIGHTS, CEILINGS = "weights.safetensors", "ceilings.safetensors"
 TOKENIZERS = "tokenizers"
 FORMAT_VERSION = 1
@@ -60,6 +62,8 @@ class SavedModel:
       quality: the report's headline metric by missing pattern; None where no example has any of the pattern.
       required: modalities without which nothing is answered.
       method: that trained it.
+      log_prior: of the classes in training, as `Experiment.log_prior`.
+      validation: what it makes of the validation examples, as `evaluate.on_host` gives it; None where there were none.
     """
 
     config: ConfigDict
@@ -74,6 +78,8 @@ class SavedModel:
     quality: dict[str, float | None]
     required: tuple[str, ...]
     method: str
+    log_prior: np.ndarray
+    validation: dict[str, np.ndarray] | None
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -85,6 +91,7 @@ def write(
     experiment: Experiment,
     trained: Trained,
     results: Mapping[str, Any],
+    validation: Mapping[str, np.ndarray] | None,
     report: Path,
     folder: Path,
     required: tuple[str, ...] = (),
@@ -95,6 +102,7 @@ def write(
       experiment: that was trained.
       trained: what it came to.
       results: of its evaluation.
+      validation: what it makes of the validation examples, as `evaluate.on_host` gives it; None without such.
       report: report.json, where they stand.
       folder: to make; what is there is replaced once the new one is whole.
       required: modalities without which it shall answer nothing.
@@ -110,6 +118,8 @@ def write(
             with unfinished.UnfinishedFolder(folder) as partial:
                 _fill(partial, experiment, results, required)
                 shutil.copyfile(report, partial / REPORT)
+                if validation is not None:
+                    np.savez_compressed(partial / VALIDATION, **validation)
                 _write_variables(partial / WEIGHTS, variables)
                 if ceilings is not None:
                     _write_variables(partial / CEILINGS, ceilings)
@@ -127,7 +137,8 @@ def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], requ
     config.parallel, config.fsdp = "jit", 1
     for x in experiment.inputs:
         recipe = config.inputs[x.name].to_dict()
-        config.inputs[x.name] = ConfigDict({**recipe, **_standalone(recipe, x, folder / TOKENIZERS / x.name)})
+        own = _standalone(recipe, x, dataset.info.modalities[x.name], folder / TOKENIZERS / x.name)
+        config.inputs[x.name] = ConfigDict({**recipe, **own})
     (folder / DATASET).write_text(json.dumps(dataset_info.to_json(dataset.info), indent=1) + "\n", encoding="utf-8")
     if experiment.means:
         np.savez(folder / STATISTICS, **dataset.statistics)
@@ -139,22 +150,27 @@ def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], requ
         "headline": results["headline"],
         "quality": {name: scores[results["headline"]] for name, scores in results["patterns"].items()},
         "required": list(required),
+        "log_prior": experiment.log_prior().tolist(),
         "config": config.to_dict(),
     }
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _standalone(recipe: Mapping[str, Any], x: Input, tokenizer: Path) -> dict[str, Any]:
+def _standalone(recipe: Mapping[str, Any], x: Input, modality: Modality, tokenizer: Path) -> dict[str, Any]:
     """The fields of a modality's recipe that depend on more than the recipe, as they came to be.
 
     Copies the files of its tokenizer into a folder.
     """
     fields = {name: value for name, value in x.tower.encoder.keywords.items() if name != "axis_name"}
-    stated = {field.name: getattr(x.tower.preprocess, field.name) for field in dataclasses.fields(x.tower.preprocess)}
-    preprocess = {key: value for key, value in stated.items() if value is not None}
+    made = x.tower.preprocess
+    defaults = {field.name: field.default for field in dataclasses.fields(made)}
+    # What the dataset does state goes with dataset.json.
+    stated = {key: value for key in made.STATED if (value := _as_tuple(getattr(modality, key))) is not None}
+    values = {key: getattr(made, key) for key in defaults}
+    preprocess = {key: value for key, value in values.items() if value != {**defaults, **stated}[key]}
     found = {
         "encoder": {"name": recipe["encoder"]["name"], "pretrained": "", **fields},
-        "preprocess": {"form": form_of(x.tower.preprocess), **preprocess},
+        "preprocess": {"form": form_of(made), **preprocess},
     }
     if x.tokenizer is None or not x.tokenizer.files:
         return found
@@ -163,6 +179,10 @@ def _standalone(recipe: Mapping[str, Any], x: Input, tokenizer: Path) -> dict[st
         (tokenizer / file.name).write_bytes(file.read_bytes())
     vocabulary = x.tokenizer.path.name if x.tokenizer.path in x.tokenizer.files else ""
     return {**found, "tokenizer": str(Path(TOKENIZERS, x.name, vocabulary))}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read(folder: Path) -> SavedModel:
@@ -210,6 +230,8 @@ def _built(folder: Path, record: Mapping[str, Any]) -> SavedModel:
         record["quality"],
         tuple(record["required"]),
         record["method"],
+        np.array(record["log_prior"], np.float32),
+        dict(np.load(folder / VALIDATION)) if (folder / VALIDATION).exists() else None,
     )
 
 

@@ -1,13 +1,10 @@
 """What is set before JAX is loaded, in a command and in Python alike."""
 
 import hashlib
-import logging
 import os
 import platform
 import sys
 from pathlib import Path
-
-import absl.logging
 
 from umemma_jax import command
 from umemma_jax.data.remote import is_url
@@ -16,7 +13,6 @@ from umemma_jax.devices.memory import keep_freed_memory
 
 def as_library() -> None:
     """For whoever imports this package: all of it, unless JAX is loaded already and has its own settings."""
-    quiet_orbax()
     if "jax" not in sys.modules:
         keep_freed_memory()
         keep_compiled()
@@ -48,16 +44,3 @@ def _kind_of_processor() -> str:
     except (OSError, StopIteration):
         features = platform.processor()
     return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
-
-
-def quiet_orbax() -> None:
-    """Keeps Orbax from telling in its own way what it also raises, and what a UserError then says in one line.
-
-    After a failed save or restore it logs tracebacks, and what it left unfinished complains when it is destroyed.
-    """
-    for logger in (absl.logging.get_absl_logger(), logging.getLogger("asyncio")):
-        logger.addFilter(_not_orbax)
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    return not {"orbax", "asyncio"} & set(Path(record.pathname).parts)

@@ -4,7 +4,6 @@ A file is drawn first and a bit in it second, so that small files are hit as oft
 """
 
 import functools
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ STAGE = "fusion"
 
 def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[str, str, str]]:
     """Outcomes of restoring the last state of the stage, and the position in the data."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax also logs what it passes over
     small_run.write_dataset(folder / "data")
     built = experiment.build(small_run.get_config(folder / "data", unimodal__epochs=0, fusion__epochs=2))
     trained = train.train(built, folder / "run")

@@ -38,13 +38,18 @@ def table_of(data: Any) -> Table:
     return table
 
 
+def is_row(data: Any) -> bool:
+    """Whether data are one row, a dict that is not one of columns."""
+    return isinstance(data, Mapping) and not (data and all(map(_is_column, data.values())))
+
+
 def _table(data: Any) -> Table:
     if isinstance(data, Table):
         return data
     if isinstance(data, str | Path):
         return read_table(Path(data))
     if isinstance(data, Mapping):
-        return _of_columns(data) if data and all(map(_is_column, data.values())) else _of_rows([data])
+        return _of_rows([data]) if is_row(data) else _of_columns(data)
     if (frame := _frame(data)) is not None:
         return _of_columns({name: _values(frame[name]) for name in frame.columns})
     if isinstance(data, Iterable):

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+
 from data_prep.build.assemble import RawExample, labelled, trained_classes
-from data_prep.build.labels import sorted_classes
+from data_prep.build.labels import read_labels, sorted_classes
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import Row
-from data_prep.build.targets import strata
+from data_prep.build.rows import MISSING_MARKS, Row
+from data_prep.build.targets import read_targets, strata
 from umemma_jax.data.dataset import TRAIN
+from umemma_jax.data.info import Info
 from umemma_jax.errors import UserError
 
 Description = dict[str, Any]  # arguments of DatasetWriter
@@ -89,3 +92,51 @@ class TargetLabels:
             )
         given = [replace(example, label=self._numbers[row.where]) for example, row in zip(examples, rows, strict=True)]
         return given, {"classes": (), "targets": self._columns}
+
+
+def labels_as_trained(rows: Sequence[Row], info: Info, report: Report) -> tuple[list[Row], np.ndarray]:
+    """The rows that have a label, and their labels as those of a dataset that stands already.
+
+    Args:
+      rows: of another table, with the columns of the labels.
+      info: what the dataset says of itself.
+      report: gets the rows that are dropped.
+
+    Returns:
+      N rows, and int32 [N], float32 [N, K] of multi-label data, or float32 [N, T] of targets.
+
+    Raises:
+      UserError: no row has a label, or one has a class that training has never seen.
+    """
+    made_by = info.source
+    columns, missing = label_columns(made_by.get("label")) or ("label",), made_by.get("na_values", MISSING_MARKS)
+    if info.targets:
+        numbers = read_targets(rows, columns, missing, report)
+        kept = [row for row in rows if row.where in numbers]
+        labels = np.array([numbers[row.where] for row in kept], np.float32)
+    else:
+        names, _ = read_labels(rows, columns[0], made_by.get("label_separator"), missing, report)
+        kept = [row for row in rows if row.where in names]
+        labels = _indices([names[row.where] for row in kept], kept, info)
+    if not kept:
+        raise UserError(
+            f"no row has a label in column {', '.join(map(repr, columns))}: give rows whose answer is known"
+        )
+    return kept, labels
+
+
+def label_columns(label: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The columns that a label stands in."""
+    return (label,) if isinstance(label, str) else tuple(label or ())
+
+
+def _indices(names: Sequence[Sequence[str]], rows: Sequence[Row], info: Info) -> np.ndarray:
+    """Class indices [N], or indicators [N, K]."""
+    indicators = np.zeros((len(names), len(info.classes)), np.float32)
+    places = {name: place for place, name in enumerate(info.classes)}
+    for of_row, row, indicated in zip(names, rows, indicators, strict=True):
+        for name in of_row:
+            if name not in places:
+                raise UserError(f"{row.where}: class {name!r} is never seen in training: leave the row out")
+            indicated[places[name]] = 1
+    return indicators if info.multi_label else indicators.argmax(axis=1).astype(np.int32)

@@ -361,6 +361,14 @@ def _results(
 def _convert(task: Task, timeout: float) -> Result:
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
+        return attempt(task)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def attempt(task: Task) -> Result:
+    """Runs a task here; what goes wrong is a failure."""
+    try:
         return task()
     except Unreadable as error:
         return Failure(str(error))
@@ -368,5 +376,3 @@ def _convert(task: Task, timeout: float) -> Result:
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())[:_LONGEST]
         return Failure(f"{type(error).__name__}: {message} ({Path(place.filename).name}, line {place.lineno})")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import fnmatch
 import functools
 import os
 import re
@@ -13,16 +14,15 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from data_prep.build import console
 from data_prep.build.parallel import ContentTask, Conversion, FileTask, Task
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short, text_of
 from data_prep.raw import media
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
-from data_prep.raw.photos import ToJpeg
+from data_prep.raw.photos import ToJpeg, ToPixels
 from data_prep.raw.pictures import PicturesTask
 from data_prep.raw.tabular import TYPES, Tabular, learned
 from umemma_jax.data.dataset import Modality
@@ -126,6 +126,9 @@ class _Images(_Files):
     def __init__(
         self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
     ) -> None:
+        if trained is not None and trained.encoding == "raw":
+            super().__init__(column, settings, trained, ToPixels(trained.shape))
+            return
         to_jpeg = ToJpeg(settings.size, settings.max_pixels)
         super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), to_jpeg)
 
@@ -222,6 +225,25 @@ def sources(
     return {column.name: KINDS[column.kind](column, rows, settings, trained.get(column.name)) for column in columns}
 
 
+def check_inputs(columns: Sequence[Column], labels: Sequence[str]) -> None:
+    """Raises UserError if a column of labels is an input as well."""
+    for column in columns:
+        for name in column.columns:
+            if name in labels:
+                raise UserError(
+                    f"--{column.kind}={name}: is the label: it cannot be an input as well, it would tell the answer"
+                )
+
+
+def check_values(columns: Sequence[Column], rows: Sequence[Row], missing: Sequence[str]) -> None:
+    """Raises UserError if no row has any value of a modality."""
+    for column in columns:
+        if not any(not is_missing(row.values.get(name), missing) for row in rows for name in column.columns):
+            raise UserError(
+                f"--{column.kind}={','.join(column.columns)}: none of the {len(rows)} rows has a value: leave it out"
+            )
+
+
 def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
     """Raises UserError if a column names files, and not one of them is there; says what is like the first ones."""
     for column in columns:
@@ -253,15 +275,6 @@ def read_once(found: Mapping[str, Task | str | np.ndarray | None]) -> dict[str, 
             both = ToFramesAndSound(**vars(frames) | {"sample_rate": sound.sample_rate, "names": (video, name)})
             joined[f"{video} and {name}"] = dataclasses.replace(task, convert=both)
     return joined
-
-
-def text_of(row: Row, column: str) -> str:
-    """A field as a string. Raises UserError if it is empty or not one value."""
-    value = row.values.get(column)
-    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
-        found = "empty" if value is None else f"a {type(value).__name__}"
-        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
-    return str(value)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -313,6 +326,19 @@ def parse_column(kind: str, text: str) -> Column:
     typed = [_TYPED.fullmatch(column).groups() for column in match["columns"].split(",")]
     types = {column: type for column, type in typed if type is not None}
     return Column(kind, match["name"] or kind, tuple(column for column, _ in typed), types)
+
+
+def has_pattern(column: Column) -> bool:
+    """Whether a name of its columns may be a pattern of several, as `lab_*`."""
+    return any(set("*?[") & set(name) for name in column.columns)
+
+
+def matched(column: Column, names: Sequence[str]) -> Column:
+    """With the columns that its patterns match, of those of a table; what is a name, or matches nothing, stays."""
+    found = {name: [name] if name in names else fnmatch.filter(names, name) or [name] for name in column.columns}
+    columns = tuple(dict.fromkeys(name for of_pattern in found.values() for name in of_pattern))
+    types = {name: column.types[pattern] for pattern in column.types for name in found[pattern]}
+    return dataclasses.replace(column, columns=columns, types=types)
 
 
 def check_names(modalities: Sequence[Column] | None) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: state and position as one thing, nothing half-written, and what a disk or a user does to them."""
 
 import gc
+import logging
 import shutil
 
 import grain
@@ -14,15 +15,6 @@ from benchmarks.faults.trial import flipped
 from umemma_jax import checksums
 from umemma_jax.errors import UserError
 from umemma_jax.training.checkpoint import Checkpoints
-
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(autouse=True)
-def unfinished():
-    """What a failed restore leaves unfinished complains when it is destroyed: here, and not in another test."""
-    yield
-    gc.collect()
 
 
 def make_state(seed):
@@ -180,6 +172,29 @@ def test_a_renamed_or_copied_checkpoint_is_told_by_what_it_holds(tmp_path):
     shutil.rmtree(folder / "5")
     shutil.copytree(save(tmp_path / "c", [5], run="a", stage="unimodal") / "5", folder / "5")
     assert "(it is that of stage unimodal, step 5)" in refusal(tmp_path, 5, run="a")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_failure_of_orbax_is_told_once(tmp_path, caplog):
+    folder = save(tmp_path, [3])
+    (folder / "3" / "checksums.json").unlink()
+    data = next(path for path in (folder / "3" / "state").rglob("d/*"))
+    data.write_bytes(data.read_bytes()[:-20])
+    assert "this checkpoint cannot be restored (ValueError: " in refusal(tmp_path, 3)
+    gc.collect()  # what was left unfinished would complain now
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+def test_what_was_compared_with_its_checksums_once_is_so_again(tmp_path):
+    folder = save(tmp_path, [3, 5])
+    with Checkpoints(tmp_path, "fusion") as checkpoints:
+        assert_equal(checkpoints.restore(5, make_state(0)), make_state(5))
+        with (
+            flipped(folder / "5" / "state" / "manifest.ocdbt", np.random.default_rng(0)),
+            pytest.raises(UserError, match=r"manifest.ocdbt: does not match its checksum.*from step 3"),
+        ):
+            checkpoints.restore(5, make_state(0))
+        assert_equal(checkpoints.restore(5, make_state(0)), make_state(5))
 
 
 def test_checkpoints_from_before_there_were_checksums_are_restored(tmp_path):

@@ -361,7 +361,7 @@ class _PcmAudio:
 
 
 class _Text:
-    """str <-> {"tokens": int32 [B, T], "length": int32 [B]}, all 0 where absent.
+    """str <-> {"tokens": int32 [B, T], "length": int32 [B]}, of n-grams "weights" too, all 0 where absent.
 
     The text itself is stored, as UTF-8, so that another tokenizer needs no new preparation.
     """

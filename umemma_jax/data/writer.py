@@ -42,14 +42,8 @@ Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = (
-    "self",
-    "split",
-    "id",
-    "label",
-    "sample_weight",
-    "file",
-)  # arguments of DatasetWriter.write and numpy.savez
+# Arguments of DatasetWriter.write and numpy.savez.
+_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")
 
 
 class DatasetWriter:
@@ -150,7 +144,7 @@ class DatasetWriter:
           id: unique within the split, and not empty.
           label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
             their values, finite as float32; None where the dataset has neither, and only there.
-          sample_weight: of the example in training, finite and from 0 on; all examples of a split have one, or none has.
+          sample_weight: of the example in training, finite and from 0 on; all of a split have one, or none has.
           **values: modality -> value; absent if left out or None.
 
         Raises:

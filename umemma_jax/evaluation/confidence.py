@@ -35,14 +35,18 @@ def confidence(
 def _calibration(logits: np.ndarray, scaled: np.ndarray, label: np.ndarray, temperature: float) -> dict[str, Any]:
     """Of one pattern, from its logits before and after the temperatures of what each example is left with."""
     is_fitted = not np.isnan(temperature)
-    bins = calibration.reliability(scaled, label)
     return {
         "temperature": float(temperature),
         "before": calibration.scores(logits, label),
         "after": calibration.scores(scaled, label) if is_fitted else None,
         "aurc": _selective_risk(scaled, label),
-        "reliability": {name: values.tolist() for name, values in bins.items()},
+        "reliability_before": _reliability(logits, label),
+        "reliability": _reliability(scaled, label),
     }
+
+
+def _reliability(logits: np.ndarray, label: np.ndarray) -> dict[str, list]:
+    return {name: values.tolist() for name, values in calibration.reliability(logits, label).items()}
 
 
 def _selective_risk(logits: np.ndarray, label: np.ndarray) -> float:

@@ -1,12 +1,14 @@
 """Orbax behind one small module: state and the pipeline's position are saved and restored as one thing.
 
 Each checkpoint holds the checksums of its files, and what it is of: they are written before it appears, and compared
-before anything of it is used.
+before anything of it is used. That begins when the checkpoints are opened, so that it costs no time where there is
+something else to do before the newest one is restored.
 """
 
 import os
 import re
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,7 @@ import orbax.checkpoint as ocp
 from umemma_jax import checksums
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
+from umemma_jax.training.quiet import quiet_orbax
 
 PyTree = Any
 
@@ -43,6 +46,7 @@ class Checkpoints:
         Raises:
           UserError: the folder cannot be made.
         """
+        quiet_orbax()
         self._folder = (Path(workdir) / "checkpoints" / stage).absolute()
         self._about = {"run": run, "stage": stage}
         self._saving = 0  # the step of the checkpoint in the making
@@ -61,6 +65,7 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise self._not_written(error) from error
+        self._verified = self._begin_to_verify(self.latest()) if distributed.is_first() else {}
 
     def latest(self) -> int | None:
         """Step of the newest complete checkpoint."""
@@ -122,8 +127,19 @@ class Checkpoints:
             self._folder / f"{self._saving}{UNFINISHED}", {**self._about, "step": self._saving}, without=[METADATA]
         )
 
+    def _begin_to_verify(self, step: int | None) -> dict[int, Future[str | None]]:
+        """By step, what `_fault` will say; nothing of None."""
+        if step is None:
+            return {}
+        thread = ThreadPoolExecutor(1)
+        found = thread.submit(self._fault, step)
+        thread.shutdown(wait=False)
+        return {step: found}
+
     def _check(self, step: int) -> None:
-        if fault := self._fault(step):
+        verified = self._verified.pop(step, None)
+        fault = verified.result() if verified else self._fault(step)
+        if fault:
             raise self._not_restored(step, fault)
 
     def _fault(self, step: int) -> str | None:
