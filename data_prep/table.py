@@ -57,7 +57,11 @@ from data_prep.raw.columns import (
     add_column_arguments,
     add_video_arguments,
     check_files,
+    check_inputs,
     check_names,
+    check_values,
+    has_pattern,
+    matched,
     read_once,
     sources,
 )
@@ -203,7 +207,10 @@ def prepare(
     of_splits = dict(zip(SPLITS, (train, validation, test), strict=True))
     tables = [_read(path, chosen) for path in _paths(table, of_splits)]
     path, rows = tables[0].path, [row for part in tables for row in part.rows]
-    if not chosen.modalities:
+    if chosen.modalities:
+        inputs = [column for column in tables[0].columns if column not in chosen.others()]
+        chosen = replace(chosen, modalities=[matched(modality, inputs) for modality in chosen.modalities])
+    else:
         chosen, description = inferred(replace(tables[0], rows=rows), chosen)
         print(description)
     for part in tables:
@@ -227,8 +234,8 @@ def _paths(table: str | None, of_splits: Mapping[str, str | None]) -> list[Path]
 
 
 def _read(path: Path, choices: Choices) -> Table:
-    """The columns of a table that are chosen; all, where that is yet to be inferred."""
-    if not choices.modalities:
+    """The columns of a table that are chosen; all, where that is yet to be inferred, or patterns are to be matched."""
+    if not choices.modalities or any(has_pattern(modality) for modality in choices.modalities):
         return table_of(path)
     columns = tuple(dict.fromkeys(choices.columns()))
     return Table(path, columns, read_rows(path, columns))
@@ -262,6 +269,7 @@ def prepare_rows(
       UserError: a row cannot be understood, or `out` is in use.
     """
     check_names(choices.modalities)
+    check_inputs(choices.modalities, choices.label_columns)
     if choices.folds and given is None:
         writing = {"overwrite": overwrite, "processes": processes, "max_unreadable": max_unreadable}
         for fold, splits in enumerate(choices.splitting.fold_splits(rows, _labels(rows, choices, Report()).strata)):
@@ -273,6 +281,7 @@ def prepare_rows(
     splits = choices.splitting.splits(rows, labels.strata, report, given)
     used = sorted((row for row in rows if row.where in splits), key=lambda row: SPLITS.index(splits[row.where]))
 
+    check_values(choices.modalities, used, choices.na_values)
     check_files(choices.modalities, used, table.parent)
     settings = Settings(
         table.parent,

@@ -148,7 +148,7 @@ def test_a_class_that_training_never_saw(model):
 
 
 def test_rows_without_labels_are_no_test(model):
-    with pytest.raises(UserError, match="no row has a label in 'kind'"):
+    with pytest.raises(UserError, match="no row has a label in column 'kind'"):
         model.evaluate([{"title": "sole"}])
 
 

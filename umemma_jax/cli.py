@@ -292,17 +292,16 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
 
 def _report(parsed: Command, argv: Sequence[str]) -> int:
     """Reports on logits, without JAX."""
-    from umemma_jax.evaluation import logits_file, pattern_calibration, robustness
+    from umemma_jax.evaluation import logits_file, robustness
     from umemma_jax.reporting import markdown, report
 
     found = logits_file.read(parsed.logits)
     options = robustness.Options(prior=found.prior, prior_source=found.prior_source)
-    results, tables, _ = robustness.report(found.test, found.validation, options)
+    evaluated = robustness.report(found.test, found.validation, options)
     method = "prior_corrected_ensemble" if found.is_ensemble else "given_logits"
-    results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **results}
+    results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **evaluated.results}
     results["command"] = shlex.join(["python", *argv])
-    report.write_report(results, parsed.workdir / "report", tables)
-    pattern_calibration.write(results, parsed.workdir)
+    report.write_evaluation(evaluated._replace(results=results), parsed.workdir)
     print(markdown.summary(results))
     print(f"Report: {parsed.workdir / 'report'}")
     return 0

@@ -152,7 +152,7 @@ def default_config() -> ConfigDict:
                 "seeds": 5,
                 "resamples": 1000,  # of the bootstrap, for intervals
                 "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
-                "alpha": 0.1,  # share of the true classes that conformal sets may lack
+                "alpha": 0.1,  # share of the true classes that conformal sets may lack, of targets that intervals may
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
@@ -210,7 +210,7 @@ def tower_config(
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
       framing: of images that are stored as JPEG: `centre`, their largest square, or `whole`, squeezed into the square;
         empty: as the dataset says, which is `centre` if it does not.
-      tokenizer: of text: a folder or file; `ngrams`, which need none; empty: that of the pretrained
+      tokenizer: of text: a folder or file; `ngrams`, n-grams, which need no file; empty: that of the pretrained
         checkpoint, else the dataset's own.
     """
     return {

@@ -54,6 +54,9 @@ def read_labels(
         if len(known) < len(entries):
             report.add(NO_ENTRY, f"{row.where}: {short(value)}")
         fields[row.where] = (isinstance(value, list), known)
+    if not fields:
+        raise UserError(f"--label={column}: none of the {len(rows)} rows has a label: name another column")
+    _check_types([row for row in rows if row.where in fields], column, missing)
     lists = any(is_list for is_list, _ in fields.values())
     single = {where: names[0] for where, (is_list, names) in fields.items() if not is_list}
     several = [where for where, text in single.items() if (separator or SEPARATOR) in text]
@@ -69,6 +72,31 @@ def read_labels(
     labels = _whole({where: list(dict.fromkeys(names)) for where, names in labels.items()}, report)
     _check(labels, column, report)
     return labels, lists or any(len(names) > 1 for names in labels.values())
+
+
+def _check_types(rows: Sequence[Row], column: str, missing: Sequence[str]) -> None:
+    """Raises UserError if some labels are texts, others numbers or truth values: nobody meant that."""
+    first: dict[str, tuple[Row, Any]] = {}
+    for row in rows:
+        value = row.values[column]
+        for entry in value if isinstance(value, list) else [value]:
+            if not is_missing(entry, missing) and (type := _type(entry)) is not None:
+                first.setdefault(type, (row, entry))
+    if len(first) > 1:
+        (type, (row, entry)), (other, (_, before)), *_ = reversed(first.items())
+        raise UserError(
+            f"{row.where}: label {short(entry)} in column {column!r} is a {type}, and {short(before)} a {other}: "
+            "make all of one type"
+        )
+
+
+def _type(label: Any) -> str | None:
+    """None of a number that is written as text, which may stand beside both."""
+    if isinstance(label, bool):
+        return "truth value"
+    if isinstance(label, int | float | Decimal):
+        return "number"
+    return None if _NUMBER.fullmatch(str(label)) else "text"
 
 
 def sorted_classes(names: Collection[str]) -> list[str]:
@@ -116,6 +144,9 @@ def _whole(labels: dict[str, list[str]], report: Report) -> dict[str, list[str]]
 def _check(labels: dict[str, list[str]], column: str, report: Report) -> None:
     """Raises UserError if this is no column of classes; tells of labels that may be meant as the same."""
     times = Counter(name for of_row in labels.values() for name in of_row)
+    if len({frozenset(of_row) for of_row in labels.values()}) == 1:
+        same = ", ".join(map(repr, times)) or "an empty list"
+        raise UserError(f"--label={column}: every row has the same label, {same}: there is nothing to tell apart")
     numbers = all(_NUMBER.fullmatch(name) for name in times)
     fractions = numbers and any(re.search(r"\.0*[^0]", name) for name in times)
     if len(times) > MOST_CLASSES and (fractions or sum(times.values()) < 2 * len(times)):

@@ -23,6 +23,7 @@ import datetime
 import fnmatch
 import functools
 import itertools
+import math
 import numbers
 import re
 from collections import Counter
@@ -206,7 +207,12 @@ def _fault(read: Callable[[Any], Any], value: Any) -> str | None:
     return None
 
 
-_READ: dict[str, Callable[[Any], Any]] = {"number": as_number, "date": as_date}
+def _number(field: Any) -> float | None:
+    """A number; also an infinite one, which is none in a dataset, but makes no column one of categories."""
+    return math.inf if _INFINITE.fullmatch(str(field)) else as_number(field)
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"number": _number, "date": as_date}
 # What is said of values that are something else altogether.
 _WITHOUT_REMEDY = {_fault(as_number, "x"), _fault(as_date, "x"), _fault(as_date, "1"), _fault(as_date, 1)}
 
@@ -298,15 +304,14 @@ def _column_type(
 
 
 def _range(fields: _Fields) -> str:
-    found = [as_number(value) for value in fields.values if _fault(as_number, value) is None]
+    found = [_number(value) for value in fields.values if _fault(_number, value) is None]
     return f"numbers from {min(found):g} to {max(found):g}"
 
 
 def _strays(type: str, fields: _Fields) -> tuple[str, ...]:
-    """The different texts that are none of the type; one that stands for an infinite number is left to be refused."""
+    """The different texts that are none of the type."""
     texts = {value for value in fields.values if isinstance(value, str)}
-    found = {text for text in texts if _fault(_READ[type], text) in _WITHOUT_REMEDY}
-    return tuple(sorted(value for value in found if not _INFINITE.fullmatch(value)))
+    return tuple(sorted(text for text in texts if _fault(_READ[type], text) in _WITHOUT_REMEDY))
 
 
 # --- modalities -------------------------------------------------------------------------------------------------------

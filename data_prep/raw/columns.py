@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import fnmatch
 import functools
 import os
 import re
@@ -224,6 +225,25 @@ def sources(
     return {column.name: KINDS[column.kind](column, rows, settings, trained.get(column.name)) for column in columns}
 
 
+def check_inputs(columns: Sequence[Column], labels: Sequence[str]) -> None:
+    """Raises UserError if a column of labels is an input as well."""
+    for column in columns:
+        for name in column.columns:
+            if name in labels:
+                raise UserError(
+                    f"--{column.kind}={name}: is the label: it cannot be an input as well, it would tell the answer"
+                )
+
+
+def check_values(columns: Sequence[Column], rows: Sequence[Row], missing: Sequence[str]) -> None:
+    """Raises UserError if no row has any value of a modality."""
+    for column in columns:
+        if not any(not is_missing(row.values.get(name), missing) for row in rows for name in column.columns):
+            raise UserError(
+                f"--{column.kind}={','.join(column.columns)}: none of the {len(rows)} rows has a value: leave it out"
+            )
+
+
 def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
     """Raises UserError if a column names files, and not one of them is there; says what is like the first ones."""
     for column in columns:
@@ -306,6 +326,19 @@ def parse_column(kind: str, text: str) -> Column:
     typed = [_TYPED.fullmatch(column).groups() for column in match["columns"].split(",")]
     types = {column: type for column, type in typed if type is not None}
     return Column(kind, match["name"] or kind, tuple(column for column, _ in typed), types)
+
+
+def has_pattern(column: Column) -> bool:
+    """Whether a name of its columns may be a pattern of several, as `lab_*`."""
+    return any(set("*?[") & set(name) for name in column.columns)
+
+
+def matched(column: Column, names: Sequence[str]) -> Column:
+    """With the columns that its patterns match, of those of a table; what is a name, or matches nothing, stays."""
+    found = {name: [name] if name in names else fnmatch.filter(names, name) or [name] for name in column.columns}
+    columns = tuple(dict.fromkeys(name for of_pattern in found.values() for name in of_pattern))
+    types = {name: column.types[pattern] for pattern in column.types for name in found[pattern]}
+    return dataclasses.replace(column, columns=columns, types=types)
 
 
 def check_names(modalities: Sequence[Column] | None) -> None:

@@ -134,6 +134,21 @@ def test_columns_are_inferred(tmp_path, rows):
     assert info.source["types"] == {"title": "text"}
 
 
+def test_columns_by_pattern(tmp_path, rows):
+    """Several tabular modalities; the label is an input of none."""
+    for number, row in enumerate(rows):
+        row |= {"lab_na": number / 4, "lab_k": -number / 4, "lab_kind": "ab"[number % 2], "lab*": 5}
+    out = tmp_path / "out"
+    given = ["--tabular=vitals=weight,h?ight", "--tabular=labs=lab_[kn]*,lab*", "--label=lab_kind"]
+    result = run(f"--table={write_csv(tmp_path / 'mine.csv', rows)}", *given, f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    modalities = open_dataset(out).info.modalities
+    assert {name: modality.columns for name, modality in modalities.items()} == {
+        "vitals": ("weight", "height"),
+        "labs": ("lab_na", "lab_k", "lab*"),
+    }
+
+
 def test_anything_can_be_empty(tmp_path, rows):
     rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
     rows[3]["title"] = " "
@@ -203,7 +218,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
         row["embedding"] = [row["height"]] * 5
     modalities = (
         Column("tabular", "vector", ("embedding",)),
-        Column("text", "second", ("kind",)),
+        Column("text", "second", ("part",)),
         Column("text", "first", ("title",)),
     )
     out = prepare(write_jsonl(tmp_path / "mine.jsonl", rows), modalities=modalities)
@@ -211,7 +226,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
     assert open_dataset(out).info.modalities["vector"].shape == (5,)
     for example in read_features(out, "train"):
         row = rows[int(example["id"])]
-        assert (example["first"], example["second"]) == (row["title"], row["kind"])
+        assert (example["first"], example["second"]) == (row["title"], row["part"])
         assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
 
 
@@ -345,7 +360,7 @@ def test_without_label_the_column_of_the_split_counts_and_that_of_the_label_does
 def test_nothing_left_of_a_table_without_labels(tmp_path, rows):
     for row in rows:
         row["title"] = ""
-    with pytest.raises(UserError, match="nothing to write: the raw data gave no example"):
+    with pytest.raises(UserError, match="--text=title: none of the 30 rows has a value: leave it out"):
         prepare(write_csv(tmp_path / "new.csv", rows), modalities=(Column("text", "text", ("title",)),), label=None)
     assert not (tmp_path / "out").exists()
 
@@ -512,14 +527,14 @@ def test_bad_row(tmp_path, rows, row, changes, complaint):
 def test_no_label_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = ""
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: none of the 30 rows has a label"):
         prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
 
 
 def test_no_class_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = []
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: every row has the same label, an empty list"):
         prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part")
 
 
@@ -602,6 +617,7 @@ def test_vectors_of_different_sizes(tmp_path, rows):
     ("arguments", "complaint"),
     [
         (["--text=title", "--type=height=text"], "--type and --leave-out: only where no modality is named"),
+        (["--tabular=labs=lab_*"], "no column 'lab_*'; it has: photo, clip, title"),
         (["--type=height=real"], "--type: 'height=real' is not COLUMN=TYPE with one of number, category"),
         (["--type=hight=number"], "no column 'hight'; it has: photo, clip, title"),
         (["--type=kind=text"], "column 'kind' is the label: it cannot be an input as well"),

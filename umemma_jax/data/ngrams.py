@@ -30,6 +30,7 @@ class NGrams:
     """
 
     path = NGRAMS
+    files = ()
     fingerprint = "ngrams of 1-2 words and 3-5 letters, 1"
 
     def __init__(self, vocabulary: int = IDS) -> None:

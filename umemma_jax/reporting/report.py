@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 
 from umemma_jax import checksums
 from umemma_jax.data import npz
+from umemma_jax.evaluation import decisions, pattern_calibration
+from umemma_jax.evaluation.robustness import Report
 from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
@@ -68,6 +70,19 @@ def write_report(
         files["missing_tables.npz"] = npz.encode_compressed(tables)
     files |= beside or {}
     write_files(files, Path(folder))
+
+
+def write_evaluation(evaluated: Report, workdir: Path) -> None:
+    """Writes what an evaluation has found into the folder of the run: the report, and what is computed from it later.
+
+    That is what `predict` takes of it, and what a comparison does.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    kept = {decisions.FILE_NAME: decisions.encode(evaluated.decisions)}
+    write_report(evaluated.results, workdir / "report", evaluated.tables, kept)
+    pattern_calibration.write(evaluated.results, workdir)
 
 
 def write_comparison(comparison: dict, folder: Path) -> None:

@@ -57,7 +57,7 @@ def test_missing_entries_of_lists():
         ([-1.0, "+3.0", "0"], ["-1", "+3", "0"]),
         ([True, False, True], ["True", "False", "True"]),
         ([datetime.date(2020, 1, 2), "a", "b"], ["2020-01-02", "a", "b"]),
-        ([decimal.Decimal("1" * 38), "a", "b"], ["1" * 38, "a", "b"]),
+        ([decimal.Decimal("1" * 38), 2, "3"], ["1" * 38, "2", "3"]),
     ],
 )
 def test_names_of_numbers(fields, names):
