@@ -47,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--encode", type=int, metavar="N", help="examples of the pass, whose time is scaled to 10,000")
     arguments = parser.parse_args(argv)
     config = arguments.config
-    if arguments.encode:
-        scaled(config, arguments.encode, SECONDS)
-        return
     sizes, noise_size, seconds = (QUICK_SIZES, QUICK_NOISE_SIZE, 0) if arguments.quick else (SIZES, NOISE_SIZE, SECONDS)
+    if arguments.encode:
+        scaled(config, max(sizes), arguments.encode, seconds)
+        return
     splits = {"train": 4 * config.data.batch_size, "test": max(sizes)}
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         experiment = experiment_lib.build(config)
@@ -85,9 +85,8 @@ def show(config: ConfigDict, rows: list[tuple[str, ...]]) -> None:
     )
 
 
-def scaled(config: ConfigDict, encoded: int, seconds: float) -> None:
-    """One pass over a few examples, scaled to the largest size, and the report on as many examples of noise."""
-    examples = max(SIZES)
+def scaled(config: ConfigDict, examples: int, encoded: int, seconds: float) -> None:
+    """One pass over a few encoded examples, scaled to a number of them, and the report on as many of noise."""
     with workload.data_folder(None, {"train": 4 * config.data.batch_size, "test": encoded}) as config.data.dir:
         experiment = experiment_lib.build(config)
         variables = train.initial_variables(experiment)
