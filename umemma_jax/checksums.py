@@ -3,6 +3,7 @@
 A JSON file states its own in the field `crc32c`; a folder states those of its files in `checksums.json`.
 """
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -47,6 +48,17 @@ def check_sealed(content: Mapping[str, Any], where: str) -> None:
         )
 
 
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON-able content with its checksum; the file appears complete, or stays as it was. Raises OSError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(json.dumps(seal(content), indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
 def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: Collection[str] = ()) -> None:
     """States lengths and checksums of all files of the folder, at any depth, in `checksums.json`.
 
@@ -61,10 +73,7 @@ def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: 
     with ThreadPoolExecutor() as threads:
         found = {name: _of_parts(threads, folder / name, size, _PART) for name, size in sizes.items()}
         stated = {name: (sizes[name], _joined(parts)) for name, parts in found.items()}
-    partial = folder / f".{FILE_NAME}.partial"
-    content = seal({"about": dict(about or {}), "part": _PART, "files": stated})
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE_NAME)
+    write_sealed(folder / FILE_NAME, {"about": dict(about or {}), "part": _PART, "files": stated})
 
 
 def about(folder: Path) -> dict[str, Any] | None:

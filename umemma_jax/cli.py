@@ -34,7 +34,7 @@ class Command:
     Attributes:
       config: the recipe, with the fields that the command line overrides; None in mode `report`.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval`, `predict`, `compare`, `export` or `report`.
+      mode: `train`, `eval`, `predict`, `compare`, `folds`, `export` or `report`.
       seeds: runs of each method in mode `compare`.
       data: dataset of mode `predict`; None for the run's own.
       split: of it; None for the test split.
@@ -93,9 +93,10 @@ def parse(argv: Sequence[str]) -> Command | None:
     mode = flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "predict", "compare", "export", "report"],
+        ["train", "eval", "predict", "compare", "folds", "export", "report"],
         "train: also resumes. eval: report again from checkpoints. predict: classes of examples, with or without "
         "labels, into WORKDIR/predictions. compare: every method, several seeds. "
+        "folds: every fold of a cross-validation, of which config.data.dir is one. "
         "export: encoders that started from PyTorch checkpoints, back to those names. "
         "report: the robustness report of any model, from its logits.",
         flag_values=values,
@@ -239,7 +240,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     if parsed.mode == "report":
         return _report(parsed, argv)
     with command.loading():
-        from umemma_jax import compare, experiment, inputs, predict, runs
+        from umemma_jax import compare, cross_validation, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
         from umemma_jax.evaluation import pattern_calibration
@@ -255,6 +256,11 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             comparison = compare.compare(config, workdir, parsed.seeds)
             tell(markdown.comparison_summary(comparison))
             tell(f"Comparison: {workdir / 'report'}")
+            return 0
+        if parsed.mode == "folds":
+            found = cross_validation.cross_validate(config, workdir, _shown(argv))
+            tell(markdown.cross_validation_summary(found))
+            tell(f"Cross-validation: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
         for line in built.cut_texts() if parsed.mode == "train" and distributed.is_first() else ():
@@ -275,7 +281,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
-        results = runs.conclude(built, trained, workdir, redacted(shlex.join(["python", *argv])))
+        results = runs.conclude(built, trained, workdir, _shown(argv))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0
@@ -286,20 +292,24 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
 
 def _report(parsed: Command, argv: Sequence[str]) -> int:
     """Reports on logits, without JAX."""
-    from umemma_jax.evaluation import logits_file, pattern_calibration, robustness
+    from umemma_jax.evaluation import logits_file, robustness
     from umemma_jax.reporting import markdown, report
 
     found = logits_file.read(parsed.logits)
     options = robustness.Options(prior=found.prior, prior_source=found.prior_source)
-    results, tables, _ = robustness.report(found.test, found.validation, options)
+    evaluated = robustness.report(found.test, found.validation, options)
     method = "prior_corrected_ensemble" if found.is_ensemble else "given_logits"
-    results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **results}
+    results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **evaluated.results}
     results["command"] = shlex.join(["python", *argv])
-    report.write_report(results, parsed.workdir / "report", tables)
-    pattern_calibration.write(results, parsed.workdir)
+    report.write_evaluation(evaluated._replace(results=results), parsed.workdir)
     print(markdown.summary(results))
     print(f"Report: {parsed.workdir / 'report'}")
     return 0
+
+
+def _shown(argv: Sequence[str]) -> str:
+    """The command, without what is secret."""
+    return redacted(shlex.join(["python", *argv]))
 
 
 def _say_nothing(text: str) -> None:

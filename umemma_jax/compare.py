@@ -4,7 +4,6 @@ The methods are one code with other switches (`umemma_jax.methods`). The ensembl
 fusion stage from, so it needs no training of its own.
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from umemma_jax import experiment, runs
+from umemma_jax import experiment
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import decisions, evaluate, paired, regression
+from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
@@ -81,9 +80,15 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
         variables = trained.ensemble if name == "ume" else trained.fusion
         evaluated = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**evaluated.results, "method": name}
-        write_into(folder, functools.partial(runs.write_evaluation, evaluated._replace(results=found[name]), folder))
+        _write(evaluated._replace(results=found[name]), folder)
     jax.clear_caches()  # the next run compiles its own functions
     return found
+
+
+def _write(evaluated: robustness.Report, folder: Path) -> None:
+    from umemma_jax.reporting import report  # here, since what draws takes long to load
+
+    write_into(folder, lambda: report.write_evaluation(evaluated, folder))
 
 
 def _folder(workdir: Path, method: str, seed: int) -> Path:

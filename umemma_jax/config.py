@@ -37,8 +37,11 @@ FREE_TO_CHANGE = (
     "data.cache_megabytes",
     "fsdp",
     "profile",
+    "time_limit",
+    "trackers",
 )
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
@@ -149,11 +152,15 @@ def default_config() -> ConfigDict:
                 "seeds": 5,
                 "resamples": 1000,  # of the bootstrap, for intervals
                 "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
-                "alpha": 0.1,  # share of the true classes that conformal sets may lack
+                "alpha": 0.1,  # share of the true classes that conformal sets may lack, of targets that intervals may
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
+            # Seconds for training and report, 0 for no limit. The stages share them by their steps, and each ends at a
+            # checkpoint in time; the learning rate falls as if it had gone on.
+            "time_limit": 0.0,
             "profile": 0,  # steps of each stage to trace, for TensorBoard or Perfetto, once it runs steadily
+            "trackers": ("tensorboard",),  # and, or instead, "wandb" and "mlflow"; metrics.jsonl is written in any case
             "log_every": 20,  # steps
             "checkpoint_every": 200,  # steps, besides the end of each stage
             "keep_checkpoints": 2,
@@ -165,6 +172,9 @@ def stage_config() -> dict[str, Any]:
     """One stage of training; 0 epochs leave it out."""
     return {
         "epochs": 10,
+        # The stage ends after so many epochs of which none was better on validation; 0: never. The learning rate falls
+        # as if it had gone on.
+        "patience": 0,
         "optimizer": "adamw",  # or "sgd"
         "learning_rate": 1e-3,
         "warmup": 0.1,  # share of the stage's steps
@@ -200,7 +210,7 @@ def tower_config(
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
       framing: of images that are stored as JPEG: `centre`, their largest square, or `whole`, squeezed into the square;
         empty: as the dataset says, which is `centre` if it does not.
-      tokenizer: of text: a folder or file; `ngrams`, weighted n-grams, which need no file; empty: that of the pretrained
+      tokenizer: of text: a folder or file; `ngrams`, n-grams, which need no file; empty: that of the pretrained
         checkpoint, else the dataset's own.
     """
     return {
@@ -284,6 +294,8 @@ def check(config: ConfigDict) -> None:
     for field, names in choices.items():
         value = get(config, field)
         _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
+    for name in config.trackers:
+        _require(name in TRACKERS, "trackers", f"{name!r} is not one of {', '.join(TRACKERS)}")
     _check_ranges(config)
     pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
@@ -362,6 +374,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "missing.capacities": 0,
         "keep_checkpoints": 1,
         **{f"{stage}.epochs": 0 for stage in ("unimodal", "fusion")},
+        **{f"{stage}.patience": 0 for stage in ("unimodal", "fusion")},
         **{f"{stage}.accumulate": 1 for stage in ("unimodal", "fusion")},
         **{f"inputs.{name}.length": 0 for name in config.inputs},
     }
@@ -388,7 +401,7 @@ def _check_ranges(config: ConfigDict) -> None:
     for name, weight in config.class_weights.items():
         valid = fits(weight, float) and 0 <= weight < math.inf
         _require(valid, "class_weights", f"{name!r}: {_short(weight)} must be a number from 0 on, and finite")
-    for field in ("unimodal.weight_decay", "fusion.weight_decay", "focal_gamma", *scales):
+    for field in ("unimodal.weight_decay", "fusion.weight_decay", "focal_gamma", "time_limit", *scales):
         value = get(config, field)
         _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")
     rates = config.evaluation.rates

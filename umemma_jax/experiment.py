@@ -96,7 +96,7 @@ class Experiment:
 
     def check_dataset(self) -> None:
         """Raises UserError if another dataset lies where this one was opened: splits are read anew at every use."""
-        if open_dataset(self.dataset.path).fingerprint != self.dataset.fingerprint:
+        if not open_dataset(self.dataset.path).is_as(self.dataset):
             raise UserError(
                 f"{self.dataset.path}: was replaced by another dataset since this command has begun: put the old one "
                 "back and the same command continues, or use another --workdir"
@@ -225,6 +225,9 @@ def build(config: ConfigDict) -> Experiment:
         dataset = _make_incomplete(config, dataset)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
+    for stage in ("unimodal", "fusion"):
+        if config[stage].patience and not len(validation[1]):
+            raise UserError(f"config.{stage}.patience: no example validates epochs: set config.data.validation_share")
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}

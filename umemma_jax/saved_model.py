@@ -22,6 +22,7 @@ from umemma_jax.data import info as dataset_info
 from umemma_jax.data import unfinished
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.info import DATASET, STATISTICS, Info
+from umemma_jax.data.kinds import Modality
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import pattern_calibration
@@ -136,7 +137,8 @@ def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], requ
     config.parallel, config.fsdp = "jit", 1
     for x in experiment.inputs:
         recipe = config.inputs[x.name].to_dict()
-        config.inputs[x.name] = ConfigDict({**recipe, **_standalone(recipe, x, folder / TOKENIZERS / x.name)})
+        own = _standalone(recipe, x, dataset.info.modalities[x.name], folder / TOKENIZERS / x.name)
+        config.inputs[x.name] = ConfigDict({**recipe, **own})
     (folder / DATASET).write_text(json.dumps(dataset_info.to_json(dataset.info), indent=1) + "\n", encoding="utf-8")
     if experiment.means:
         np.savez(folder / STATISTICS, **dataset.statistics)
@@ -154,17 +156,21 @@ def _fill(folder: Path, experiment: Experiment, results: Mapping[str, Any], requ
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _standalone(recipe: Mapping[str, Any], x: Input, tokenizer: Path) -> dict[str, Any]:
+def _standalone(recipe: Mapping[str, Any], x: Input, modality: Modality, tokenizer: Path) -> dict[str, Any]:
     """The fields of a modality's recipe that depend on more than the recipe, as they came to be.
 
     Copies the files of its tokenizer into a folder.
     """
     fields = {name: value for name, value in x.tower.encoder.keywords.items() if name != "axis_name"}
-    stated = {field.name: getattr(x.tower.preprocess, field.name) for field in dataclasses.fields(x.tower.preprocess)}
-    preprocess = {key: value for key, value in stated.items() if value is not None}
+    made = x.tower.preprocess
+    defaults = {field.name: field.default for field in dataclasses.fields(made)}
+    # What the dataset does state goes with dataset.json.
+    stated = {key: value for key in made.STATED if (value := _as_tuple(getattr(modality, key))) is not None}
+    values = {key: getattr(made, key) for key in defaults}
+    preprocess = {key: value for key, value in values.items() if value != {**defaults, **stated}[key]}
     found = {
         "encoder": {"name": recipe["encoder"]["name"], "pretrained": "", **fields},
-        "preprocess": {"form": form_of(x.tower.preprocess), **preprocess},
+        "preprocess": {"form": form_of(made), **preprocess},
     }
     if x.tokenizer is None or not x.tokenizer.files:
         return found
@@ -173,6 +179,10 @@ def _standalone(recipe: Mapping[str, Any], x: Input, tokenizer: Path) -> dict[st
         (tokenizer / file.name).write_bytes(file.read_bytes())
     vocabulary = x.tokenizer.path.name if x.tokenizer.path in x.tokenizer.files else ""
     return {**found, "tokenizer": str(Path(TOKENIZERS, x.name, vocabulary))}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read(folder: Path) -> SavedModel:

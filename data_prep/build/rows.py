@@ -16,12 +16,14 @@ from PIL import Image
 
 from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
+from umemma_jax.data import bounds
 from umemma_jax.errors import UserError
 
 # What stands for a missing label or number in a file that has them only as text, in upper or lower case.
 MISSING_MARKS = ("NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "None", "NULL", "?")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80  # characters
+BATCH = 4096  # rows of Parquet that are decoded at a time
 SHOWN = 20  # columns, where one is not there
 SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas"}  # sign -> its name, in messages
 
@@ -169,12 +171,29 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Table:
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             columns = check_columns(path, columns, file.schema_arrow.names)
-            records = (values for batch in file.iter_batches(columns=list(columns)) for values in batch.to_pylist())
-            rows = [row_of(values, columns, f"{path}, row {n}") for n, values in enumerate(records, start=1)]
+            _check_stated(file.metadata, columns)
+            rows, decoded = [], 0
+            for batch in file.iter_batches(BATCH, columns=list(columns)):
+                decoded += batch.nbytes
+                bounds.check("decoded bytes", decoded, bounds.TABLE_BYTES)
+                for values in batch.to_pylist():
+                    rows.append(row_of(values, columns, f"{path}, row {len(rows) + 1}"))
             return Table(path, columns, rows)
     # OSError is of a damaged page, the two last ones of a time that Python cannot hold.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from error
+
+
+def _check_stated(metadata: Any, columns: Sequence[str]) -> None:
+    """Raises ValueError where a Parquet file states more rows, or bytes in these columns, than a table may have.
+
+    A few kilobytes of it can expand to gigabytes.
+    """
+    bounds.check("rows", metadata.num_rows, bounds.TABLE_ROWS)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    stated = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    bounds.check("decoded bytes", stated, bounds.TABLE_BYTES)
 
 
 READERS: dict[str, Callable[[Path, Sequence[str] | None], Table]] = {

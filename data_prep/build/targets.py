@@ -9,10 +9,10 @@ import numpy as np
 from data_prep.build.labels import MOST_CLASSES
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import Row, is_missing, short
+from data_prep.raw.numbers import LARGEST, as_number
 from umemma_jax.errors import UserError
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a label can be said to be
-LARGEST = float(np.finfo(np.float32).max)
 BINS = 10  # of equally many rows, of which the splits get their shares
 
 NO_TARGET = "row without target (dropped)"
@@ -40,9 +40,11 @@ def is_regression(
     if said is not None or len(columns) > 1:
         return said != CLASSES
     fields = [row.values[columns[0]] for row in rows if not is_missing(row.values.get(columns[0]), missing)]
-    numbers = [_number(field) for field in fields]
-    different = {number for number in numbers if number is not None}
-    if None in numbers or len(different) <= MOST_CLASSES:
+    try:
+        different = {_number(field) for field in fields}
+    except ValueError:
+        return False
+    if len(different) <= MOST_CLASSES:
         return False
     described = f"{len(different)} different ones, from {min(different):g} to {max(different):g}"
     report.add(TAKEN_AS_NUMBERS, f"{columns[0]!r}: {described}")
@@ -88,23 +90,30 @@ def strata(targets: Mapping[str, Sequence[float]]) -> dict[str, list[str]]:
 
 
 def _finite_or_infinite(row: Row, column: str, field: Any) -> float:
-    number = _number(field)
-    if number is None:
-        raise UserError(
-            f"{row.where}: {short(field)} in column {column!r} is no number: correct it, leave it empty, name what is "
-            "missing with --na-values, or say --target=classes"
-        )
-    return number
-
-
-def _number(field: Any) -> float | None:
-    """None where a field is no number."""
-    if isinstance(field, bool):
-        return None
     try:
-        number = float(field)
-    except (TypeError, ValueError):
-        return None
+        return _number(field)
+    except ValueError as error:
+        raise UserError(
+            f"{row.where}: {short(field)} in column {column!r} {error}: correct it, leave it empty, or say what counts "
+            "as missing with --na-values, or --target=classes"
+        ) from error
+
+
+def _number(field: Any) -> float:
+    """As `as_number`, but of an infinite one. Raises ValueError where a field is none."""
+    try:
+        return as_number(field, ())
+    except ValueError:
+        if _is_infinite(field):
+            return math.inf
+        raise
+
+
+def _is_infinite(field: Any) -> bool:
+    """Whether it is beyond float32."""
+    try:
+        return abs(float(field)) > LARGEST
     except OverflowError:
-        return math.inf
-    return None if math.isnan(number) else number
+        return True
+    except (TypeError, ValueError):
+        return False

@@ -1,7 +1,6 @@
 """The recordings of the Free Spoken Digit Dataset: https://github.com/Jakobovski/free-spoken-digit-dataset."""
 
 import re
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.build.parallel import Unreadable
+from data_prep.raw import wav
 from data_prep.raw.files import open_file
 from umemma_jax.errors import UserError
 
 SAMPLE_RATE = 8000
-_PCM = 1  # WAVE_FORMAT_PCM
 TAKES = range(50)  # indices of the recordings of one digit by one speaker
 _NAME = re.compile(r"(?P<digit>\d)_(?P<speaker>[A-Za-z]+)_(?P<index>\d+)\.wav")
 
@@ -76,32 +75,10 @@ def read_recording(path: Path) -> np.ndarray:
     try:
         with open_file(path) as file:
             data = file.read()
-        return _samples(data)
+        return wav.samples(data, SAMPLE_RATE)
     except Unreadable as error:
         form = f"PCM, mono, {SAMPLE_RATE} Hz, 16 bits"
         raise UserError(f"{path}: {error}: bring another copy, or convert it to {form}") from error
-
-
-def _samples(data: bytes) -> np.ndarray:
-    """The samples of a WAV file; raises Unreadable."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise Unreadable("not a WAV file")
-    chunks, at = {}, 12
-    while at + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, at)
-        chunks[name] = data[at + 8 : at + 8 + size]
-        if len(chunks[name]) < size:
-            raise Unreadable(f"truncated: its last part has {len(chunks[name])} bytes instead of {size}")
-        at += 8 + size + size % 2
-    if len(data) < 8 + int.from_bytes(data[4:8], "little") or len(chunks.get(b"fmt ", b"")) < 16:
-        raise Unreadable("truncated, or its header is damaged")
-    kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
-    if (kind, channels, rate, bits) != (_PCM, 1, SAMPLE_RATE, 16):
-        raise Unreadable(f"format {kind}, channels: {channels}, {rate} Hz, {bits} bits")
-    samples = chunks.get(b"data", b"")
-    if not samples or len(samples) % 2:
-        raise Unreadable(f"{len(samples)} bytes of samples")
-    return np.frombuffer(samples, "<i2")
 
 
 def _parse(path: Path) -> Recording:

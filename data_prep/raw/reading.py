@@ -48,12 +48,12 @@ class RowReader:
         """
         wanted = list(dict.fromkeys(column for of_modality in self.columns.values() for column in of_modality))
         lacking = [column for column in wanted if column not in columns]
+        hints = {column: meant(column, [name for name in columns if name not in wanted]) for column in lacking}
         if len(lacking) == len(wanted):
             raise UserError(
                 f"no column that the model knows, which are {', '.join(wanted)}; there are: {', '.join(columns)}"
-                f"{meant(wanted[0], columns)}"
+                f"{max(hints.values(), key=len)}"
             )
-        hints = {column: meant(column, [name for name in columns if name not in wanted]) for column in lacking}
         return [
             f"no column {column!r}{hint}: its values count as missing"
             for column, hint in hints.items()

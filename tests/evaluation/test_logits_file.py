@@ -10,7 +10,7 @@ import pytest
 from tests.evaluation.said import split
 from umemma_jax import cli
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import logits_file, robustness
+from umemma_jax.evaluation import decisions, logits_file, robustness
 from umemma_jax.evaluation.split_logits import log_prior
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +190,9 @@ def test_a_report_is_written_where_there_is_no_jax(tmp_path, multi_label):
     text = (tmp_path / "run" / "report" / "report.md").read_text()
     assert "Seed" not in text and "stand-in" not in text
     assert (tmp_path / "run" / "report" / "missing_tables.npz").exists()
+    decided = decisions.read(tmp_path / "run" / "report", test.names, len(test.label))
+    np.testing.assert_array_equal(decided.label, test.label)
+    assert decided.decided.shape == (len(test.names), *test.label.shape)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,15 @@ def test_of_epochs_that_no_score_compares_the_last_is_kept():
         jax.tree.map(np.testing.assert_array_equal, kept.best[name]["params"][encoder], state.params[encoder])
 
 
+def test_an_epoch_is_better_if_its_score_is_higher_or_nothing_is_known():
+    state = steps.init_state(spec("unimodal"), toy.variables(toy.model(stand_in="token")))
+    waited = []
+    for epoch, score in enumerate([0.5, 0.4, 0.5, 0.6, 0.6, np.nan, 0.1], start=1):
+        state = steps.keep_best(state, {"a": np.float32(score), "b": np.float32(0.1)}, epoch)
+        waited.append(steps.epochs_without_better(state, epoch))
+    assert waited == [0, 1, 2, 0, 1, 0, 0]  # nothing is less than what is unknown
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):

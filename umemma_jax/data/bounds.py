@@ -1,4 +1,4 @@
-"""How large a dataset's files may be, and what they state: a damaged or hostile one would take all memory, or time.
+"""How large datasets and tables may be, and what they state: damaged or hostile ones would take all memory, or time.
 
 `UMEMMA_BOUNDS=off` in the environment lifts all of them.
 """
@@ -10,6 +10,8 @@ _VARIABLE = "UMEMMA_BOUNDS"
 
 JSON_BYTES = 64 << 20  # of dataset.json
 FILE_BYTES = 1 << 30  # of any other file that is read whole
+TABLE_BYTES = 2 << 30  # of a Parquet table's columns that are read, decoded
+TABLE_ROWS = 20_000_000  # likewise
 CLASSES = 100_000
 HERTZ = 1_000_000  # of a sample or frame rate
 

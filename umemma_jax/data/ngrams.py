@@ -26,10 +26,12 @@ class NGrams:
     Attributes:
       vocabulary: V, of ids; different n-grams may share one.
       path: stands for it in messages.
+      files: it is read from, none.
       fingerprint: of the definition above.
     """
 
     path = NGRAMS
+    files = ()
     fingerprint = "ngrams of 1-2 words and 3-5 letters, 1"
 
     def __init__(self, vocabulary: int = IDS) -> None:

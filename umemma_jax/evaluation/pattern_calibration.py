@@ -85,9 +85,7 @@ def of_results(results: Mapping[str, Any]) -> dict[str, Any]:
 def write(results: Mapping[str, Any], workdir: Path) -> None:
     """Writes calibration.json into the folder of a run, where its report has validation examples."""
     if "conformal" in results:
-        partial = workdir / f".{FILE_NAME}.partial"
-        partial.write_text(json.dumps(checksums.seal(of_results(results)), indent=2) + "\n", encoding="utf-8")
-        partial.replace(workdir / FILE_NAME)
+        checksums.write_sealed(workdir / FILE_NAME, of_results(results))
 
 
 def read(workdir: Path, modalities: Sequence[str]) -> PatternCalibration | SigmaCalibration | None:

@@ -13,6 +13,7 @@ from umemma_jax.reporting.results import (
     IN_UNITS,
     best_left,
     difference,
+    ended_early,
     eta_cell,
     eta_label,
     grid_metrics,
@@ -36,7 +37,7 @@ from umemma_jax.reporting.results import (
 def summary(results: dict) -> str:
     """The table of patterns under one line that says of what, to print on a terminal."""
     table = _pattern_table(results, metrics(results)[:2])
-    parts = [_heading(results), table, *not_validated(results), _eta(results)]
+    parts = [_heading(results), table, *ended_early(results), *not_validated(results), _eta(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -47,6 +48,7 @@ def report_markdown(results: dict) -> str:
         f"# {_heading(results)}",
         f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
         f"{_training(results)}",
+        *ended_early(results),
         _naturally_missing(results),
         _eta(results),
         *_parts(headlines(results), "##"),
@@ -121,6 +123,35 @@ def comparison_markdown(comparison: dict) -> str:
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
     return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_markdown(found: dict) -> str:
+    """The text of cross_validation.md, from the dict that `cross_validation.over_folds` returns."""
+    count, total = len(found["examples"]), sum(found["examples"])
+    parts = [
+        f"# {found['dataset']}: {method_label(found['method'])}, {count}-fold cross-validation",
+        f"{total:,} examples, each tested on once; mean ± sample standard deviation over the folds, then each fold.",
+    ]
+    for name in found["metrics"]:
+        parts += [f"## {_capital(metric_column(name))}", _fold_table(found, "patterns", name)]
+        if found["ceilings"]:
+            parts += ["The uni-modal models, which are the ceilings:", _fold_table(found, "ceilings", name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_summary(found: dict) -> str:
+    """The headline of each pattern, to print on a terminal."""
+    return _fold_table(found, "patterns", found["metric"])
+
+
+def _fold_table(found: dict, table: str, metric: str) -> str:
+    rows = []
+    for pattern in patterns_by_size({"patterns": found[table]}):
+        value = found[table][pattern][metric]
+        folds = [metric_text(metric, x, count) for x, count in zip(value["folds"], found["examples"], strict=True)]
+        mean, std = (metric_text(metric, value[key], min(found["examples"])) for key in ("mean", "std"))
+        rows.append([pattern_label(pattern, found["modalities"]), f"{mean} ± {std}", *folds])
+    return _table(["pattern", "all folds", *(f"fold {number}" for number in range(len(found["examples"])))], rows)
 
 
 def comparison_summary(comparison: dict) -> str:

@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 
 from umemma_jax import checksums
 from umemma_jax.data import npz
+from umemma_jax.evaluation import decisions, pattern_calibration
+from umemma_jax.evaluation.robustness import Report
 from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
 from umemma_jax.reporting.files import write_files
-from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
+from umemma_jax.reporting.markdown import comparison_markdown, cross_validation_markdown, report_markdown
 from umemma_jax.reporting.page import report_page
 
 FIGURE_DPI = 200
@@ -70,6 +72,19 @@ def write_report(
     write_files(files, Path(folder))
 
 
+def write_evaluation(evaluated: Report, workdir: Path) -> None:
+    """Writes what an evaluation has found into the folder of the run: the report, and what is computed from it later.
+
+    That is what `predict` takes of it, and what a comparison does.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    kept = {decisions.FILE_NAME: decisions.encode(evaluated.decisions)}
+    write_report(evaluated.results, workdir / "report", evaluated.tables, kept)
+    pattern_calibration.write(evaluated.results, workdir)
+
+
 def write_comparison(comparison: dict, folder: Path) -> None:
     """Writes comparison.json, comparison.md, comparison.png and comparison.svg.
 
@@ -84,6 +99,19 @@ def write_comparison(comparison: dict, folder: Path) -> None:
         "comparison.json": _json(comparison),
         "comparison.md": comparison_markdown(comparison).encode(),
         **_images("comparison", comparison_figure(comparison)),
+    }
+    write_files(files, Path(folder))
+
+
+def write_cross_validation(found: dict, folder: Path) -> None:
+    """Writes cross_validation.json and cross_validation.md, of what `cross_validation.over_folds` returns.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    files = {
+        "cross_validation.json": _json(found),
+        "cross_validation.md": cross_validation_markdown(found).encode(),
     }
     write_files(files, Path(folder))
 

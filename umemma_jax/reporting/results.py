@@ -254,6 +254,14 @@ def not_validated(results: dict) -> list[str]:
     return sentences
 
 
+def ended_early(results: dict) -> list[str]:
+    """Which stages of training ended before their last step, and why: a sentence each."""
+    return [
+        f"Stage {stage} ended after {end['step']:,} of {end['steps']:,} steps ({end['reason']})."
+        for stage, end in results.get("ended_early", {}).items()
+    ]
+
+
 def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     """Means and sample standard deviations over seeds of every method, methods in given order.
 
@@ -284,7 +292,7 @@ def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     for seed in sorted({row["seed"] for row in rows}):
         of_seed = [row["ceilings"] for row in rows if row["seed"] == seed and row["ceilings"]]
         if of_seed:
-            ceilings[seed] = _reduce(_mean, of_seed, names)
+            ceilings[seed] = reduced(_mean, of_seed, names)
     methods = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         methods[method] = _over_seeds([row for row in rows if row["method"] == method], ceilings)
@@ -293,7 +301,7 @@ def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
         | _not_validated_anywhere(rows)
         | {
             "metrics": names,
-            "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
+            "ceilings": reduced(mean_std, list(ceilings.values()), names) if ceilings else {},
             "methods": methods,
         }
         | ({} if paired is None else {"paired": paired})
@@ -345,23 +353,23 @@ def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
     differences = {}
     for pattern in rows[0]["patterns"]:
         if bounded and pattern != complete:
-            differences[pattern] = _mean_std(
+            differences[pattern] = mean_std(
                 [
                     difference(row["patterns"][pattern][metric], best_left(ceilings[row["seed"]], pattern, metric)[1])
                     for row in bounded
                 ]
             )
     cells = [{(c["kind"], c["rate"]): c["mean"] for c in row["missing_rates"]} for row in rows]
-    means = _reduce(_mean_std, cells, grid_metrics(rows[0]))
+    means = reduced(mean_std, cells, grid_metrics(rows[0]))
     return {
         "seeds": sorted(row["seed"] for row in rows),
-        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
+        "patterns": reduced(mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
         "differences": differences,
         "missing_rates": [{"kind": kind, "rate": rate} | means[kind, rate] for kind, rate in means],
     }
 
 
-def _reduce(function: Callable, tables: list[dict], names: list[str]) -> dict:
+def reduced(function: Callable, tables: list[dict], names: list[str]) -> dict:
     """{row: {name: function(numbers at this place of every table)}}."""
     return {row: {name: function([table[row][name] for table in tables]) for name in names} for row in tables[0]}
 
@@ -371,6 +379,7 @@ def _mean(values: list[float | None]) -> float | None:
     return None if None in values else statistics.fmean(values)
 
 
-def _mean_std(values: list[float | None]) -> dict:
+def mean_std(values: list[float | None]) -> dict:
+    """{mean, std}, the sample's; std is None of a single value, and both are where any value is."""
     std = statistics.stdev(values) if len(values) > 1 and None not in values else None
     return {"mean": _mean(values), "std": std}

@@ -339,13 +339,15 @@ def _not_judged(params: PyTree, batch_stats: PyTree, groups: tuple[str, ...]) ->
         "batch_stats": jax.tree.map(jnp.copy, _of_groups(batch_stats, groups)),
         "score": jnp.float32(-jnp.inf),
         "epoch": jnp.int32(0),
+        "improved": jnp.int32(0),
     }
 
 
 def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
     """State whose `best` holds, per part, the variables of the best epoch so far.
 
-    Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better.
+    Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better. The
+    first of equals stays in `improved`.
     """
     variables = variables_to_evaluate(state)
 
@@ -355,11 +357,18 @@ def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Arr
             "batch_stats": _of_groups(variables["batch_stats"], tuple(old["batch_stats"])),
             "score": jnp.float32(scores[part]),
             "epoch": jnp.int32(epoch),
+            "improved": jnp.where(scores[part] <= old["score"], old["improved"], jnp.int32(epoch)),
         }
         worse = new["score"] < old["score"]
         return jax.tree.map(lambda a, b: jnp.where(worse, b, a), new, old)
 
     return state.replace(best={part: better(part, old) for part, old in state.best.items()})
+
+
+def epochs_without_better(state: TrainState, epoch: int) -> int:
+    """How many epochs ago the last part was that got better; 0 without validation."""
+    improved = jax.device_get([best["improved"] for best in state.best.values()])
+    return epoch - int(max(improved, default=epoch))
 
 
 def best_variables(state: TrainState) -> PyTree:

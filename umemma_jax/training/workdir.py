@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -79,7 +78,8 @@ def read_config(workdir: Path) -> ConfigDict:
         return ConfigDict(config_lib.with_tuples(content["config"]))
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}): name a recipe with --config, or the --workdir of a run"
+            f"--config is missing, and {path} cannot be read ({error.strerror}): name a recipe, e.g. "
+            "--config=configs/quickstart.py, or the --workdir of a run"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): name the recipe with --config") from error
@@ -93,17 +93,16 @@ def run_digest(config: ConfigDict, fingerprints: Mapping[str, Any]) -> str:
 
 def _record(config: Mapping[str, Any], fingerprints: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json states, without what is secret."""
-    return json.loads(redacted(json.dumps({"config": config, **fingerprints})))
+    return json.loads(redacted(json.dumps({"config": config, **fingerprints}, sort_keys=True)))
 
 
 def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -> None:
     record = _record(config.to_dict(), fingerprints)
-    path, temporary = workdir / RECORD, workdir / f".{RECORD}.partial"
+    path = workdir / RECORD
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            temporary.write_text(json.dumps(checksums.seal(record), indent=2, sort_keys=True) + "\n")
-            os.replace(temporary, path)
+            checksums.write_sealed(path, record)
             return
         known = json.loads(path.read_text())
         if not checksums.intact(known):
@@ -112,8 +111,6 @@ def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -
         changed = config_lib.differences(known["config"], record["config"])
         changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise not_written(workdir, error) from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from data_prep.build.rows import read_rows
+from umemma_jax.data import bounds
 from umemma_jax.errors import UserError
 
 VALUES = [
@@ -142,6 +143,26 @@ def test_no_file(tmp_path):
 def test_absent_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read: No such file"):
         read_rows(tmp_path / "absent.csv", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "bound", "expected"),
+    [
+        ({"a": ["x"] * 1000}, {"TABLE_ROWS": 999}, "rows: 1000 is more than 999, which UMEMMA_BOUNDS=off allows"),
+        ({"a": ["y" * 100_000]}, {"TABLE_BYTES": 90_000}, "decoded bytes: 1"),  # as its pages state
+        ({"a": ["z" * 1000] * 1000}, {"TABLE_BYTES": 90_000}, "decoded bytes: 1"),  # of a dictionary of one value
+    ],
+)
+def test_a_parquet_table_that_expands_is_refused_by_what_it_states(tmp_path, monkeypatch, columns, bound, expected):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    parquet.write_table(sys.modules["pyarrow"].table(columns | {"b": ["w" * 200_000] * len(columns["a"])}), path)
+    assert len(read_rows(path, ["a"])) == len(columns["a"])
+    for name, value in bound.items():
+        monkeypatch.setattr(bounds, name, value)
+    with pytest.raises(UserError) as error:
+        read_rows(path, ["a"])
+    assert str(error.value).startswith(f"{path}: not a readable Parquet file ({expected}")
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
