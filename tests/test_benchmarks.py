@@ -320,3 +320,13 @@ def test_memory_between_steps_is_that_of_the_state(tmp_path):
         "fusion after unimodal, AdamW, best epoch": 4,  # the uni-modal models wait on the host for the evaluation
     }
     assert held == pytest.approx(copies, rel=0.05 / 3)
+
+
+@pytest.mark.slow
+def test_tables_beside_gradient_boosting(tmp_path):
+    done = run("tabular_baselines", f"--data={tmp_path}", "--tables=tumours", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    *_, row = done.stdout.splitlines()
+    _, name, rows, columns, boosting, ours, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, rows, columns) == ("tumours", "569", "30")
+    assert float(boosting) > 85 and float(ours) > 85
