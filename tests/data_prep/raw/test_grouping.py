@@ -1,5 +1,8 @@
+import doctest
+
 import pytest
 
+from data_prep.raw import grouping
 from data_prep.raw.column_types import ColumnType
 from data_prep.raw.columns import Column
 from data_prep.raw.grouping import describe, modalities
@@ -71,3 +74,7 @@ def test_the_description_is_a_table():
         "age     number  tabular    100 %  so",
         r"'a\nb'  -       -          100 %  so",
     ]
+
+
+def test_the_examples_of_the_documentation():
+    assert doctest.testmod(grouping) == (0, 2)
