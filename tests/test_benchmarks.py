@@ -348,3 +348,13 @@ def test_classes_that_no_training_text_has_are_below_all_others():
     for logits in text_baselines.baseline(text_baselines.words(), split, split, split, classes=4):
         assert logits.argmax(axis=1).tolist() == split.label.tolist()
         assert np.isneginf(logits[:, [1, 3]]).all()
+
+
+@pytest.mark.slow
+def test_tables_beside_gradient_boosting(tmp_path):
+    done = run("tabular_baselines", f"--data={tmp_path}", "--tables=tumours", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    *_, row = done.stdout.splitlines()
+    _, name, rows, columns, boosting, ours, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, rows, columns) == ("tumours", "569", "30")
+    assert float(boosting) > 85 and float(ours) > 85
