@@ -9,7 +9,7 @@ from umemma_jax.data.dataset import DatasetWriter, Modality
 CLASSES = 3
 
 
-def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0):
+def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0, weights=None, overwrite=False):
     """Images with a bright row, tones and vectors, all by class and in noise; some modalities absent by nature."""
     rng = np.random.default_rng(seed)
     modalities = {
@@ -17,9 +17,8 @@ def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0):
         "audio": Modality(kind="audio", encoding="pcm_s16le", sample_rate=8000),
         "vector": Modality(kind="tabular", encoding="float32", shape=(CLASSES,)),
     }
-    with DatasetWriter(
-        path, name="small", description="For tests.", classes=["a", "b", "c"], modalities=modalities
-    ) as writer:
+    about = {"name": "small", "description": "For tests.", "classes": ["a", "b", "c"]}
+    with DatasetWriter(path, **about, modalities=modalities, overwrite=overwrite) as writer:
         for split, count in {"train": train, "test": test}.items():
             for number in range(count):
                 label = number % CLASSES
@@ -35,7 +34,8 @@ def write_dataset(path, train=96, test=41, missing_share=0.0, seed=0):
                 }
                 if rng.random() < missing_share:
                     del values[("image", "audio")[number % 2]]
-                writer.write(split, id=f"{split}{number}", label=label, **values)
+                weight = weights[number] if split == "train" and weights is not None else None
+                writer.write(split, id=f"{split}{number}", label=label, sample_weight=weight, **values)
 
 
 def get_config(path, **changes):

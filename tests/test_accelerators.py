@@ -84,6 +84,7 @@ ENCODERS = {
     "ast": (TRANSFORMER, shaped(56, 26)),
     "bert": ({**TRANSFORMER, "vocabulary": 20}, TEXTS),
     "word_embeddings": ({"vocabulary": 20, "width": 8}, TEXTS),
+    "bag_of_words": ({"vocabulary": 20, "width": 8}, {**TEXTS, "weights": shaped(16)}),
 }
 CONVOLUTIONAL = ("resnet", "audionet", "lenet", "spectrogram_cnn")
 TRANSFORMERS = ("vit", "ast", "bert")
@@ -147,8 +148,9 @@ def test_remat_multiplies_again(name, scan):
     assert ("stablehlo.optimization_barrier" in anew) == (not scan)
 
 
-def test_word_embeddings():
-    for text in lower(gradient("word_embeddings")).values():
+@pytest.mark.parametrize("name", ["word_embeddings", "bag_of_words"])
+def test_tables_of_vectors(name):
+    for text in lower(gradient(name)).values():
         assert not calls(text)
         assert "stablehlo.gather" in text and "stablehlo.scatter" in text
 

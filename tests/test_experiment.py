@@ -47,6 +47,31 @@ def test_validation_split_of_its_own_or_none(dataset):
     assert (len(built.validation[1]), len(built.train_rows)) == (0, 96)
 
 
+def test_weights_of_classes_are_balanced_or_given_by_name(dataset):
+    plain = experiment.build(small_run.get_config(dataset))
+    assert plain.class_weights is None
+    balanced = experiment.build(small_run.get_config(dataset, balance_classes=True))
+    np.testing.assert_allclose(balanced.log_prior(), np.log(np.full(3, 1 / 3)), rtol=1e-6)
+    given = experiment.build(small_run.get_config(dataset, class_weights={"b": 3.0}))
+    assert given.class_weights.tolist() == [1, 3, 1]
+    assert np.diff(given.log_prior() - plain.log_prior()) == pytest.approx([np.log(3), -np.log(3)], abs=0.1)
+    assert "class_weights.d: no class" in refusal(small_run.get_config(dataset, class_weights={"d": 3.0}))
+
+
+def test_weights_of_rows_are_those_of_the_training_rows_with_mean_one(tmp_path):
+    def build(weights):
+        small_run.write_dataset(tmp_path / "weighted", train=len(weights), weights=weights, overwrite=True)
+        return experiment.build(small_run.get_config(tmp_path / "weighted", balance_classes=True))
+
+    weights = np.tile([0.0, 2.0, 3.0, 7.0], 24)  # classes are 0, 1, 2, 0, ...
+    built = build(weights)
+    expected = weights[built.train_rows]
+    np.testing.assert_allclose(built.row_weights, expected / expected[expected > 0].mean(), rtol=1e-6)
+    np.testing.assert_allclose(built.log_prior(), np.log(np.full(3, 1 / 3)), rtol=1e-6)
+    with pytest.raises(UserError, match=r"all training examples of .* have weight 0"):
+        build(np.zeros(96))
+
+
 def test_lengths_and_means_are_those_of_the_pipeline(dataset):
     built = experiment.build(small_run.get_config(dataset, missing__stand_in="mean"))
     assert built.lengths == {"audio": 800}

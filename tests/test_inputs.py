@@ -9,10 +9,12 @@ import PIL.Image
 import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import load_file, save_file
+from sklearn.feature_extraction.text import TfidfTransformer
 
 from tests import small_run
 from umemma_jax import experiment, inputs
 from umemma_jax.config import tower_config
+from umemma_jax.data import example
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
@@ -92,6 +94,32 @@ def test_an_encoder_starts_at_its_pretrained_weights(dataset, tmp_path):
     np.testing.assert_array_equal(params["encoders_vector"]["hidden"]["kernel"], state["0.weight"].T)
     np.testing.assert_array_equal(params["encoders_vector"]["out"]["bias"], state["2.bias"])
     assert params["heads_vector"]["kernel"].shape == (4, small_run.CLASSES)  # fresh
+
+
+def test_n_grams_know_the_training_texts_and_travel_in_the_checkpoint(texts, tmp_path):
+    config = text_config(texts)
+    config.inputs.text = tower_config({"name": "bag_of_words", "width": 8}, length=50, tokenizer="ngrams")
+    built = experiment.build(config)
+    source = built.dataset.source("train")
+    trained_on = [example.bytes_value(row, "text").decode() for row in source.examples(built.train_rows)]
+    reference = TfidfTransformer().fit(presence(trained_on, built.inputs[0].tokenizer))
+    before = train.initial_variables(built)["batch_stats"]["encoders_text"]["idf"]
+    np.testing.assert_allclose(before, reference.idf_, rtol=1e-6)
+    trained = train.train(built, tmp_path)
+    np.testing.assert_array_equal(trained.fusion["batch_stats"]["encoders_text"]["idf"], before)
+    loaded = train.load(experiment.build(config), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded.fusion), jax.device_get(trained.fusion))
+    results = evaluate.evaluate(built, trained.unimodal, trained.fusion)[0]
+    assert results["patterns"]["text"]["accuracy"] > 0.9
+
+
+def presence(texts, tokenizer):
+    """Which n-grams each text has, [B, V]."""
+    found = tokenizer.encode(texts, 50)
+    table = np.zeros((len(texts), tokenizer.vocabulary))
+    for row, (tokens, length) in enumerate(zip(found["tokens"], found["length"], strict=True)):
+        table[row, tokens[:length]] = 1
+    return table
 
 
 def test_a_run_of_other_weights_is_not_continued(dataset, tmp_path):

@@ -8,9 +8,10 @@ import pytest
 from tests import toy
 from umemma_jax import missing
 from umemma_jax.errors import UserError
-from umemma_jax.fusion import FROM_HEADS, HEADS, Linear
+from umemma_jax.fusion import FAMILIES, HEADS, Linear
 from umemma_jax.model import encoder_module, start_from_heads
 from umemma_jax.patterns import all_patterns
+from umemma_jax.task import LOGITS
 
 STAND_INS = ("zero", "token", "mean")
 
@@ -104,7 +105,7 @@ def test_where_modalities_are_independent_given_the_class_the_head_starts_as_bay
         name: {"kernel": kernel, "bias": np.zeros(kernel.shape[1], np.float32)} for name, kernel in kernels.items()
     }
     fusion = Linear(names, log.shape[1])
-    params = FROM_HEADS["linear"]({}, heads, np.float32(log_prior))
+    params = FAMILIES[LOGITS].heads["linear"].from_heads({}, heads, np.float32(log_prior))
     seen = np.array(list(itertools.product(range(symbols), repeat=len(names))))
     for pattern in all_patterns(len(names)):
         present = np.tile(pattern, (len(seen), 1))

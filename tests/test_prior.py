@@ -1,7 +1,12 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import optimize, special
 
+from umemma_jax.class_weights import balanced
 from umemma_jax.prior import log_prior, of_heads
+from umemma_jax.training.losses import ClassLoss
 
 LABELS = np.array([0, 0, 0, 1, 1, 2])
 
@@ -37,3 +42,68 @@ def test_with_label_smoothing_it_is_what_the_smoothed_loss_asks_for(smoothing):
 def test_a_class_that_no_example_has_keeps_a_finite_logit():
     assert np.isfinite(log_prior(LABELS, 100)).all()
     assert np.isfinite(log_prior(np.ones((6, 2), np.float32), 2)).all()
+
+
+# Of a weighted loss, or of focal loss: what a model learns that sees no input.
+
+
+def learned(loss, labels, row_weights):
+    """The logits that minimise the weighted sum of the losses, [K]."""
+    num_classes = 3
+
+    @jax.jit
+    @jax.value_and_grad
+    def total(logits):
+        rows = loss(jnp.broadcast_to(logits, (len(labels), num_classes)), labels)
+        return (row_weights * rows).sum() / row_weights.sum()
+
+    found = optimize.minimize(total, np.zeros(num_classes), jac=True, tol=1e-9, options={"maxiter": 1000}).x
+    return np.asarray(jax.nn.log_softmax(found) if labels.ndim == 1 else found)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_it_is_what_a_model_without_input_learns(gamma, multi_label, smoothing):
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, p=[0.6, 0.3, 0.1], size=5000)
+    labels = np.eye(3)[labels] + np.eye(3)[rng.permutation(labels)] > 0 if multi_label else labels
+    labels = labels.astype(np.float32 if multi_label else np.int32)
+    row_weights, class_weights = rng.uniform(0.2, 3, size=5000), np.array([0.5, 1.0, 4.0])
+    loss = ClassLoss(smoothing, gamma, class_weights)
+    found = log_prior(labels, 3, smoothing, row_weights, class_weights, gamma)
+    np.testing.assert_allclose(found, learned(loss, labels, row_weights), atol=0.01)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_of_balanced_classes_it_is_uniform(multi_label, gamma):
+    labels = np.eye(3)[LABELS] if multi_label else LABELS
+    found = log_prior(labels, 3, class_weights=balanced(labels, 3), gamma=gamma)
+    np.testing.assert_allclose(found, np.zeros(3) if multi_label else np.log(np.full(3, 1 / 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_heads_of_balanced_classes_join_as_the_posterior_of_balanced_classes(multi_label):
+    """Two modalities of a few symbols, independent given the class; each head is exact on its own, as trained."""
+    rng = np.random.default_rng(0)
+    classes, symbols, drawn = 2 if multi_label else 3, 4, 200_000
+    share, likelihood = rng.dirichlet(np.ones(classes)), rng.dirichlet(np.ones(symbols), size=(2, classes))
+    label = rng.choice(classes, p=share, size=drawn)
+    of_loss = (label == 1).astype(np.float32)[:, None] if multi_label else label
+    num_classes = 1 if multi_label else classes
+    weights = balanced(of_loss, num_classes)
+    b0 = of_heads(of_loss, np.ones((drawn, 2), bool), num_classes, class_weights=weights)
+    # A head minimises the weighted loss on each symbol by itself: its posterior there is that of weighted counts.
+    by_class = weights if not multi_label else np.array([1.0, weights[0]])
+    joint = (by_class * share)[:, None] * likelihood
+    head = np.log(joint / joint.sum(axis=1, keepdims=True))
+    head = head[:, 1:] - head[:, :1] if multi_label else head  # [2, K, symbols]
+    logits = b0[:, None, None] + sum(
+        np.expand_dims(head[m] - b0[:, None], axis=2 - m) for m in range(2)
+    )  # of every pair of symbols
+    product = likelihood[0][:, :, None] * likelihood[1][:, None, :]  # the posterior, where classes are alike beforehand
+    posterior = np.log(product / product.sum(axis=0))
+    expected = posterior[1:] - posterior[:1] if multi_label else posterior
+    found = logits if multi_label else special.log_softmax(logits, axis=0)
+    np.testing.assert_allclose(found, expected, atol=0.05)

@@ -1,9 +1,7 @@
 """The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
 
-import hashlib
 import importlib
 import os
-import platform
 import re
 import shlex
 import shutil
@@ -16,7 +14,7 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from umemma_jax import command
+from umemma_jax import command, start
 from umemma_jax.addresses import redacted
 from umemma_jax.data.remote import is_url
 from umemma_jax.devices.memory import keep_freed_memory
@@ -36,7 +34,7 @@ class Command:
     Attributes:
       config: the recipe, with the fields that the command line overrides; None in mode `report`.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval`, `predict`, `compare`, `export` or `report`.
+      mode: `train`, `eval`, `predict`, `compare`, `folds`, `export` or `report`.
       seeds: runs of each method in mode `compare`.
       data: dataset of mode `predict`; None for the run's own.
       split: of it; None for the test split.
@@ -70,37 +68,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _start(argv: Sequence[str]) -> int:
-    keep_compiled()
+    start.keep_compiled()
     parsed = parse(argv)
     return 0 if parsed is None else _join_and_run(parsed, argv)
-
-
-def keep_compiled() -> None:
-    """Has JAX keep what it compiles for the next start; its own variables choose another folder, or none.
-
-    A folder for each kind of processor: machines that share a home need not run each other's instructions.
-    """
-    if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        if not is_url(given) and not command.can_be_written(Path(given)):
-            print(f"JAX_COMPILATION_CACHE_DIR={given} cannot be written: what is compiled is not kept")
-            os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # which would complain of every program
-        return
-    folder = command.cache_folder()
-    if folder is not None:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled" / _kind_of_processor())
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-
-
-def _kind_of_processor() -> str:
-    try:
-        features = next(
-            line
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.lower().startswith(("flags", "features"))
-        )
-    except (OSError, StopIteration):
-        features = platform.processor()
-    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def parse(argv: Sequence[str]) -> Command | None:
@@ -111,7 +81,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     """
     values = flags.FlagValues()
     values.set_gnu_getopt()  # flags may come in any order
-    recipe = flags.DEFINE_string("config", None, "Recipe: configs/<name>.py[:argument].", flag_values=values)
+    recipe = flags.DEFINE_string(
+        "config", None, "Recipe: configs/<name>.py[:argument]. Default: the workdir's.", flag_values=values
+    )
     workdir = flags.DEFINE_string(
         "workdir",
         None,
@@ -121,9 +93,10 @@ def parse(argv: Sequence[str]) -> Command | None:
     mode = flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "predict", "compare", "export", "report"],
+        ["train", "eval", "predict", "compare", "folds", "export", "report"],
         "train: also resumes. eval: report again from checkpoints. predict: classes of examples, with or without "
         "labels, into WORKDIR/predictions. compare: every method, several seeds. "
+        "folds: every fold of a cross-validation, of which config.data.dir is one. "
         "export: encoders that started from PyTorch checkpoints, back to those names. "
         "report: the robustness report of any model, from its logits.",
         flag_values=values,
@@ -163,20 +136,22 @@ def parse(argv: Sequence[str]) -> Command | None:
             raise UserError(f"--{flag.name}={flag.value}: is for --mode={its_mode}, this is --mode={mode.value}")
     if mode.value == "report":
         return _report_command(logits.value, workdir.value, recipe.value, rest)
-    if recipe.value is None:
-        raise UserError("--config is missing: name a recipe, e.g. --config=configs/quickstart.py")
+    if recipe.value is None and workdir.value is None:
+        raise UserError(
+            "--config is missing: name a recipe, e.g. --config=configs/quickstart.py, or the --workdir of a run"
+        )
+    folder = _folder(workdir.value or _default_workdir(recipe.value))
 
     with command.loading():  # after the flags, so that a typo in them does not wait for JAX
         from umemma_jax import config as config_lib
+        from umemma_jax.training import workdir as run_folder
 
-    config = config_lib.load(recipe.value)
+    config = run_folder.read_config(folder) if recipe.value is None else config_lib.load(recipe.value)
     _override(config, rest)
     config_lib.check(config)
-    file, _, argument = recipe.value.partition(":")
-    name = "_".join(filter(None, (Path(file).stem, argument)))
     return Command(
         config,
-        _folder(workdir.value or f"runs/{name}"),
+        folder,
         mode.value,
         seeds.value,
         data.value,
@@ -197,6 +172,11 @@ def _report_command(logits: str | None, workdir: str | None, recipe: str | None,
         raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
     file = Path(logits)
     return Command(None, _folder(workdir or f"runs/{file.stem}"), "report", seeds=1, logits=file)
+
+
+def _default_workdir(recipe: str) -> str:
+    file, _, argument = recipe.partition(":")
+    return f"runs/{'_'.join(filter(None, (Path(file).stem, argument)))}"
 
 
 def _folder(name: str) -> Path:
@@ -260,10 +240,10 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     if parsed.mode == "report":
         return _report(parsed, argv)
     with command.loading():
-        from umemma_jax import compare, experiment, inputs, predict
+        from umemma_jax import compare, cross_validation, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
         from umemma_jax.devices import distributed
-        from umemma_jax.evaluation import evaluate, pattern_calibration
+        from umemma_jax.evaluation import pattern_calibration
         from umemma_jax.reporting import markdown
         from umemma_jax.training import train
         from umemma_jax.training.workdir import write_into
@@ -276,6 +256,11 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             comparison = compare.compare(config, workdir, parsed.seeds)
             tell(markdown.comparison_summary(comparison))
             tell(f"Comparison: {workdir / 'report'}")
+            return 0
+        if parsed.mode == "folds":
+            found = cross_validation.cross_validate(config, workdir, _shown(argv))
+            tell(markdown.cross_validation_summary(found))
+            tell(f"Cross-validation: {workdir / 'report'}")
             return 0
         built = experiment.build(config)
         for line in built.cut_texts() if parsed.mode == "train" and distributed.is_first() else ():
@@ -296,14 +281,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
             write_into(workdir, lambda: predict.write(predictions, workdir / "predictions", name))
             tell(f"Predictions: {workdir / 'predictions' / name}.csv")
             return 0
-        evaluated = evaluate.evaluate(built, trained.unimodal, trained.fusion)
-        results = evaluated.results
-        results["timing"]["compilations"] |= trained.compilations
-        results["timing"]["compile_seconds"] = trained.compile_seconds
-        results["command"] = redacted(shlex.join(["python", *argv]))
-        from umemma_jax.reporting import report  # here, since what draws takes long to load
-
-        write_into(workdir, lambda: report.write_evaluation(evaluated, workdir))
+        results = runs.conclude(built, trained, workdir, _shown(argv))
         tell(markdown.summary(results))
         tell(f"Report: {workdir / 'report'}")
         return 0
@@ -327,6 +305,11 @@ def _report(parsed: Command, argv: Sequence[str]) -> int:
     print(markdown.summary(results))
     print(f"Report: {parsed.workdir / 'report'}")
     return 0
+
+
+def _shown(argv: Sequence[str]) -> str:
+    """The command, without what is secret."""
+    return redacted(shlex.join(["python", *argv]))
 
 
 def _say_nothing(text: str) -> None:

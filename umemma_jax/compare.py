@@ -16,7 +16,7 @@ from umemma_jax import experiment
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import decisions, evaluate, paired, robustness
+from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
@@ -132,8 +132,13 @@ def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) ->
         "resamples": resamples,
         "seed": SEED,
         "false_discovery_rate": paired.FALSE_DISCOVERY_RATE,
-        "differences": paired.differences(runs, list(results[0]["patterns"])),
+        "differences": paired.differences(runs, list(results[0]["patterns"]), _largest(results[0])),
     }
+
+
+def _largest(result: dict[str, Any]) -> float:
+    """What two values of the headline can differ by: fractions by 1, R2 by anything."""
+    return np.inf if result["metric"] == regression.PRIMARY else 1.0
 
 
 def _agree(measured: paired.Measured, result: dict[str, Any]) -> bool:

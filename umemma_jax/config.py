@@ -37,12 +37,16 @@ FREE_TO_CHANGE = (
     "data.cache_megabytes",
     "fsdp",
     "profile",
+    "time_limit",
+    "trackers",
 )
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment")
+OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment", "class_weights")
 
 
 def load(recipe: str) -> ConfigDict:
@@ -134,17 +138,29 @@ def default_config() -> ConfigDict:
                 "eta": {"rate": 0.0, "kind": MIXED},
             },
             "dropout": 0.0,  # on features
+            # Cross-entropy, of targets the Gaussian likelihood; or "focal" of classes, "huber" of targets, which heeds
+            # outliers less.
+            "loss": "auto",
+            "focal_gamma": 2.0,  # how much less than the hard examples the easy ones count
+            # In the loss all classes weigh the same; multi-label, a class's positives as much as its negatives. Learned
+            # are the probabilities of balanced classes then.
+            "balance_classes": False,
+            "class_weights": {},  # or class -> its weight, 1 where left out
             "evaluation": {
                 "batch_size": 256,
                 "rates": tuple(rate / 10 for rate in range(11)),
                 "seeds": 5,
                 "resamples": 1000,  # of the bootstrap, for intervals
                 "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
-                "alpha": 0.1,  # share of the true classes that conformal sets may lack
+                "alpha": 0.1,  # share of the true classes that conformal sets may lack, of targets that intervals may
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them
+            # Seconds for training and report, 0 for no limit. The stages share them by their steps, and each ends at a
+            # checkpoint in time; the learning rate falls as if it had gone on.
+            "time_limit": 0.0,
             "profile": 0,  # steps of each stage to trace, for TensorBoard or Perfetto, once it runs steadily
+            "trackers": ("tensorboard",),  # and, or instead, "wandb" and "mlflow"; metrics.jsonl is written in any case
             "log_every": 20,  # steps
             "checkpoint_every": 200,  # steps, besides the end of each stage
             "keep_checkpoints": 2,
@@ -156,6 +172,9 @@ def stage_config() -> dict[str, Any]:
     """One stage of training; 0 epochs leave it out."""
     return {
         "epochs": 10,
+        # The stage ends after so many epochs of which none was better on validation; 0: never. The learning rate falls
+        # as if it had gone on.
+        "patience": 0,
         "optimizer": "adamw",  # or "sgd"
         "learning_rate": 1e-3,
         "warmup": 0.1,  # share of the stage's steps
@@ -191,7 +210,8 @@ def tower_config(
         texts do not pay for the longest. A step is compiled for each. `data.window` brings rows of one length together.
       framing: of images that are stored as JPEG: `centre`, their largest square, or `whole`, squeezed into the square;
         empty: as the dataset says, which is `centre` if it does not.
-      tokenizer: of text: a folder or file; empty: that of the pretrained checkpoint, else the dataset's own.
+      tokenizer: of text: a folder or file; `ngrams`, n-grams, which need no file; empty: that of the pretrained
+        checkpoint, else the dataset's own.
     """
     return {
         "encoder": {"pretrained": "", **encoder},
@@ -268,15 +288,23 @@ def check(config: ConfigDict) -> None:
         "fusion.optimizer": ("adamw", "sgd"),
         "unimodal.moments": ("float32", "bfloat16"),
         "fusion.moments": ("float32", "bfloat16"),
-        "fusion.head": tuple(fusion.HEADS),
+        "fusion.head": fusion.HEADS,
+        "loss": LOSSES,
     }
     for field, names in choices.items():
         value = get(config, field)
         _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
+    for name in config.trackers:
+        _require(name in TRACKERS, "trackers", f"{name!r} is not one of {', '.join(TRACKERS)}")
     _check_ranges(config)
     pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
+    _require(
+        not (config.balance_classes and config.class_weights),
+        "class_weights",
+        "given, but config.balance_classes weighs the classes already: leave one of them out",
+    )
     _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
 
 
@@ -346,6 +374,7 @@ def _check_ranges(config: ConfigDict) -> None:
         "missing.capacities": 0,
         "keep_checkpoints": 1,
         **{f"{stage}.epochs": 0 for stage in ("unimodal", "fusion")},
+        **{f"{stage}.patience": 0 for stage in ("unimodal", "fusion")},
         **{f"{stage}.accumulate": 1 for stage in ("unimodal", "fusion")},
         **{f"inputs.{name}.length": 0 for name in config.inputs},
     }
@@ -369,7 +398,10 @@ def _check_ranges(config: ConfigDict) -> None:
     scales = [
         f"inputs.{name}.learning_rate_scale.{stage}" for name in config.inputs for stage in ("unimodal", "fusion")
     ]
-    for field in ("unimodal.weight_decay", "fusion.weight_decay", *scales):
+    for name, weight in config.class_weights.items():
+        valid = fits(weight, float) and 0 <= weight < math.inf
+        _require(valid, "class_weights", f"{name!r}: {_short(weight)} must be a number from 0 on, and finite")
+    for field in ("unimodal.weight_decay", "fusion.weight_decay", "focal_gamma", "time_limit", *scales):
         value = get(config, field)
         _require(0 <= value < math.inf, field, f"{value} must be 0 or more, and finite")
     rates = config.evaluation.rates
@@ -387,6 +419,13 @@ def check_accumulation(config: ConfigDict, shards: int) -> None:
                 f"config.{stage}.accumulate = {config[stage].accumulate} on {shards} device(s): config.data.batch_size "
                 f"= {config.data.batch_size} does not divide evenly, use a multiple of {parts}"
             )
+
+
+def with_tuples(value: Any) -> Any:
+    """What JSON gives of a config, with tuples in place of its lists, as fields of Linen modules have to be."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def fixed(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -422,6 +461,17 @@ def get(config: ConfigDict, field: str) -> Any:
             raise UserError(f"config.{field}: unknown field, {path} has {known}")
         value, path = value[key], f"{path}.{key}"
     return value
+
+
+def set_fields(config: ConfigDict, fields: Mapping[str, Any]) -> None:
+    """Sets fields by their dotted names, such as `fusion.epochs`. Raises UserError where one does not exist or fit."""
+    for field, value in fields.items():
+        get(config, field)
+        parent, _, key = field.rpartition(".")
+        try:
+            (get(config, parent) if parent else config)[key] = value
+        except (TypeError, ValueError) as error:
+            raise UserError(f"config.{field}: {_short(value)} does not fit ({error})") from error
 
 
 def add_open_field(config: ConfigDict, field: str, text: str) -> None:

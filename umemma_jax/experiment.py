@@ -9,11 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from umemma_jax import class_weights, missing, missing_rates, prior
 from umemma_jax import config as config_lib
-from umemma_jax import missing, missing_rates, prior
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.incomplete import IncompleteDataset
+from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import codec
 from umemma_jax.data.pipeline import eval_batches, split_rows
 from umemma_jax.data.tokenizer import Tokenizer
@@ -22,6 +23,7 @@ from umemma_jax.devices.sharding import check_batch_size, make_mesh
 from umemma_jax.errors import UserError
 from umemma_jax.inputs import Input, build_input
 from umemma_jax.model import LateFusion
+from umemma_jax.task import Task, task_of
 
 PyTree = Any
 
@@ -43,6 +45,8 @@ class Experiment:
       means: raw mean input of the training split per modality, 1 row each ({} unless the stand-in is `mean`).
       train_rows: record numbers of the training split that are trained on.
       validation: (split, record numbers) that choose the best epochs; no rows when there is no validation.
+      row_weights: of the training rows in the loss, float32, of mean 1 over those above 0; None for ones.
+      class_weights: of the K classes in the loss, float64 [K]; None for ones.
     """
 
     config: ConfigDict
@@ -53,11 +57,23 @@ class Experiment:
     means: dict[str, PyTree]
     train_rows: np.ndarray
     validation: tuple[str, np.ndarray]
+    row_weights: np.ndarray | None = None
+    class_weights: np.ndarray | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names in the column order of presence masks."""
         return tuple(self.config.modalities)
+
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return task_of(self.dataset.info)
+
+    @property
+    def focal_gamma(self) -> float:
+        """Of focal loss; 0 where the loss is another."""
+        return self.config.focal_gamma if self.config.loss == "focal" else 0.0
 
     @property
     def lengths(self) -> dict[str, int | tuple[int, ...]]:
@@ -122,6 +138,19 @@ class Experiment:
             process_count=jax.process_count(),
         )
 
+    def training_inputs(self, x: Input) -> Iterator[PyTree]:
+        """The training examples' raw inputs of one modality, in padded batches, all of them in every process."""
+        batches = eval_batches(
+            self.dataset,
+            self.config.data.train_split,
+            (x.name,),
+            self.config.evaluation.batch_size,
+            rows=self.train_rows,
+            lengths={x.name: x.length} if x.length else {},
+            tokenizers={x.name: x.tokenizer} if x.tokenizer else {},
+        )
+        return (batch["inputs"][x.name] for batch in batches)
+
     def judged(self, patterns: np.ndarray) -> np.ndarray:
         """Which patterns, bool [P, M], some labelled validation example has all of; bool [P]."""
         split, rows = self.validation
@@ -137,10 +166,23 @@ class Experiment:
         return [m for m, known in zip(self.modalities, judged, strict=True) if not known]
 
     def log_prior(self) -> np.ndarray:
-        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`."""
+        """Of the classes, as the uni-modal heads learn it from the training examples; see `prior.of_heads`.
+
+        Of targets, the evidence of the prior N(0, 1): zeros [2 T].
+        """
+        if self.task.targets:
+            return np.zeros(self.task.outputs, np.float32)
         source = self.dataset.source(self.config.data.train_split)
         labels, present = source.labels()[self.train_rows], source.present(self.modalities)[self.train_rows]
-        return prior.of_heads(labels, present, len(self.dataset.info.classes), self.config.unimodal.label_smoothing)
+        return prior.of_heads(
+            labels,
+            present,
+            len(self.dataset.info.classes),
+            label_smoothing=self.config.unimodal.label_smoothing,
+            row_weights=self.row_weights,
+            class_weights=self.class_weights,
+            gamma=self.focal_gamma,
+        )
 
     def capacities(self, split: str, rows: np.ndarray | None = None) -> missing.Capacities:
         """Choices of static numbers of rows for the encoders in `batches(split, rows)`; none where all is complete.
@@ -183,23 +225,37 @@ def build(config: ConfigDict) -> Experiment:
         dataset = _make_incomplete(config, dataset)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
+    for stage in ("unimodal", "fusion"):
+        if config[stage].patience and not len(validation[1]):
+            raise UserError(f"config.{stage}.patience: no example validates epochs: set config.data.validation_share")
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
-    model = LateFusion(
+    model = late_fusion(config, inputs, dataset.info)
+    row_weights = _row_weights(config, dataset, train_rows)
+    of_classes = _class_weights(config, dataset, train_rows, row_weights)
+    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation, row_weights, of_classes)
+
+
+def late_fusion(config: ConfigDict, inputs: Sequence[Input], info: Info) -> LateFusion:
+    """The model that a config makes of its inputs, for what a dataset has to predict."""
+    return LateFusion(
         towers=tuple(x.tower for x in inputs),
-        num_classes=len(dataset.info.classes),
+        outputs=task_of(info).outputs,
+        family=task_of(info).family,
         head=config.fusion.head,
         stand_in=config.missing.stand_in,
         dropout=config.dropout,
     )
-    return Experiment(config, dataset, model, mesh, inputs, means, train_rows, validation)
 
 
 def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
     info = dataset.info
-    if not info.classes:
+    if not info.labelled:
         raise UserError(f"config.data.dir: {dataset.path} has no labels: --mode=predict --data takes such")
+    if any(target.mean is None for target in info.targets):
+        raise UserError(f"config.data.dir: {dataset.path} states no mean of its targets: prepare it with a split train")
+    _check_loss(config, info)
     for name in config.modalities:
         if name not in info.modalities:
             raise UserError(
@@ -218,6 +274,20 @@ def _check_dataset(config: ConfigDict, dataset: Dataset) -> None:
                 f"config.data.{field}: split '{config.data[field]}' of {dataset.path} has no examples, "
                 "name another or prepare the dataset again"
             )
+
+
+def _check_loss(config: ConfigDict, info: Info) -> None:
+    """Raises UserError where the loss is not of what the dataset's labels are."""
+    of_classes = {
+        "loss": config.loss == "focal",
+        "balance_classes": config.balance_classes,
+        "class_weights": bool(config.class_weights),
+    }
+    for field, asked in of_classes.items():
+        if asked and info.targets:
+            raise UserError(f"config.{field}: {config[field]} is for classes, this dataset has targets: leave it out")
+    if config.loss == "huber" and not info.targets:
+        raise UserError("config.loss: huber is for targets of regression, this dataset has classes: use auto or focal")
 
 
 def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:
@@ -258,6 +328,26 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
     present = source.present(config.modalities)
     train_rows, validation = split_rows(source.labels(), present, data.validation_share, config.seed)
     return train_rows, (data.train_split, validation)
+
+
+def _row_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
+    weights = dataset.source(config.data.train_split).weights()
+    if weights is None:
+        return None
+    weights = weights[train_rows]
+    if not weights.any():
+        raise UserError(f"config.data.dir: all training examples of {dataset.path} have weight 0: prepare it again")
+    return weights / weights[weights > 0].mean()
+
+
+def _class_weights(
+    config: ConfigDict, dataset: Dataset, train_rows: np.ndarray, row_weights: np.ndarray | None
+) -> np.ndarray | None:
+    classes = dataset.info.classes
+    if config.balance_classes:
+        labels = dataset.source(config.data.train_split).labels()[train_rows]
+        return class_weights.balanced(labels, len(classes), row_weights)
+    return class_weights.named(config.class_weights, classes) if config.class_weights else None
 
 
 def _check_memory(config: ConfigDict, dataset: Dataset, inputs: Sequence[Input], train_rows: int) -> None:

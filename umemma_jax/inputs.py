@@ -16,6 +16,7 @@ from umemma_jax import config as config_lib
 from umemma_jax import preprocess
 from umemma_jax.data.dataset import Dataset
 from umemma_jax.data.kinds import Modality, codec, takes_tokenizer
+from umemma_jax.data.ngrams import IDS, NGRAMS, NGrams
 from umemma_jax.data.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from umemma_jax.devices import distributed, memory, sharding
 from umemma_jax.errors import UserError
@@ -41,9 +42,10 @@ class Input:
       tower: what the model does with it.
       length: static length of a batch where lengths vary; None otherwise, or for the longest in the dataset.
       buckets: shorter ones, of which a batch takes the smallest that holds all of its values.
-      tokenizer: of text.
+      tokenizer: of text, or what makes n-grams of it.
       pretrained: the checkpoint that the encoder starts from, or None.
       first_layer: how it adapts to another number of input channels, see `Converted.fit`.
+      width: D, of its features.
       parameter_bytes: of its encoder.
       row_bytes: of one example in a batch on the host, and of what the encoder takes of it.
     """
@@ -52,9 +54,10 @@ class Input:
     tower: Tower
     length: int | None
     buckets: tuple[int, ...]
-    tokenizer: Tokenizer | None
+    tokenizer: Tokenizer | NGrams | None
     pretrained: Converted | None
     first_layer: str
+    width: int = 0
     parameter_bytes: int = 0
     row_bytes: tuple[int, int] = (0, 0)
 
@@ -75,8 +78,25 @@ class Input:
             return variables
         with _at(f"config.inputs.{self.name}.encoder.pretrained"):
             fitted = self.pretrained.fit(self.group(variables), self.first_layer)
+        return self._replaced(variables, fitted)
+
+    def fit(self, variables: PyTree, batches: Iterator[PyTree]) -> PyTree:
+        """A model's variables with what this modality's encoder takes from the training examples before any step.
+
+        Args:
+          variables: of the model.
+          batches: raw inputs of the training examples, zero where absent; read only if the encoder's Model has a method
+            `fit` (variables, batches) -> variables.
+        """
+        encoder = self.tower.encoder()
+        if not hasattr(encoder, "fit"):
+            return variables
+        return self._replaced(variables, encoder.fit(self.group(variables), batches))
+
+    def _replaced(self, variables: PyTree, group: PyTree) -> PyTree:
+        """A model's variables with other ones of this modality's encoder, by collection."""
         return {
-            collection: {**tree, f"encoders_{self.name}": fitted[collection]} if collection in fitted else tree
+            collection: {**tree, f"encoders_{self.name}": group[collection]} if collection in group else tree
             for collection, tree in variables.items()
         }
 
@@ -120,9 +140,12 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         _check_vocabulary(fields["vocabulary"], tokenizer, field)
     if config.parallel == "pmap" and hasattr(model, "axis_name"):
         fields["axis_name"] = sharding.AXIS
+    preprocessing = build_preprocess(recipe, modality, converted, name)
+    if isinstance(preprocessing, preprocess.Columns) and "levels" in field_types(model):
+        fields.setdefault("levels", preprocessing.levels)
     tower = Tower(
         name=name,
-        preprocess=build_preprocess(recipe, modality, converted, name),
+        preprocess=preprocessing,
         encoder=functools.partial(model, **fields),
         frozen=recipe.frozen or config.fusion.only,
     )
@@ -131,11 +154,12 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
     rows = config.data.batch_size // jax.process_count()
     if reason := memory.excess(SMALLEST_VALUE * rows * recipe.length):  # before there is as much as one row
         raise UserError(f"config.inputs.{name}.length: {reason}")
-    raw, x, variables = _trace(built, modality, recipe.encoder.name)
+    raw, x, features, variables = _trace(built, modality, recipe.encoder.name)
     if converted:
         with _at(f"{field}.pretrained"):
             converted.check(variables, first_layer)
-    return dataclasses.replace(built, parameter_bytes=_bytes(variables), row_bytes=(_bytes(raw), _bytes(x)))
+    sizes = {"parameter_bytes": _bytes(variables), "row_bytes": (_bytes(raw), _bytes(x))}
+    return dataclasses.replace(built, width=features.shape[-1], **sizes)
 
 
 def export(inputs: Sequence[Input], variables: PyTree, folder: Path) -> list[Path]:
@@ -199,13 +223,17 @@ def build_preprocess(recipe: ConfigDict, modality: Modality, converted: Converte
     return preprocess.build(modality.kind, modality, {**stated, **given}, name)
 
 
-def _tokenizer(recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str) -> Tokenizer | None:
+def _tokenizer(
+    recipe: ConfigDict, dataset: Dataset, converted: Converted | None, name: str
+) -> Tokenizer | NGrams | None:
     """That of the config, else the checkpoint's, else the dataset's own."""
     field, modality = f"config.inputs.{name}", dataset.info.modalities[name]
     if not takes_tokenizer(modality):
         if recipe.tokenizer:
             raise UserError(f"{field}.tokenizer: {name} is {modality.kind}, leave it empty")
         return None
+    if recipe.tokenizer == NGRAMS:
+        return NGrams(recipe.encoder.get("vocabulary", IDS))
     path = recipe.tokenizer or (converted.folder if converted else dataset.path / TOKENIZER)
     if not recipe.tokenizer and not converted and not path.exists():
         raise UserError(f"{field}.tokenizer: name a folder or file with the tokenizer, e.g. a vocab.txt")
@@ -236,8 +264,8 @@ def _bytes(tree: PyTree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, PyTree]:
-    """One row of a batch, and the shapes of what the encoder takes and of its variables.
+def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTree, jax.ShapeDtypeStruct, PyTree]:
+    """One row of a batch, and the shapes of what the encoder takes, of its features and of its variables.
 
     Values that are each of the right type may not go together.
     """
@@ -268,4 +296,4 @@ def _trace(built: Input, modality: Modality, encoder: str) -> tuple[PyTree, PyTr
         ) from error
     if len(features.shape) != 2 or not all(features.shape):
         raise UserError(f"{field}.encoder: {built.encoder} gives features of shape {features.shape} instead of [B, D]")
-    return raw, x, variables
+    return raw, x, features, variables

@@ -18,6 +18,7 @@ from umemma_jax.encoders.layers import keep_rows
 from umemma_jax.errors import UserError
 from umemma_jax.missing import Capacities, Compacted, Layout, run_compacted
 from umemma_jax.preprocess.ranges import unfit
+from umemma_jax.task import LOGITS
 
 LOOPED = ("depth", "layers")  # fields that say how many layers there are; each takes time to trace
 MOST_LAYERS = 1000
@@ -49,7 +50,8 @@ class LateFusion(nn.Module):
 
     Attributes:
       towers: one per modality, in the column order of presence masks.
-      num_classes: K.
+      outputs: how many numbers a head says of an example: K logits, or Gaussian evidence about T targets.
+      family: name in `fusion.FAMILIES`, of what they say.
       head: name in `fusion.HEADS`.
       stand_in: what the head sees of an absent modality: `zero` feature, learned `token` feature (starts at zero), or
         the feature of the `mean` input of the training set.
@@ -57,17 +59,18 @@ class LateFusion(nn.Module):
     """
 
     towers: tuple[Tower, ...]
-    num_classes: int
+    outputs: int
     head: str = "linear"
     stand_in: str = "token"
     dropout: float = 0.0
+    family: str = LOGITS
 
     def setup(self) -> None:
         """Makes the submodules."""
         self.encoders = {tower.name: tower.encoder() for tower in self.towers}
-        self.heads = {tower.name: nn.Dense(self.num_classes, precision=fusion.PRECISION) for tower in self.towers}
+        self.heads = {tower.name: nn.Dense(self.outputs, precision=fusion.PRECISION) for tower in self.towers}
         names = tuple(tower.name for tower in self.towers)
-        self.fusion = fusion.HEADS[self.head](names, self.num_classes)
+        self.fusion = fusion.FAMILIES[self.family].heads[self.head].module(names, self.outputs)
         if self.stand_in == "token":
             self.tokens = {name: Token() for name in names}
 
@@ -91,8 +94,8 @@ class LateFusion(nn.Module):
           means: raw mean input per modality, 1 row each; needed by stand_in `mean`.
 
         Returns:
-          `features/<m>` [B, D_m] (the stand-in where m is absent), `logits/<m>` [B, K] (0 where m is absent) and
-          `logits` [B, K], all float32 or the encoders' dtype.
+          `features/<m>` [B, D_m] (the stand-in where m is absent), `logits/<m>` [B, outputs] (0 where m is absent)
+          and `logits` [B, outputs], all float32 or the encoders' dtype.
         """
         features, logits = self.encode(inputs, present, train, keys, layout)
         stand_ins = self.stand_ins(features, means)
@@ -109,8 +112,8 @@ class LateFusion(nn.Module):
         keys: jax.Array | None = None,
         layout: Layout | Compacted | None = None,
     ) -> tuple[Outputs, Outputs]:
-        """Features {m: [B, D_m]} and uni-modal logits {m: [B, K]}, both zero where m is absent."""
-        features, logits = {}, {}
+        """Features {m: [B, D_m]} and uni-modal logits {m: [B, outputs]}, both zero where m is absent."""
+        features, logits, link = {}, {}, fusion.FAMILIES[self.family].link
         for index, tower in enumerate(self.towers):
 
             def rows(x: jax.Array, index: int = index) -> jax.Array:
@@ -128,7 +131,7 @@ class LateFusion(nn.Module):
                 feature = _dropout(feature, _fold_in(row_keys, 1), self.dropout)
             kept = mask[:, None]
             feature = jnp.where(kept, feature, 0)
-            logit = jnp.where(kept, self.heads[tower.name](feature.astype(jnp.float32)), 0)
+            logit = jnp.where(kept, link(self.heads[tower.name](feature.astype(jnp.float32))), 0)
             if layout is not None:
                 feature, logit = layout.put(feature, index), layout.put(logit, index)
             features[tower.name], logits[tower.name] = feature, logit
@@ -147,7 +150,7 @@ class LateFusion(nn.Module):
         return jnp.zeros((1, feature.shape[-1]), feature.dtype)
 
     def fuse(self, features: Outputs, stand_ins: Outputs, present: jax.Array) -> tuple[Outputs, jax.Array]:
-        """Features with the stand-ins in place, and the fused logits [B, K], under any presence mask."""
+        """Features with the stand-ins in place, and the fused logits [B, outputs], under any presence mask."""
         filled = {}
         for index, tower in enumerate(self.towers):
             x, stand_in = features[tower.name], stand_ins[tower.name]
@@ -192,16 +195,17 @@ def encode_present(
     return run_compacted(run, capacities, batch["present"], devices)
 
 
-def start_from_heads(params: Mapping, head: str, prior: np.ndarray) -> dict:
+def start_from_heads(params: Mapping, head: str, prior: np.ndarray, family: str = LOGITS) -> dict:
     """Parameters whose fusion head starts from the uni-modal heads: at step 0 the model is their ensemble.
 
     Args:
       params: of the model.
       head: name in `fusion.HEADS`.
-      prior: of the classes, as the heads have learned it, float32 [K] (see `prior.of_heads`).
+      prior: of the classes, as the heads have learned it, float32 [K] (see `prior.of_heads`); of targets anything.
+      family: name in `fusion.FAMILIES`.
     """
     heads = {key.removeprefix("heads_"): value for key, value in params.items() if key.startswith("heads_")}
-    return {**params, "fusion": fusion.FROM_HEADS[head](params["fusion"], heads, prior)}
+    return {**params, "fusion": fusion.FAMILIES[family].heads[head].from_heads(params["fusion"], heads, prior)}
 
 
 def encoder_module(name: str) -> types.ModuleType:

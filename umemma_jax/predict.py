@@ -6,7 +6,7 @@ import functools
 import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ import numpy as np
 
 from umemma_jax.data import npz
 from umemma_jax.data.dataset import Dataset
+from umemma_jax.data.info import Info
 from umemma_jax.data.unseen import UnseenDataset
 from umemma_jax.devices.sharding import Devices, fetch, put_batch, replicated
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation.pattern_calibration import PatternCalibration, unfitted
+from umemma_jax.evaluation.sigma_calibration import SigmaCalibration
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, run_compacted
 from umemma_jax.patterns import pattern_name, pattern_numbers
 from umemma_jax.reporting.files import write_files
+from umemma_jax.target_predictions import TargetPredictions, from_evidence
 
 PyTree = Any
 
@@ -58,7 +61,7 @@ class Predictions:
     sets: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property
     def predicted(self) -> np.ndarray:
         """Which classes each example has, bool [N, K]: the most probable one; `multi_label`, all above thresholds."""
         if self.multi_label:
@@ -66,14 +69,37 @@ class Predictions:
         best = np.argmax(self.probabilities, axis=1)
         return (np.arange(len(self.classes)) == best[:, None]) & self.present.any(axis=1, keepdims=True)
 
+    @property
+    def header(self) -> list[str]:
+        """Of `cells`."""
+        return ["prediction", "probability", *([] if self.sets is None else ["set"])]
+
+    def cells(self, number: int) -> list[str]:
+        """The classes that one example is said to have, their probabilities and, where there is one, its set."""
+        predicted = self.predicted[number]
+        values = SEPARATOR.join(f"{probability:.4f}" for probability in self.probabilities[number, predicted])
+        sets = [] if self.sets is None else [self._names(self.sets[number])]
+        return [self._names(predicted), values, *sets]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it, under the names of the attributes."""
+        names = ["ids", "modalities", "present", "classes", "probabilities", "predicted"]
+        if self.sets is not None:
+            names.append("sets")
+        return {name: np.asarray(getattr(self, name)) for name in names}
+
+    def _names(self, chosen: np.ndarray) -> str:
+        """The classes, bool [K], in one cell."""
+        return SEPARATOR.join(self.classes[k] for k in np.flatnonzero(chosen))
+
 
 def predict(
     experiment: Experiment,
     variables: PyTree,
     dataset: Dataset,
     split: str,
-    calibration: PatternCalibration | None = None,
-) -> Predictions:
+    calibration: PatternCalibration | SigmaCalibration | None = None,
+) -> Predictions | TargetPredictions:
     """Predicts every example of a split; of several processes, all call it, and all get the same.
 
     Args:
@@ -96,13 +122,37 @@ def predict(
         raise UserError(f"{dataset.path}: split '{split}' has no examples")
     parts = list(_logits(experiment, variables, split))
     present, logits = (np.concatenate(part)[: len(source)] for part in zip(*parts, strict=True))
-    found = calibration or unfitted(experiment.modalities)
-    left = pattern_numbers(present)
+    return from_logits(source.ids(), experiment.modalities, present, logits, info, calibration, notes)
+
+
+def from_logits(
+    ids: Sequence[str],
+    modalities: tuple[str, ...],
+    present: np.ndarray,
+    logits: np.ndarray,
+    info: Info,
+    calibration: PatternCalibration | SigmaCalibration | None,
+    notes: tuple[str, ...] = (),
+) -> Predictions | TargetPredictions:
+    """Predictions from what a model says of N examples.
+
+    Args:
+      ids: of the examples.
+      modalities: M names.
+      present: bool [N, M].
+      logits: float [N, K], of targets evidence [N, 2 T]; anything where an example has no modality.
+      info: of the dataset of the training.
+      calibration: of the run, or None.
+      notes: as `Predictions` has them.
+    """
+    if info.targets:
+        return from_evidence(ids, modalities, present, logits, info.targets, calibration, notes)
+    found, left = calibration or unfitted(modalities), pattern_numbers(present)
     probabilities = found.probabilities(logits, left, info.multi_label)
     probabilities[left < 0] = np.nan
     return Predictions(
-        source.ids(),
-        experiment.modalities,
+        list(ids),
+        modalities,
         present,
         info.classes,
         info.multi_label,
@@ -149,54 +199,36 @@ def file_name(dataset: Dataset, split: str, trained: Dataset) -> str:
     return name if dataset.fingerprint == trained.fingerprint else f"{name}_{dataset.fingerprint[:8]}"
 
 
-def write(predictions: Predictions, folder: Path, name: str) -> None:
+def write(predictions: Predictions | TargetPredictions, folder: Path, name: str) -> None:
     """Writes NAME.csv, for people, and NAME.npz, for programs.
 
     Raises:
       UserError: the folder cannot be written.
     """
     write_files(
-        {f"{name}.csv": to_csv(predictions).encode(), f"{name}.npz": npz.encode_compressed(_arrays(predictions))},
+        {f"{name}.csv": to_csv(predictions).encode(), f"{name}.npz": npz.encode_compressed(predictions.arrays())},
         folder,
     )
 
 
-def to_csv(predictions: Predictions) -> str:
-    """A row for each example: its id, what it has, and the classes that it is said to have, with probabilities.
+def to_csv(predictions: Predictions | TargetPredictions) -> str:
+    """A row for each example: its id, what it has, and what is said of it.
 
-    Where there are conformal sets, its own is the last column. Control characters of ids and classes are escaped, and
-    what would be a formula starts with '; NAME.npz has them as they are.
+    Control characters of ids, classes and targets are escaped, and what would be a formula starts with '; NAME.npz has
+    them as they are.
     """
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    has_sets = predictions.sets is not None
-    table.writerow(("id", "present", "prediction", "probability", *(["set"] if has_sets else [])))
-    rows = zip(predictions.ids, predictions.present, predictions.predicted, predictions.probabilities, strict=True)
-    for number, (id, present, predicted, probabilities) in enumerate(rows):
-        values = SEPARATOR.join(f"{probability:.4f}" for probability in probabilities[predicted])
-        names = [_names(predictions, predicted), values]
-        if has_sets:
-            names.append(_names(predictions, predictions.sets[number]))
-        table.writerow((_cell(id), pattern_name(present, predictions.modalities), *names))
+    table.writerow(("id", "present", *map(_cell, predictions.header)))
+    for number, (id, present) in enumerate(zip(predictions.ids, predictions.present, strict=True)):
+        place = pattern_name(present, predictions.modalities)
+        table.writerow((_cell(id), place, *map(_cell, predictions.cells(number))))
     return text.getvalue()
-
-
-def _names(predictions: Predictions, chosen: np.ndarray) -> str:
-    """The classes, bool [K], in one cell."""
-    return _cell(SEPARATOR.join(predictions.classes[k] for k in np.flatnonzero(chosen)))
 
 
 def _cell(text: str) -> str:
     """A text that no terminal takes for a command, and no spreadsheet for a formula: that gets ' before it."""
     shown = "".join(ascii(sign)[1:-1] if unicodedata.category(sign) in ("Cc", "Zl", "Zp") else sign for sign in text)
     first = unicodedata.normalize("NFKC", shown.lstrip()[:1])
-    is_formula = first in ("=", "+", "-", "@") and not re.fullmatch(r"[+-]?\d+(\.\d+)?", shown)
+    is_formula = first in ("=", "+", "-", "@") and not re.fullmatch(r"[+-]?\d+(\.\d+)?(e[+-]\d+)?", shown)
     return f"'{shown}" if is_formula else shown
-
-
-def _arrays(predictions: Predictions) -> dict[str, np.ndarray]:
-    """All of it, under the names of the attributes."""
-    names = ["ids", "modalities", "present", "classes", "probabilities", "predicted"]
-    if predictions.sets is not None:
-        names.append("sets")
-    return {name: np.asarray(getattr(predictions, name)) for name in names}

@@ -27,17 +27,20 @@ class RawExample:
     Attributes:
       split: its split.
       id: unique in the dataset.
-      label: class index, or several: of one example, or of the seconds of a clip; None where it is not known.
+      label: class index, or several: of one example, or of the seconds of a clip; or the values of targets; None where
+        it is not known.
       tasks: modality -> how it is read; a modality that is in neither dict is missing. A task whose value is a dict
         gives several, and may stand under any name.
       values: modality -> value at hand.
+      sample_weight: of the example in training; all of a split have one, or none has.
     """
 
     split: str
     id: str
-    label: int | tuple[int, ...] | None
+    label: int | tuple[int, ...] | tuple[float, ...] | None
     tasks: Mapping[str, Task] = field(default_factory=dict)
     values: Mapping[str, str | np.ndarray] = field(default_factory=dict)
+    sample_weight: float | None = None
 
 
 def unlabelled(split: str, id: str, found: Mapping[str, Task | str | np.ndarray | None]) -> RawExample:
@@ -165,7 +168,8 @@ def _write(writer: DatasetWriter, example: RawExample, results: Iterator[Result]
             value = task.value(content)
             values |= value if isinstance(value, dict) else {name: value}
     if values:
-        writer.write(example.split, id=example.id, label=example.label, **values)
+        about = {"id": example.id, "label": example.label, "sample_weight": example.sample_weight}
+        writer.write(example.split, **about, **values)
     else:
         report.add(NOTHING_LEFT, example.id)
 

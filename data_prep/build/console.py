@@ -128,9 +128,17 @@ def print_counts(dataset: Dataset) -> None:
     for name, split in dataset.info.splits.items():
         counts = (min(split.classes), max(split.classes)) if many else split.classes
         rows.append([name, *map(str, counts), str(split.examples)])
-    number = f", {len(classes)} classes" if many else "" if classes else ", no labels"
+    number = f", {len(classes)} classes" if many else "" if classes else f", {_targets(dataset) or 'no labels'}"
     print(f"{dataset.info.name}: {dataset.path}{number}")
     _print_table(rows)
+
+
+def _targets(dataset: Dataset) -> str:
+    """Each target with its mean and standard deviation."""
+    return ", ".join(
+        f"target {target.name}" + ("" if target.mean is None else f" ({target.mean:.4g} ± {target.std:.4g})")
+        for target in dataset.info.targets
+    )
 
 
 def print_present(dataset: Dataset) -> None:

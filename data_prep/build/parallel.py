@@ -63,6 +63,9 @@ class Conversion(Protocol):
     def __call__(self, path: Path) -> bytes | Noted:
         """The bytes that are stored; raises Unreadable."""
 
+    def convert(self, data: bytes) -> bytes | Noted:
+        """Likewise of a file's content."""
+
     def value(self, data: bytes) -> Any:
         """These bytes as what DatasetWriter.write takes, or a dict of that, of several modalities by name."""
 
@@ -73,6 +76,11 @@ class FileTask:
 
     convert: Conversion
     path: Path
+
+    @property
+    def source(self) -> Path:
+        """What is read."""
+        return self.path
 
     def __call__(self) -> bytes | Noted:
         """The converted file."""
@@ -88,6 +96,41 @@ class FileTask:
         except OSError:
             return f"{self.convert!r} {self.path}"
         return f"{self.convert!r} {self.path} {stat.st_size} {stat.st_mtime_ns}"
+
+    def value(self, data: bytes) -> Any:
+        """As the conversion says."""
+        return self.convert.value(data)
+
+
+@dataclass(frozen=True)
+class ContentTask:
+    """The content of a file to convert.
+
+    Attributes:
+      convert: how.
+      content: the file's.
+      where: it is, for people.
+    """
+
+    convert: Conversion
+    content: bytes = field(repr=False)
+    where: str
+
+    @property
+    def source(self) -> bytes:
+        """What is read."""
+        return self.content
+
+    def __call__(self) -> bytes | Noted:
+        """The converted file."""
+        return self.convert.convert(self.content)
+
+    def __str__(self) -> str:
+        return self.where
+
+    def fingerprint(self) -> str:
+        """Changes when the bytes can."""
+        return f"{self.convert!r} {hashlib.sha256(self.content).hexdigest()}"
 
     def value(self, data: bytes) -> Any:
         """As the conversion says."""
@@ -318,6 +361,14 @@ def _results(
 def _convert(task: Task, timeout: float) -> Result:
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
+        return attempt(task)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def attempt(task: Task) -> Result:
+    """Runs a task here; what goes wrong is a failure."""
+    try:
         return task()
     except Unreadable as error:
         return Failure(str(error))
@@ -325,5 +376,3 @@ def _convert(task: Task, timeout: float) -> Result:
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())[:_LONGEST]
         return Failure(f"{type(error).__name__}: {message} ({Path(place.filename).name}, line {place.lineno})")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

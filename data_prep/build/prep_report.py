@@ -37,6 +37,10 @@ class Report:
         """How many problems of a kind there were."""
         return self._counts[kind]
 
+    def entries(self, kind: str) -> list[str]:
+        """The first problems of a kind."""
+        return self._problems.get(kind, [])
+
     def write(self, folder: Path) -> Path:
         """Writes the report into a folder, by rename; returns its path."""
         path = folder / FILE_NAME
@@ -49,8 +53,12 @@ class Report:
         return path
 
     def print_summary(self, path: Path) -> None:
-        """Prints one line for each of the first kinds of problems."""
+        """Prints where the report is, and one line for each of the first kinds of problems."""
         print(f"report: {path}")
+        self.print_kinds()
+
+    def print_kinds(self) -> None:
+        """Prints one line for each of the first kinds of problems."""
         for kind, entries in list(self._problems.items())[:PRINTED]:
             print(f"  {self._counts[kind]} x {kind}, e.g. {entries[0]}")
         if len(self._problems) > PRINTED:

@@ -1,13 +1,18 @@
 """Tables as rows: CSV, TSV, JSON lines and Parquet, by the ending of the file's name."""
 
+import datetime
 import difflib
-import math
+import functools
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from data_prep.build import json_text
 from data_prep.build.delimited import not_decodable, open_text, read_records
@@ -36,24 +41,47 @@ class Row:
     where: str
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+      path: the file, or what messages call a table that is none; paths of files in it count from its folder.
+      columns: their names, in order; also of those that are empty.
+      rows: the rows.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
-    """Reads some columns of a table.
+    """Reads some columns of a table; as `read_table`, and raises also where one of them is not there."""
+    return _read(path, tuple(dict.fromkeys(columns))).rows
+
+
+def read_table(path: Path) -> Table:
+    """Reads all columns of a table, but those without a name.
 
     Args:
       path: .csv (comma) or .tsv (tab) with a header; .jsonl, an object on each line; or .parquet. Text is UTF-8, or
         UTF-16 with a byte order mark.
-      columns: those wanted.
 
     Raises:
       UserError: the file cannot be read, is of another kind or damaged, a row has the wrong number of fields or lost a
-        quotation mark, or a column is not there or there twice.
+        quotation mark, or a column is there twice.
     """
+    return _read(path, None)
+
+
+def _read(path: Path, columns: Sequence[str] | None) -> Table:
     if path.suffix.lower() not in READERS:
         raise UserError(f"{path}: not known by its ending: give one of {', '.join(READERS)}")
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no file: give a table")
     try:
-        return list(READERS[path.suffix.lower()](path, tuple(dict.fromkeys(columns))))
+        return READERS[path.suffix.lower()](path, columns)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -63,7 +91,21 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[Row]:
 def is_missing(value: Any, marks: Sequence[str]) -> bool:
     """Whether a value of a row, or of a list in it, is none: empty, null, NaN, or one of the marks."""
     value = _stripped(value)
-    return value is None or (isinstance(value, str) and value.casefold() in map(str.casefold, marks))
+    return value is None or (isinstance(value, str) and value.casefold() in _folded(tuple(marks)))
+
+
+@functools.lru_cache(maxsize=8)
+def _folded(marks: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(str.casefold, marks))
+
+
+def text_of(row: Row, column: str) -> str:
+    """A field as a string. Raises UserError if it is empty or not one value."""
+    value = row.values.get(column)
+    if value is None or isinstance(value, list | tuple | dict | bytes | np.ndarray | Image.Image):
+        found = "empty" if value is None else f"a {type(value).__name__}"
+        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
+    return str(value)
 
 
 def short(value: Any) -> str:
@@ -71,31 +113,34 @@ def short(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    yield from _read_delimited(path, columns, ",")
+def _read_csv(path: Path, columns: Sequence[str] | None) -> Table:
+    return _read_delimited(path, columns, ",")
 
 
-def _read_tsv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    yield from _read_delimited(path, columns, "\t")
+def _read_tsv(path: Path, columns: Sequence[str] | None) -> Table:
+    return _read_delimited(path, columns, "\t")
 
 
-def _read_delimited(path: Path, columns: Sequence[str], delimiter: str) -> Iterator[Row]:
+def _read_delimited(path: Path, columns: Sequence[str] | None, delimiter: str) -> Table:
     records = read_records(path, delimiter, header=True)
     if not records:
         raise UserError(f"{path}: empty: give a table with a header")
     header = [field.strip() for field in records[0].fields]
-    _check_columns(path, columns, header)
+    columns = check_columns(path, columns, header)
+    rows = []
     for record in records[1:]:
         if len(record.fields) != len(header):
             raise UserError(
                 f"{record.where}: {len(record.fields)} fields instead of {len(header)}: "
                 "put quotation marks around a field with separators in it"
             )
-        yield Row(_not_empty(dict(zip(header, record.fields, strict=True)), columns), record.where)
+        rows.append(row_of(dict(zip(header, record.fields, strict=True)), columns, record.where))
+    return Table(path, columns, rows)
 
 
-def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_jsonl(path: Path, columns: Sequence[str] | None) -> Table:
     found: dict[str, None] = {}
+    records = []
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -108,13 +153,14 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
             if not isinstance(values, dict):
                 raise UserError(f"{where}: not a JSON object: write one object on each line")
             found |= dict.fromkeys(values)
-            yield Row(_not_empty(values, columns), where)
+            records.append((values, where))
     if not found:
         raise UserError(f"{path}: empty: write one object on each line")
-    _check_columns(path, columns, list(found))
+    columns = check_columns(path, columns, list(found))
+    return Table(path, columns, [row_of(values, columns, where) for values, where in records])
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -124,15 +170,15 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         pass
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_columns(path, columns, file.schema_arrow.names)
+            columns = check_columns(path, columns, file.schema_arrow.names)
             _check_stated(file.metadata, columns)
-            number = decoded = 0
+            rows, decoded = [], 0
             for batch in file.iter_batches(BATCH, columns=list(columns)):
                 decoded += batch.nbytes
                 bounds.check("decoded bytes", decoded, bounds.TABLE_BYTES)
                 for values in batch.to_pylist():
-                    number += 1
-                    yield Row(_not_empty(values, columns), f"{path}, row {number}")
+                    rows.append(row_of(values, columns, f"{path}, row {len(rows) + 1}"))
+            return Table(path, columns, rows)
     # OSError is of a damaged page, the two last ones of a time that Python cannot hold.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(error).split())})") from error
@@ -150,7 +196,7 @@ def _check_stated(metadata: Any, columns: Sequence[str]) -> None:
     bounds.check("decoded bytes", stated, bounds.TABLE_BYTES)
 
 
-READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, Sequence[str] | None], Table]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
@@ -158,15 +204,21 @@ READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
 }
 
 
-def _check_columns(path: Path, wanted: Sequence[str], found: Sequence[str]) -> None:
+def check_columns(where: Path | str, wanted: Sequence[str] | None, found: Sequence[str]) -> tuple[str, ...]:
+    """The columns to take of those that a table has; all that have a name if `wanted` is None.
+
+    Raises:
+      UserError: one is not there, or two have the same name.
+    """
     for name, times in Counter(filter(None, found)).items():
         if times > 1:
-            raise UserError(f"{path}: {times} columns have the same name, {name!r}: rename all but one")
-    for column in wanted:
+            raise UserError(f"{where}: {times} columns have the same name, {name!r}: rename all but one")
+    for column in wanted or ():
         if column not in found:
             others = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             has = f"{', '.join(found[:SHOWN])}{others}"
-            raise UserError(f"{path}: no column {column!r}; it has: {has}{_hint(column, found)}")
+            raise UserError(f"{where}: no column {column!r}; it has: {has}{_hint(column, found)}")
+    return tuple(filter(None, found) if wanted is None else wanted)
 
 
 def _hint(wanted: str, found: Sequence[str]) -> str:
@@ -174,22 +226,49 @@ def _hint(wanted: str, found: Sequence[str]) -> str:
     for sign, name in SEPARATORS.items():
         if len(found) == 1 and sign in found[0]:
             return f" (separated by {name}? Save it as .csv with commas, or as .tsv with tabs)"
+    return meant(wanted, found) or " (is its first line the header?)"
+
+
+def meant(wanted: str, found: Sequence[str]) -> str:
+    """A question about the nearest of the names that there are, for messages; empty if none is near."""
     folded = {name.casefold(): name for name in found}
     near = difflib.get_close_matches(wanted.casefold(), folded, n=1)
-    return f" (is {folded[near[0]]!r} meant?)" if near else " (is its first line the header?)"
+    return f" (is {folded[near[0]]!r} meant?)" if near else ""
 
 
-def _not_empty(values: dict[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+def row_of(values: Mapping[str, Any], columns: Sequence[str], where: str) -> Row:
+    """A row of some columns; what is empty is left out."""
     stripped = {column: _stripped(values.get(column)) for column in columns}
-    return {column: value for column, value in stripped.items() if value is not None}
+    return Row({column: value for column, value in stripped.items() if value is not None}, where)
 
 
 def _stripped(value: Any) -> Any:
-    """A string without white space around it; None for what counts as empty."""
-    if isinstance(value, bytes):  # of a binary column of Parquet
-        value = value.decode(errors="replace")
+    """What a field holds: None if it is empty, a string without white space around it, bytes that are text as a string.
+
+    NumPy's scalars and arrays [N] become Python's; any other object stays as it is.
+    """
+    if isinstance(value, np.generic):
+        value = _plain(value)
+    if isinstance(value, bytes):
+        value = _text(value)
     if isinstance(value, str):
         return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    return value
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value.tolist()
+    if isinstance(value, dict) and all(item is None for item in value.values()):
+        return None  # as data frames write an absent object
+    is_nan = isinstance(value, float | Decimal | datetime.datetime) and value != value  # pandas' NaT is such a datetime
+    return None if is_nan or type(value).__name__ == "NAType" else value  # pandas', which is not imported here
+
+
+def _plain(value: np.generic) -> Any:
+    """A NumPy scalar as Python's; of a time with more than microseconds, those."""
+    return value.astype("datetime64[us]").item() if isinstance(value, np.datetime64) else value.item()
+
+
+def _text(value: bytes) -> str | bytes:
+    """The text that bytes are, as in a binary column of Parquet; the bytes if they are none."""
+    try:
+        return value if b"\0" in value else value.decode()
+    except UnicodeDecodeError:
+        return value

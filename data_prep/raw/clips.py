@@ -18,14 +18,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_prep.build.prep_report import DAMAGED
 from data_prep.build.results import Noted
 from data_prep.raw import limits
-from data_prep.raw.files import open_file
+from data_prep.raw.files import open_content, open_file
 from data_prep.raw.wav import read_plain
 
 CUT = "longer than --seconds (its beginning is kept)"
@@ -92,9 +92,12 @@ class ToClip:
         Raises:
           Unreadable: it is no video file, beyond `limits`, or has nothing of what is wanted in the clip's time.
         """
-        clip = self.read(path)
-        notes = self.notes(clip)
-        return Noted(clip.pack(), notes) if notes else clip.pack()
+        return self._packed(self.read(path))
+
+    def convert(self, data: bytes) -> bytes | Noted:
+        """Turns the content of a file into a packed clip; raises Unreadable as above."""
+        with open_content(data) as file:
+            return self._packed(self._read(file))
 
     def notes(self, clip: Clip) -> dict[str, str]:
         """What the report shall say of a clip, by kind."""
@@ -107,15 +110,22 @@ class ToClip:
     def read(self, path: Path) -> Clip:
         """Reads a file, and raises, as above."""
         with open_file(path) as file:
-            if self.sample_rate and self.start == 0:
-                plain = read_plain(file, self.sample_rate, round(self.end * self.sample_rate))
-                if plain is not None:
-                    return Clip([], plain.samples, None, plain.duration)
-            from data_prep.raw import ffmpeg  # slow, and sound is often plain
+            return self._read(file)
 
-            pixels = self.max_pixels or limits.FRAME_PIXELS
-            wanted = self.start, self.end, self.frame_rate, self.size, self.sample_rate, pixels
-            return Clip(*ffmpeg.read_part(file, *wanted))
+    def _read(self, file: BinaryIO) -> Clip:
+        if self.sample_rate and self.start == 0:
+            plain = read_plain(file, self.sample_rate, round(self.end * self.sample_rate))
+            if plain is not None:
+                return Clip([], plain.samples, None, plain.duration)
+        from data_prep.raw import ffmpeg  # slow, and sound is often plain
+
+        pixels = self.max_pixels or limits.FRAME_PIXELS
+        wanted = self.start, self.end, self.frame_rate, self.size, self.sample_rate, pixels
+        return Clip(*ffmpeg.read_part(file, *wanted))
+
+    def _packed(self, clip: Clip) -> bytes | Noted:
+        notes = self.notes(clip)
+        return Noted(clip.pack(), notes) if notes else clip.pack()
 
     def seconds(self, clip: Clip) -> list[Clip]:
         """What was read, in clips of 1 s: the frames whose instants lie in it, and its sound.

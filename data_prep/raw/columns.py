@@ -1,25 +1,30 @@
 """Columns of a table as modalities: the one table, by kind, of what the fields of a column become."""
 
 import argparse
+import dataclasses
+import fnmatch
 import functools
-import math
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from data_prep.build import console
-from data_prep.build.parallel import Conversion, FileTask
+from data_prep.build.parallel import ContentTask, Conversion, FileTask, Task
 from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short
+from data_prep.build.rows import MISSING_MARKS, Row, is_missing, short, text_of
+from data_prep.raw import media
 from data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from data_prep.raw.near import below, near
-from data_prep.raw.photos import ToJpeg
+from data_prep.raw.photos import ToJpeg, ToPixels
+from data_prep.raw.pictures import PicturesTask
+from data_prep.raw.tabular import TYPES, Tabular, learned
 from umemma_jax.data.dataset import Modality
 from umemma_jax.errors import UserError
 
@@ -27,6 +32,7 @@ RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: 
 LONGEST_NAME = 100  # characters of a modality's
 SHOWN = 3  # paths, where none exists
 NO_FILE = "file does not exist (left out)"
+_TYPED = re.compile(rf"(.*?)(?::({'|'.join(TYPES)}))?", re.DOTALL)
 _ARGUMENT = re.compile(r"(?:(?P<name>[A-Za-z0-9_]+)=)?(?P<columns>.+)", re.DOTALL)
 
 
@@ -38,11 +44,15 @@ class Column:
       kind: a key of `KINDS`.
       name: of the modality.
       columns: of the table; only "tabular" can have more than one.
+      types: of "tabular" columns that are no numbers: "category" or "date".
+      strays: of "tabular" columns, what else counts as missing in them.
     """
 
     kind: str
     name: str
     columns: tuple[str, ...]
+    types: Mapping[str, str] = field(default_factory=dict)
+    strays: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,7 @@ class Settings:
       rate: sample rate of sound, Hz.
       fps: frames of a second of a video.
       seconds: longest part of a video or of sound, from its beginning.
-      missing: what stands for a missing number, beside nothing at all.
+      missing: what stands for a missing number, category or date, beside nothing at all.
       max_pixels: of an image or a frame; None: as `limits` says.
     """
 
@@ -73,117 +83,165 @@ class Source(Protocol):
 
     modality: Modality
 
-    def take(self, row: Row, report: Report) -> FileTask | str | np.ndarray | None:
+    def take(self, row: Row, report: Report) -> Task | str | np.ndarray | None:
         """The row's value, or how it is read; None where it is missing. Raises UserError if it is no value."""
 
 
 class _Files:
-    """Paths of files that a conversion reads."""
+    """Files that a conversion reads, by path or in memory."""
 
     def __init__(self, column: Column, settings: Settings, modality: Modality, conversion: Conversion) -> None:
         (self._column,) = column.columns
         self._folder = settings.folder
+        self._marks = settings.missing
         self._conversion = conversion
         self.modality = modality
 
-    def take(self, row: Row, report: Report) -> FileTask | None:
-        if self._column not in row.values:
-            return None
-        given = text_of(row, self._column)
-        path = self._folder / given
+    def take(self, row: Row, report: Report) -> Task | None:
+        value = _known(row, self._column, self._marks, report)
+        return None if value is None else self._task(value, row, report)
+
+    def _task(self, value: Any, row: Row, report: Report) -> Task | None:
+        content = _content(value, row, self._column)
+        if isinstance(content, list):
+            raise UserError(
+                f"{row.where}: column {self._column!r} is a list: give one value, only a video takes several pictures"
+            )
+        return self._file_task(content, self._conversion, row, report)
+
+    def _file_task(
+        self, content: str | bytes, conversion: Conversion, row: Row, report: Report
+    ) -> FileTask | ContentTask | None:
+        if isinstance(content, bytes):
+            return ContentTask(conversion, content, f"{row.where}, column {self._column!r}")
+        path = self._folder / content
         if not os.path.exists(path):  # unlike Path.exists, it takes a text that is too long for a path
-            meant = near(self._folder, given)
+            meant = near(self._folder, content)
             report.add(NO_FILE, f"{path} ({row.where})" + (f": there is {meant}" if meant else ""))
             return None
-        return FileTask(self._conversion, path)
+        return FileTask(conversion, path)
 
 
 class _Images(_Files):
-    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
+    def __init__(
+        self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
+    ) -> None:
+        if trained is not None and trained.encoding == "raw":
+            super().__init__(column, settings, trained, ToPixels(trained.shape))
+            return
         to_jpeg = ToJpeg(settings.size, settings.max_pixels)
         super().__init__(column, settings, Modality(kind="image", encoding="jpeg"), to_jpeg)
 
 
 class _Sounds(_Files):
-    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
+    def __init__(
+        self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
+    ) -> None:
         modality = Modality(kind="audio", encoding="pcm_s16le", sample_rate=settings.rate)
         to_sound = ToSound(0, settings.seconds, sample_rate=settings.rate)
         super().__init__(column, settings, modality, to_sound)
 
 
 class _Videos(_Files):
-    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
+    def __init__(
+        self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
+    ) -> None:
         modality = Modality(kind="video", encoding="jpeg", frame_rate=settings.fps)
         to_frames = ToFrames(0, settings.seconds, settings.fps, settings.size, max_pixels=settings.max_pixels)
         super().__init__(column, settings, modality, to_frames)
+        self._to_jpeg = ToJpeg(settings.size, settings.max_pixels)
+
+    def _task(self, value: Any, row: Row, report: Report) -> Task | None:
+        content = _content(value, row, self._column)
+        if not isinstance(content, list):
+            return self._file_task(content, self._conversion, row, report)
+        pictures = [_content(picture, row, self._column) for picture in content]
+        tasks = [self._file_task(picture, self._to_jpeg, row, report) for picture in pictures]
+        found = tuple(task for task in tasks if task is not None)
+        return PicturesTask(found, f"{row.where}, column {self._column!r}") if found else None
 
 
 class _Texts:
-    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
+    def __init__(
+        self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
+    ) -> None:
         (self._column,) = column.columns
+        self._marks = settings.missing
         self.modality = Modality(kind="text", encoding="utf-8")
 
     def take(self, row: Row, report: Report) -> str | None:
-        return text_of(row, self._column) if self._column in row.values else None
+        return None if _known(row, self._column, self._marks, report) is None else text_of(row, self._column)
 
 
-class _Vectors:
-    """Numbers, each in its column, or lists of numbers in one column. A number that is missing is NaN.
+class _Table(Tabular):
+    def __init__(
+        self, column: Column, rows: Sequence[Row], settings: Settings, trained: Modality | None = None
+    ) -> None:
+        reading = settings.missing, column.strays
+        modality = trained or learned(column.columns, column.types, rows, *reading)
+        super().__init__(column.columns, column.types, modality, *reading)
 
-    A row lacks the modality where all its numbers are missing.
+
+def _known(row: Row, column: str, marks: Sequence[str], report: Report) -> Any:
+    """A field that is one value, None where it is missing."""
+    value = row.values.get(column)
+    if isinstance(value, list | tuple) and not value:
+        return None
+    if value is not None and is_missing(value, marks):
+        report.add(f"mark of a missing value in column {column!r} (left out)", f"{row.where}: {short(value)}")
+        return None
+    return value
+
+
+def _content(value: Any, row: Row, column: str) -> str | bytes | list[Any]:
+    """As `content_of` says."""
+    if media.is_url(value):
+        raise UserError(
+            f"{row.where}: {short(value)} in column {column!r} is a URL, and nothing is downloaded: give a file"
+        )
+    try:
+        return media.content_of(value)
+    except ValueError as error:
+        raise UserError(f"{row.where}: column {column!r} {error}") from error
+
+
+KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Table}
+
+
+def sources(
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    settings: Settings,
+    trained: Mapping[str, Modality] = MappingProxyType({}),
+) -> dict[str, Source]:
+    """The modalities of a table, by name.
+
+    Args:
+      columns: where they come from.
+      rows: those of the training, of which there is something to learn.
+      settings: what columns depend on besides.
+      trained: what has been learned already, by name.
     """
+    return {column.name: KINDS[column.kind](column, rows, settings, trained.get(column.name)) for column in columns}
 
-    def __init__(self, column: Column, rows: Sequence[Row], settings: Settings) -> None:
-        self._columns = column.columns
-        self._marks = settings.missing
-        first = next((numbers for row in rows if (numbers := self._numbers(row)) is not None), None)
-        if first is None:
-            raise UserError(f"--tabular: no row has a number in {', '.join(column.columns)}: leave it out")
-        self._size = len(first)
-        self._in_lists = any(isinstance(row.values.get(name), list) for name in self._columns for row in rows)
-        names = None if self._in_lists else self._columns
-        self.modality = Modality(kind="tabular", encoding="float32", shape=(self._size,), columns=names)
 
-    def take(self, row: Row, report: Report) -> np.ndarray | None:
-        numbers = self._numbers(row)
-        if numbers is None:
-            return None
-        if len(numbers) != self._size:
+def check_inputs(columns: Sequence[Column], labels: Sequence[str]) -> None:
+    """Raises UserError if a column of labels is an input as well."""
+    for column in columns:
+        for name in column.columns:
+            if name in labels:
+                raise UserError(
+                    f"--{column.kind}={name}: is the label: it cannot be an input as well, it would tell the answer"
+                )
+
+
+def check_values(columns: Sequence[Column], rows: Sequence[Row], missing: Sequence[str]) -> None:
+    """Raises UserError if no row has any value of a modality."""
+    for column in columns:
+        if not any(not is_missing(row.values.get(name), missing) for row in rows for name in column.columns):
             raise UserError(
-                f"{row.where}: {len(numbers)} numbers instead of {self._size}: correct it or leave it empty"
+                f"--{column.kind}={','.join(column.columns)}: none of the {len(rows)} rows has a value: leave it out"
             )
-        for position in np.flatnonzero(np.isnan(numbers)):
-            name = f"{self._columns[0]}[{position}]" if self._in_lists else self._columns[position]
-            report.add(f"missing number in column {name!r} (kept as missing)", row.where)
-        return numbers
-
-    def _numbers(self, row: Row) -> np.ndarray | None:
-        fields = [(column, row.values.get(column)) for column in self._columns]
-        if len(fields) == 1 and isinstance(fields[0][1], list):
-            fields = [(f"{fields[0][0]}[{position}]", item) for position, item in enumerate(fields[0][1])]
-        numbers = np.array([self._number(row, column, field) for column, field in fields], np.float32)
-        return None if np.all(np.isnan(numbers)) else numbers
-
-    def _number(self, row: Row, column: str, field: Any) -> float:
-        if is_missing(field, self._marks):
-            return math.nan
-        try:
-            number = float(field)
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if not abs(number) <= float(np.finfo(np.float32).max):
-            raise UserError(
-                f"{row.where}: {short(field)} in column {column!r} is no finite number: correct it or leave it empty"
-            )
-        return number
-
-
-KINDS = {"image": _Images, "video": _Videos, "audio": _Sounds, "text": _Texts, "tabular": _Vectors}
-
-
-def sources(columns: Sequence[Column], rows: Sequence[Row], settings: Settings) -> dict[str, Source]:
-    """The modalities of a table, by name."""
-    return {column.name: KINDS[column.kind](column, rows, settings) for column in columns}
 
 
 def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) -> None:
@@ -191,8 +249,10 @@ def check_files(columns: Sequence[Column], rows: Sequence[Row], folder: Path) ->
     for column in columns:
         if not issubclass(KINDS[column.kind], _Files):
             continue
-        given = [text_of(row, column.columns[0]) for row in rows if column.columns[0] in row.values]
+        given = [path for row in rows if (path := media.path_of(row.values.get(column.columns[0]))) is not None]
         if given and not any(os.path.isfile(folder / path) for path in given):
+            if media.is_url(given[0]):
+                continue  # which is said of its row
             first = (f"{short(str(folder / path))}{_alike(folder, path)}" for path in given[:SHOWN])
             raise UserError(
                 f"--{column.kind}={column.columns[0]}: none of the {len(given)} files exists: {', '.join(first)}"
@@ -204,26 +264,17 @@ def _alike(folder: Path, given: str) -> str:
     return f" (there is {found})" if found else ""
 
 
-def read_once(found: Mapping[str, FileTask | str | np.ndarray | None]) -> dict[str, Any]:
+def read_once(found: Mapping[str, Task | str | np.ndarray | None]) -> dict[str, Any]:
     """A row's values; frames and sound of the same file become one task, which gives what there is of both."""
     joined = dict(found)
-    tasks = {name: task for name, task in found.items() if isinstance(task, FileTask)}
-    videos = {task.path: name for name, task in tasks.items() if isinstance(task.convert, ToFrames)}
+    tasks = {name: task for name, task in found.items() if isinstance(task, FileTask | ContentTask)}
+    videos = {task.source: name for name, task in tasks.items() if isinstance(task.convert, ToFrames)}
     for name, task in tasks.items():
-        if isinstance(task.convert, ToSound) and (video := videos.pop(task.path, None)):
+        if isinstance(task.convert, ToSound) and (video := videos.pop(task.source, None)):
             frames, sound = joined.pop(video).convert, joined.pop(name).convert
             both = ToFramesAndSound(**vars(frames) | {"sample_rate": sound.sample_rate, "names": (video, name)})
-            joined[f"{video} and {name}"] = FileTask(both, task.path)
+            joined[f"{video} and {name}"] = dataclasses.replace(task, convert=both)
     return joined
-
-
-def text_of(row: Row, column: str) -> str:
-    """A field as a string. Raises UserError if it is empty or not one value."""
-    value = row.values.get(column)
-    if value is None or isinstance(value, list | dict | bytes):
-        found = "empty" if value is None else f"a {type(value).__name__}"
-        raise UserError(f"{row.where}: column {column!r} is {found}: give one value")
-    return str(value)
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -233,7 +284,7 @@ _ARGUMENTS = {  # kind -> metavar and help, of all preparations that take column
     "image": ("[NAME=]COLUMN", "image files"),
     "audio": ("[NAME=]COLUMN", "sound"),
     "text": ("[NAME=]COLUMN", "texts"),
-    "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of numbers"),
+    "tabular": ("[NAME=]COLUMN,...", "numbers, or lists of them; COLUMN:category, COLUMN:date; lab_* for several"),
 }
 
 
@@ -263,12 +314,31 @@ def _add_column_argument(parser: argparse.ArgumentParser, kind: str, metavar: st
 
 
 def parse_column(kind: str, text: str) -> Column:
-    """What --image and its likes are given: COLUMN or NAME=COLUMN; for "tabular" columns with commas between them."""
+    """What --image and its likes are given: COLUMN or NAME=COLUMN.
+
+    For "tabular" there may be several columns with commas between them, each as COLUMN:TYPE if it holds no numbers.
+    """
     match = _ARGUMENT.fullmatch(text)
     if match is None:
         raise argparse.ArgumentTypeError("name a column")
-    columns = tuple(match["columns"].split(",")) if kind == "tabular" else (match["columns"],)
-    return Column(kind, match["name"] or kind, columns)
+    if kind != "tabular":
+        return Column(kind, match["name"] or kind, (match["columns"],))
+    typed = [_TYPED.fullmatch(column).groups() for column in match["columns"].split(",")]
+    types = {column: type for column, type in typed if type is not None}
+    return Column(kind, match["name"] or kind, tuple(column for column, _ in typed), types)
+
+
+def has_pattern(column: Column) -> bool:
+    """Whether a name of its columns may be a pattern of several, as `lab_*`."""
+    return any(set("*?[") & set(name) for name in column.columns)
+
+
+def matched(column: Column, names: Sequence[str]) -> Column:
+    """With the columns that its patterns match, of those of a table; what is a name, or matches nothing, stays."""
+    found = {name: [name] if name in names else fnmatch.filter(names, name) or [name] for name in column.columns}
+    columns = tuple(dict.fromkeys(name for of_pattern in found.values() for name in of_pattern))
+    types = {name: column.types[pattern] for pattern in column.types for name in found[pattern]}
+    return dataclasses.replace(column, columns=columns, types=types)
 
 
 def check_names(modalities: Sequence[Column] | None) -> None:

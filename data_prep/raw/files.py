@@ -1,7 +1,10 @@
 """Opening a raw file: what is no file, empty, or stands for a file is refused, and nothing is waited for."""
 
+import contextlib
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +18,17 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+@contextlib.contextmanager
+def open_content(content: bytes) -> Iterator[BinaryIO]:
+    """A file without a name that has this content. Raises Unreadable if it has none."""
+    if not content:
+        raise Unreadable("empty file")
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file
 
 
 def open_file(path: Path) -> BinaryIO:

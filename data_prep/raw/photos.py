@@ -1,5 +1,6 @@
 """Any image file as the bytes of a baseline JPEG: upright, RGB or grey, its shorter side at most so many pixels."""
 
+import contextlib
 import io
 import re
 import warnings
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, PngImagePlugin
 
 from data_prep.build.parallel import Unreadable
@@ -81,18 +83,8 @@ class ToJpeg:
         return data
 
     def _read(self, file: BinaryIO) -> bytes | Noted:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about damaged metadata
-                return self._convert(file)
-        except Unreadable:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            file.seek(0)
-            if file.read(12)[8:] in _HEIF:
-                raise Unreadable("HEIC, which Pillow does not read: convert it to JPEG or PNG") from error
-            reason = " ".join(_ADDRESS.sub("", str(error)).split())
-            raise Unreadable(f"{type(error).__name__}: {reason[:200]}") from error
+        with _decoding(file):
+            return self._convert(file)
 
     def _convert(self, file: BinaryIO) -> bytes | Noted:
         with Image.open(file) as image:
@@ -140,6 +132,54 @@ class ToJpeg:
             return image
         width, height = (max(1, round(side * self.size / shorter)) for side in image.size)
         return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+@dataclass(frozen=True)
+class ToPixels:
+    """Turns an image file of one size into its pixels.
+
+    Attributes:
+      shape: [H, W, C], of 1 or 3 channels.
+    """
+
+    shape: tuple[int, int, int]
+
+    def __call__(self, path: Path) -> bytes:
+        """Reads a file. Raises Unreadable if it cannot be opened, is no image, damaged, or of another size."""
+        with open_file(path) as file:
+            return self._read(file)
+
+    def convert(self, data: bytes) -> bytes:
+        """Likewise of a file's content."""
+        return self._read(io.BytesIO(data))
+
+    def value(self, data: bytes) -> np.ndarray:
+        """uint8 [H, W, C]."""
+        return np.frombuffer(data, np.uint8).reshape(self.shape)
+
+    def _read(self, file: BinaryIO) -> bytes:
+        height, width, channels = self.shape
+        with _decoding(file), Image.open(file) as image:
+            if image.size != (width, height):
+                raise Unreadable(f"{image.width}x{image.height} pixels instead of {width}x{height}")
+            return image.convert("L" if channels == 1 else "RGB").tobytes()
+
+
+@contextlib.contextmanager
+def _decoding(file: BinaryIO) -> Iterator[None]:
+    """Turns whatever a decoder raises on a file into Unreadable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about damaged metadata
+            yield
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        file.seek(0)
+        if file.read(12)[8:] in _HEIF:
+            raise Unreadable("HEIC, which Pillow does not read: convert it to JPEG or PNG") from error
+        reason = " ".join(_ADDRESS.sub("", str(error)).split())
+        raise Unreadable(f"{type(error).__name__}: {reason[:200]}") from error
 
 
 def find_images(folder: Path, report: Report) -> Iterator[Path]:

@@ -187,6 +187,33 @@ def test_ids_in_rows_are_utf_8_each_with_a_byte_behind_it_that_utf_8_never_has(t
     assert rows["train/ids"].tobytes() == b"\xc3\xa9\xffb\0\xff"
 
 
+def write_weights(path: Path, weights: list[float | None]) -> Dataset:
+    return write_dataset(
+        path, train=[e | {"sample_weight": w} for e, w in zip(make_examples(len(weights)), weights, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("from_records", [False, True])
+def test_weights_of_the_rows_in_training(tmp_path: Path, from_records: bool):
+    source = write_weights(tmp_path / "weighted", [0.0, 0.1, 2.5]).source("train")
+    if from_records:
+        source._columns = None
+    assert source.weights().dtype == np.float32
+    assert source.weights().tolist() == np.float32([0, 0.1, 2.5]).tolist()
+    assert write_weights(tmp_path / "plain", [None, None]).source("train").weights() is None
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf, 1e39])
+def test_weights_that_are_none(tmp_path: Path, weight: float):
+    with pytest.raises(ValueError, match=r"example 'example 0': weight .* is not a finite number from 0 on"):
+        write_weights(tmp_path / "weighted", [weight])
+
+
+def test_weights_of_some_rows_only(tmp_path: Path):
+    with pytest.raises(ValueError, match="example 'example 1' has no weight, unlike those before it"):
+        write_weights(tmp_path / "weighted", [1.0, None])
+
+
 def test_ids_of_another_number_of_rows(tmp_path: Path):
     dataset = unsealed(write_dataset(tmp_path / "small", train=make_examples(3)))
     edit_rows(dataset.path, **{"train/ids": np.frombuffer(b"0\xff1\xff", np.uint8)})

@@ -1,10 +1,12 @@
 """Values to bytes to batches, kind by kind."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from umemma_jax.data import jpeg
-from umemma_jax.data.kinds import Modality, NumericCodec, codec, stores_list, takes_tokenizer
+from umemma_jax.data.kinds import UNSEEN, Modality, NumericCodec, codec, stores_list, takes_tokenizer
 from umemma_jax.data.tokenizer import Tokenizer
 
 IMAGE = Modality("image", "raw", shape=(2, 3, 1))
@@ -39,6 +41,30 @@ def test_tabular():
     batch = codec(TABLE).decode([codec(TABLE).encode(row) for row in rows])
     assert batch.dtype == np.float32
     np.testing.assert_array_equal(batch, rows)
+
+
+CATEGORIES = dataclasses.replace(
+    TABLE, columns=("a", "b", "c", "d"), levels={"b": {"x": 5, "y": 2}, "d": {}}, quantiles=((0.0, 1.0), (), (), ())
+)
+
+
+def test_categories_are_the_places_of_their_levels():
+    rows = np.array([[0.5, 1, 0, np.nan], [np.nan, 0, np.nan, UNSEEN], [0, UNSEEN, 2, 0]], np.float32)
+    store = codec(CATEGORIES)
+    np.testing.assert_array_equal(store.decode([store.encode(row) for row in rows]), rows)
+    np.testing.assert_array_equal(store.decode([None]), np.zeros((1, 4)))
+    np.testing.assert_array_equal(store.to_positions(rows[0]), [[0.5, 0, 0, np.nan]])
+    assert CATEGORIES.level_counts == (None, (5, 2), None, ())
+    assert CATEGORIES.level_names == {"b": ("x", "y"), "d": ()}
+
+
+@pytest.mark.parametrize("place", [2, -2, 0.5])
+def test_what_is_no_place_of_a_level(place: float):
+    row = np.array([0, place, 0, 0], np.float32)
+    with pytest.raises(ValueError, match="a category that is no level's place"):
+        codec(CATEGORIES).encode(row)
+    with pytest.raises(ValueError, match="a category that is no level's place"):
+        codec(CATEGORIES).decode([row.tobytes()])
 
 
 @pytest.mark.parametrize("length", [None, 1, 4, 6, 9])
@@ -315,6 +341,8 @@ def test_video_needs_its_largest_number_of_frames_to_decode():
             None,
             "columns name not each of the 2 numbers",
         ),
+        (dataclasses.replace(CATEGORIES, columns=None), None, "levels are of columns that are not named"),
+        (dataclasses.replace(CATEGORIES, levels={"e": {}}), None, "levels are of columns that are not named"),
         (Modality("audio", "pcm_s16le"), None, "needs a sample_rate"),
         (IMAGE, 5, "takes no length"),
         (AUDIO, -1, "length must be positive"),

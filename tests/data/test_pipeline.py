@@ -129,6 +129,16 @@ def test_subset_of_rows(dataset: Dataset):
     assert [sorted(batch) for batch in trained] == [sorted(rows)] * 3
 
 
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 20])
+def test_training_batches_have_the_weights_of_their_rows(dataset: Dataset, cache_bytes: int):
+    rows, weights = np.array([40, 3, 17, 8, 22]), np.array([0.5, 0.0, 1.5, 2.0, 1.0], np.float32)
+    order = dict(zip(rows.tolist(), weights.tolist(), strict=True))
+    batches = train_batches(dataset, "train", NAMES, 4, 0, rows=rows, weights=weights, cache_bytes=cache_bytes)
+    for batch in take(batches, 5):
+        assert batch["weight"].dtype == np.float32
+        assert batch["weight"].tolist() == [order[row] for row in batch["index"].tolist()]
+
+
 def test_evaluation_of_no_rows_is_no_batch(dataset: Dataset):
     assert list(eval_batches(dataset, "train", NAMES, 3, rows=np.array([], int))) == []
 

@@ -17,10 +17,10 @@ TRAINED = Modality(
 )
 
 
-def table(path, columns, rows, **other):
+def table(path, columns, rows, levels=None):
     """A dataset without labels whose rows are vectors, and one row that lacks them."""
-    modality = Modality("tabular", "float32", shape=(len(rows[0]),), columns=columns)
-    modalities = {"note": Modality("text", "utf-8"), "table": modality, **other}
+    modality = Modality("tabular", "float32", shape=(len(rows[0]),), columns=columns, levels=levels)
+    modalities = {"note": Modality("text", "utf-8"), "table": modality}
     with DatasetWriter(path, name="new", description="", classes=[], modalities=modalities) as writer:
         for number, row in enumerate(rows):
             writer.write("test", id=str(number), table=np.array(row, np.float32), note="x")
@@ -108,3 +108,44 @@ def test_sound_that_is_longer_is_told(tmp_path):
     trained = Modality("audio", "pcm_s16le", sample_rate=100, max_samples=100, mean=(0.0,), std=(1.0,))
     (note,) = UnseenDataset(open_dataset(tmp_path / "s"), {"audio": trained}).notes
     assert note.endswith("up to 2.5 s long, the training's up to 1 s: the model may cut it")
+
+
+CATEGORIES = Modality(
+    "tabular",
+    "float32",
+    shape=(3,),
+    columns=("age", "colour", "size"),
+    levels={"colour": {"red": 9, "blue": 3}, "size": {"S": 5, "M": 4, "L": 3}},
+    mean=(1.0, 0.0, 0.0),
+    std=(1.0, 0.0, 0.0),
+)
+
+
+def test_levels_are_matched_by_name(tmp_path):
+    """Another order, levels that only one of them has, one that preparation did not know, and a missing one."""
+    here = {"colour": {"blue": 1, "teal": 1, "red": 1}, "size": {"M": 2}}
+    rows = [[0, 0, 7], [1, 0, 7], [2, -1, 7], [-1, np.nan, 7]]
+    dataset = table(tmp_path / "new", ("colour", "size", "age"), rows, levels=here)
+    unseen = UnseenDataset(dataset, {"table": CATEGORIES})
+    expected = [[7, 1, 1], [7, -1, 1], [7, 0, -1], [7, -1, np.nan]]
+    np.testing.assert_array_equal(batch(unseen)["inputs"]["table"][:4], expected)
+    where = f"{tmp_path}/new: modality 'table': "
+    assert unseen.notes == [f"{where}colour has 'teal', which the model was not trained on and takes as unseen"]
+
+
+def test_a_category_that_the_dataset_lacks_is_missing(tmp_path):
+    unseen = UnseenDataset(table(tmp_path / "new", ("age",), [[7]]), {"table": CATEGORIES})
+    np.testing.assert_array_equal(batch(unseen)["inputs"]["table"][0], [7, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (None, "column 'colour' is no category, in the training it was one"),
+        ({"age": {"7": 1}, "colour": {}, "size": {}}, "column 'age' is a category, in the training it was none"),
+    ],
+)
+def test_columns_that_became_of_another_type(tmp_path, levels, message):
+    dataset = table(tmp_path / "new", CATEGORIES.columns, [[0, np.nan, np.nan]], levels=levels)
+    with pytest.raises(UserError, match=message):
+        UnseenDataset(dataset, {"table": CATEGORIES})

@@ -14,6 +14,8 @@ from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
 from data_prep.build.labels import NO_LABEL
 from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from data_prep.build.rows import short
+from data_prep.build.splitting import NO_SPLIT
+from data_prep.build.targets import NO_TARGET
 from data_prep.raw import columns
 from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
 from data_prep.raw.columns import Column
@@ -103,6 +105,50 @@ def test_everything_arrives(tmp_path, rows, form, write):
     assert report(out) == {}
 
 
+def test_columns_are_inferred(tmp_path, rows):
+    """Without a modality all columns are taken for what they hold, and it is said why."""
+    out = tmp_path / "out"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    given = ["--type=title=text", "--leave-out=weight"]
+    result = run(f"--table={path}", "--label=kind", "--split=part", *given, f"--out={out}", "--rate=8000")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[:8] == [
+        "column  type    modality  filled  why",
+        "photo   image   photo      100 %  image files, as 'data/0.jpg'",
+        "clip    audio   clip       100 %  audio files, as 'data/0.wav'",
+        "title   text    title      100 %  as you say",
+        "height  number  tabular    100 %  numbers from 0 to 14.5",
+        "weight  -       -          100 %  as you say",
+        "kind    -       -          100 %  is the label",
+        "part    -       -          100 %  is the split",
+    ]
+    info = open_dataset(out).info
+    assert {name: modality.kind for name, modality in info.modalities.items()} == {
+        "tabular": "tabular",
+        "photo": "image",
+        "clip": "audio",
+        "title": "text",
+    }
+    first, *_ = read_features(out, "train")
+    assert (first["photo"], first["clip"], first["title"]) == (photo_bytes(0), PCM, "Number 0")
+    assert info.source["types"] == {"title": "text"}
+
+
+def test_columns_by_pattern(tmp_path, rows):
+    """Several tabular modalities; the label is an input of none."""
+    for number, row in enumerate(rows):
+        row |= {"lab_na": number / 4, "lab_k": -number / 4, "lab_kind": "ab"[number % 2], "lab*": 5}
+    out = tmp_path / "out"
+    given = ["--tabular=vitals=weight,h?ight", "--tabular=labs=lab_[kn]*,lab*", "--label=lab_kind"]
+    result = run(f"--table={write_csv(tmp_path / 'mine.csv', rows)}", *given, f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    modalities = open_dataset(out).info.modalities
+    assert {name: modality.columns for name, modality in modalities.items()} == {
+        "vitals": ("weight", "height"),
+        "labs": ("lab_na", "lab_k", "lab*"),
+    }
+
+
 def test_anything_can_be_empty(tmp_path, rows):
     rows[0]["photo"] = rows[1]["clip"] = rows[2]["weight"] = ""
     rows[3]["title"] = " "
@@ -128,7 +174,7 @@ def test_anything_can_be_empty(tmp_path, rows):
     assert sorted(set(range(24)) - present.keys()) == [4, 5, 6]
     assert report(out) == {
         NO_LABEL: [f"{path}, line 6"],
-        table.NO_SPLIT: [f"{path}, line 7"],
+        NO_SPLIT: [f"{path}, line 7"],
         "missing number in column 'weight' (kept as missing)": [f"{path}, line 4"],
         columns.NO_FILE: [f"{tmp_path}/data/absent.jpg ({path}, line 9)"],
         UNREADABLE: [
@@ -145,7 +191,7 @@ def test_several_labels(tmp_path, rows, as_list):
         kinds = ["a", "b", "c"][: number % 3 + 1]
         row["kind"] = kinds if as_list else "| ".join(kinds)
     path = write_jsonl(tmp_path / "mine.jsonl", rows) if as_list else write_csv(tmp_path / "mine.csv", rows)
-    out = prepare(path, split="part")
+    out = prepare(path, split="part", label_separator=None if as_list else "|")
     assert open_dataset(out).info.multi_label
     labels = {int(example["id"]): example["label"] for example in read_features(out, "train")}
     assert labels == {number: [0, 1, 2][: number % 3 + 1] for number in range(24)}
@@ -172,7 +218,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
         row["embedding"] = [row["height"]] * 5
     modalities = (
         Column("tabular", "vector", ("embedding",)),
-        Column("text", "second", ("kind",)),
+        Column("text", "second", ("part",)),
         Column("text", "first", ("title",)),
     )
     out = prepare(write_jsonl(tmp_path / "mine.jsonl", rows), modalities=modalities)
@@ -180,7 +226,7 @@ def test_several_modalities_of_a_kind_and_vectors_in_one_column(tmp_path, rows):
     assert open_dataset(out).info.modalities["vector"].shape == (5,)
     for example in read_features(out, "train"):
         row = rows[int(example["id"])]
-        assert (example["first"], example["second"]) == (row["title"], row["kind"])
+        assert (example["first"], example["second"]) == (row["title"], row["part"])
         assert np.frombuffer(example["vector"], "<f4").tolist() == row["embedding"]
 
 
@@ -250,6 +296,39 @@ def test_a_path_that_is_wrong_by_its_case_alone(tmp_path, rows):
     assert report(prepare(path, modalities=ALL[:1])) == {columns.NO_FILE: [entry], NOTHING_LEFT: ["0000003"]}
 
 
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+TEXT = (Column("text", "text", ("title",)),)
+
+
+def test_numbers_are_predicted_as_such(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["price"] = "" if number == 5 else str(number**2 / 10)
+    out = prepare(write_csv(tmp_path / "mine.csv", rows), modalities=TEXT, label="price")
+    dataset = open_dataset(out)
+    (target,) = dataset.info.targets
+    train = dataset.source("train").labels()
+    assert (dataset.info.classes, target.name) == ((), "price")
+    assert (target.mean, target.std) == (pytest.approx(train.mean()), pytest.approx(train.std()))
+    assert sum(split.examples for split in dataset.info.splits.values()) == len(rows) - 1
+    assert report(out)[NO_TARGET] == [f"{tmp_path}/mine.csv, line 7: price"]
+    assert any("--target=classes" in kind for kind in report(out))
+
+
+def test_a_rating_can_be_predicted_as_a_number(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row |= {"stars": str(number % 5 + 1), "views": str(number)}
+    path = write_csv(tmp_path / "mine.csv", rows)
+    assert open_dataset(prepare(path, modalities=TEXT, label="stars")).info.classes == ("1", "2", "3", "4", "5")
+    arguments = ["--text=title", "--label=stars,views", "--overwrite", f"--table={path}", f"--out={tmp_path}/out"]
+    command = [sys.executable, "-m", "data_prep.table", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert "target stars (" in result.stdout and "target views (" in result.stdout
+    assert [target.name for target in open_dataset(tmp_path / "out").info.targets] == ["stars", "views"]
+
+
 # --- without labels ---------------------------------------------------------------------------------------------------
 
 
@@ -275,13 +354,13 @@ def test_without_label_the_column_of_the_split_counts_and_that_of_the_label_does
     ids = {split: open_dataset(out).source(split).ids() for split in ("train", "val", "test")}
     titles = [row["title"] for row in rows]
     assert ids == {"train": [titles[0], *titles[2:24]], "val": titles[24:27], "test": titles[27:]}
-    assert report(out) == {table.NO_SPLIT: [f"{path}, line 3"]}
+    assert report(out) == {NO_SPLIT: [f"{path}, line 3"]}
 
 
 def test_nothing_left_of_a_table_without_labels(tmp_path, rows):
     for row in rows:
         row["title"] = ""
-    with pytest.raises(UserError, match="nothing to write: the raw data gave no example"):
+    with pytest.raises(UserError, match="--text=title: none of the 30 rows has a value: leave it out"):
         prepare(write_csv(tmp_path / "new.csv", rows), modalities=(Column("text", "text", ("title",)),), label=None)
     assert not (tmp_path / "out").exists()
 
@@ -325,11 +404,89 @@ def test_shares_class_by_class(tmp_path, rows):
     assert ids[0] != ids[1]
 
 
+def test_groups_never_cross_splits(tmp_path, rows):
+    for number, row in enumerate(rows):
+        row["patient"] = f"p{number // 3}"
+    path = write_csv(tmp_path / "mine.csv", rows)
+    texts = (Column("text", "text", ("title",)),)
+    dataset = open_dataset(prepare(path, modalities=texts, groups="patient", split="0.6,0.2,0.2"))
+    patients = {f"{number:07d}": row["patient"] for number, row in enumerate(rows)}
+    found = {name: {patients[id] for id in dataset.source(name).ids()} for name in dataset.info.splits}
+    assert {name: len(group) for name, group in found.items()} == {"train": 6, "val": 2, "test": 2}
+    assert len(set.union(*found.values())) == 10
+    with pytest.raises(UserError, match="with the same value of 'kind' is of train: correct one, or leave --groups"):
+        prepare(path, out=tmp_path / "other", modalities=texts, groups="kind", split="part")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_table_for_each_split(tmp_path, rows, named):
+    """With the modalities named, or inferred."""
+    parts = {"train": rows[:20], "validation": rows[20:25], "test": rows[25:]}
+    paths = {split: str(write_csv(tmp_path / f"{split}.csv", part)) for split, part in parts.items()}
+    texts = {"modalities": (Column("text", "text", ("title",)),)} if named else {"leave_out": ("photo", "clip", "part")}
+    out = tmp_path / "out"
+    table.prepare(str(out), label="kind", **paths, **texts)
+    dataset = open_dataset(out)
+    assert {name: split.examples for name, split in dataset.info.splits.items()} == {"train": 20, "val": 5, "test": 5}
+    assert dataset.source("test").ids() == [f"{number:07d}" for number in range(25, 30)]
+    assert dataset.info.name == "train"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "--table: name one table; or one for each split"),
+        (["--test={test}"], "--table: name one table; or one for each split"),
+        (["--table={train}", "--test={test}"], "--table: name one table; or one for each split"),
+        (["--train={train}", "--test={train}"], "two of them are the same file"),
+        (["--train={train}", "--test={test}", "--split=part"], "--split=part: the tables are of one split each"),
+        (
+            ["--train={train}", "--test={other}"],
+            "other.csv: no column 'title'; it has: titel, kind (is 'titel' meant?)",
+        ),
+        (["--train={train}", "--test={test}", "--groups=knid"], "no column 'knid'"),
+        (["--table={train}", "--folds=3", "--split=part"], "--folds=3: takes --label, and no --split"),
+        (["--table={train}", "--folds=21"], "--folds=21: give 2 or more, and no more than the 20 rows"),
+        (["--table={train}", "--weight=title"], "the weight in column 'title' is no finite number: correct it"),
+        (["--table={train}", "--weight=wieght"], "no column 'wieght'"),
+    ],
+)
+def test_bad_splits_of_tables(tmp_path, rows, arguments, complaint):
+    parts = {"train": rows[:20], "test": rows[20:], "other": [{"titel": "a", "kind": "b"}]}
+    paths = {name: write_csv(tmp_path / f"{name}.csv", part) for name, part in parts.items()}
+    given = [argument.format(**paths) for argument in arguments]
+    assert complaint in refusal("--text=title", "--label=kind", *given, out=tmp_path / "out")
+
+
+def test_each_fold_is_a_dataset_and_every_row_is_tested_on_once(tmp_path, rows):
+    out = tmp_path / "out"
+    texts = (Column("text", "text", ("title",)),)
+    table.prepare(str(out), table=str(write_csv(tmp_path / "mine.csv", rows)), modalities=texts, label="kind", folds=5)
+    folds = [open_dataset(out / f"fold{fold}") for fold in range(5)]
+    tested = [id for fold in folds for id in fold.source("test").ids()]
+    assert sorted(tested) == [f"{number:07d}" for number in range(30)]
+    for fold in folds:
+        assert fold.info.splits["test"].classes == (2, 2, 2)
+        assert set(fold.info.splits) == {"train", "val", "test"} and fold.info.source["folds"] == 5
+
+
+def test_weights_of_training_examples(tmp_path, rows):
+    """What other splits have there does not matter."""
+    for number, row in enumerate(rows):
+        row["cost"] = number / 4 if row["part"] == "train" else ""
+    texts = (Column("text", "text", ("title",)),)
+    path = write_csv(tmp_path / "mine.csv", rows)
+    dataset = open_dataset(prepare(path, modalities=texts, split="part", weight="cost"))
+    assert dataset.source("train").weights().tolist() == [number / 4 for number in range(24)]
+    assert dataset.source("test").weights() is None
+
+
 def test_rare_classes_are_trained(tmp_path, rows):
     rows[0]["kind"] = "once"
     rows[1]["kind"] = "a|once more"
     for seed in range(5):
-        out = prepare(write_csv(tmp_path / "mine.csv", rows), seed=seed, split="0.4,0.3,0.3", overwrite=True)
+        shares = {"seed": seed, "split": "0.4,0.3,0.3"}
+        out = prepare(write_csv(tmp_path / "mine.csv", rows), label_separator="|", overwrite=True, **shares)
         info = open_dataset(out).info
         assert all(info.splits["train"].classes)
         assert info.splits["test"].examples == pytest.approx(9, abs=2)
@@ -351,7 +508,11 @@ def test_rare_classes_are_trained(tmp_path, rows):
         (3, {"weight": "-Infinity"}, "mine.jsonl, line 4: '-Infinity' in column 'weight' is no finite number"),
         (3, {"weight": 10**400}, "in column 'weight' is no finite number"),
         (3, {"weight": {"kg": 3}}, "mine.jsonl, line 4: {'kg': 3} in column 'weight' is no finite number"),
-        (3, {"photo": ["data/3.jpg"]}, "mine.jsonl, line 4: column 'photo' is a list: give one value"),
+        (
+            3,
+            {"photo": ["data/3.jpg"]},
+            "mine.jsonl, line 4: column 'photo' is a list: give one value, only a video takes several pictures",
+        ),
     ],
 )
 def test_bad_row(tmp_path, rows, row, changes, complaint):
@@ -366,14 +527,14 @@ def test_bad_row(tmp_path, rows, row, changes, complaint):
 def test_no_label_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = ""
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: none of the 30 rows has a label"):
         prepare(write_csv(tmp_path / "mine.csv", rows), modalities=ALL[:1])
 
 
 def test_no_class_anywhere(tmp_path, rows):
     for row in rows:
         row["kind"] = []
-    with pytest.raises(UserError, match="not a single example with a label"):
+    with pytest.raises(UserError, match="--label=kind: every row has the same label, an empty list"):
         prepare(write_jsonl(tmp_path / "mine.jsonl", rows), split="part")
 
 
@@ -455,7 +616,12 @@ def test_vectors_of_different_sizes(tmp_path, rows):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "no modality: name a column with one of --image, --audio, --text, --tabular"),
+        (["--text=title", "--type=height=text"], "--type and --leave-out: only where no modality is named"),
+        (["--tabular=labs=lab_*"], "no column 'lab_*'; it has: photo, clip, title"),
+        (["--type=height=real"], "--type: 'height=real' is not COLUMN=TYPE with one of number, category"),
+        (["--type=hight=number"], "no column 'hight'; it has: photo, clip, title"),
+        (["--type=kind=text"], "column 'kind' is the label: it cannot be an input as well"),
+        (["--leave-out=photo,clip,title,height,weight,part"], "no column is left to be an input (photo: as you say;"),
         (["--image=photo", "--image=photo"], "--image: 2 modalities of this name: name them, as in --image=NAME="),
         (["--tabular=height,height"], "--tabular: column 'height' stands 2 times: name it once"),
         ([f"--text={'a' * 101}=title"], "a modality cannot be called 'aaa"),

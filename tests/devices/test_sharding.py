@@ -11,6 +11,7 @@ from umemma_jax.config import stage_config
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
 from umemma_jax.training import steps
+from umemma_jax.training.losses import ClassLoss
 
 NAMES = ("a", "b")
 ROWS = 24
@@ -39,7 +40,7 @@ def train(
         optimizer=steps.make_optimizer(config, num_steps, dict.fromkeys(trained, 1.0)),
         trained=trained,
         seed=0,
-        label_smoothing=0.1,
+        loss=ClassLoss(label_smoothing=0.1),
         policy=POLICY,
         # Laid out for 4 devices in any case, so that 1 and 4 devices draw the same masks.
         layout=missing.stratified_layout(POLICY, seen, 4 if parallel == "jit" else shards)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -19,6 +20,7 @@ from umemma_jax.model import LateFusion, Tower, encoder_module
 from umemma_jax.training import steps
 
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, ("a", "b"))
+NEVER = missing.policy_from_config({"augment": False, "keep": {}}, ("a", "b"))
 ROWS, STEPS = 12, 12
 
 
@@ -83,6 +85,15 @@ def test_of_epochs_that_no_score_compares_the_last_is_kept():
         jax.tree.map(np.testing.assert_array_equal, kept.best[name]["params"][encoder], state.params[encoder])
 
 
+def test_an_epoch_is_better_if_its_score_is_higher_or_nothing_is_known():
+    state = steps.init_state(spec("unimodal"), toy.variables(toy.model(stand_in="token")))
+    waited = []
+    for epoch, score in enumerate([0.5, 0.4, 0.5, 0.6, 0.6, np.nan, 0.1], start=1):
+        state = steps.keep_best(state, {"a": np.float32(score), "b": np.float32(0.1)}, epoch)
+        waited.append(steps.epochs_without_better(state, epoch))
+    assert waited == [0, 1, 2, 0, 1, 0, 0]  # nothing is less than what is unknown
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("scan", [False, True])
 def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):
@@ -101,6 +112,30 @@ def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):
     changed = flax.traverse_util.flatten_dict(jax.tree.map(lambda x: bool(np.any(x != 0)), updates), sep="/")
     assert {path.rpartition("/")[2] for path, has in changed.items() if has} == {"kernel", "grid"}
     assert all(has for path, has in changed.items() if path.endswith("/kernel"))
+
+
+@pytest.mark.parametrize("stage", ["unimodal", "fusion"])
+def test_a_row_counts_by_its_weight_and_not_at_all_without_one(stage):
+    """As often as it is repeated, in a loss that divides by the rows that count."""
+    described = dataclasses.replace(spec(stage), model=toy.model(norm=False, stand_in="token"), policy=NEVER)
+    variables = toy.variables(described.model)
+    times = np.array([2, 0, 1, 3, 0, 2])
+    batch = toy.batch(len(times))
+    weighted = {**batch, "weight": times.astype(np.float32)}
+    repeated = jax.tree.map(lambda x: np.repeat(x, times, axis=0), batch)
+    gradients, losses = [], []
+    for rows in (weighted, repeated):
+        state = steps.init_state(described, variables)
+        shares = steps._shares(described, rows, sharding.Devices())
+        keys = jax.random.split(jax.random.key(0), len(rows["weight"]))
+        rows = {**rows, "share": shares, "keys": keys}
+        compute = jax.jit(functools.partial(steps._gradients, described, {}), static_argnums=3)
+        _, gradient, metrics = compute(state.params, {}, rows, sharding.Devices())
+        gradients.append(gradient)
+        losses.append(metrics["loss"])
+    mean_weight = times.sum() / (times > 0).sum()
+    np.testing.assert_allclose(losses[0], mean_weight * losses[1], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, mean_weight * b, rtol=1e-4, atol=1e-6), *gradients)
 
 
 # Microbatches and compaction: the same result by other programs.

@@ -1,7 +1,8 @@
 """A prepared dataset: a folder of TFRecord shards with indexes, `statistics.npz`, `rows.npz` and `dataset.json`.
 
 `rows.npz` says again what the records say of labels, modalities and ids, for who needs only that, and which records
-they are; older datasets lack it, or a part of it. A dataset without classes has no labels: it is for predictions.
+they are; older datasets lack it, or a part of it. Labels are classes, or numbers (targets); a dataset with neither is
+for predictions.
 `DatasetWriter` makes one, all or nothing; `open_dataset` reads one.
 
 `dataset.json` states the checksums of all other files. When it is opened it is verified, and of the other files the
@@ -91,10 +92,11 @@ class Dataset:
             raise UserError(f"{self.path / ROWS}: not of these records: {self._remedy_of_rows}")
         labels = rows.get("labels", np.zeros(len(rows["present"])))
         return Columns(
-            labels.astype(np.float32 if self.info.multi_label else np.int32),
+            labels.astype(self.info.label_dtype),
             rows["present"],
             rows.get("ids"),
             rows.get("checksums"),
+            rows.get("weights"),
         )
 
     def check_file(self, name: str) -> None:
@@ -184,13 +186,20 @@ def _fit(rows: Mapping[str, np.ndarray], split: Split, info: Info) -> bool:
     """Whether the arrays of rows.npz are those of the records that `dataset.json` counts."""
     n, k = split.examples, len(info.classes)
     layouts: dict[str, Any] = {"present": (bool, (n, len(info.modalities)))}
-    if k:
-        layouts["labels"] = (bool, (n, k)) if info.multi_label else (np.int32, (n,))
+    if info.labelled:
+        stored = bool if info.multi_label else info.label_dtype
+        layouts["labels"] = (stored, (n, *info.label_shape))
     if "ids" in rows or info.files:
         layouts["ids"] = (np.uint8, (rows["ids"].size,) if "ids" in rows else None)
     if info.files:
         layouts["checksums"] = (np.uint32, (n,))
+    if "weights" in rows:
+        layouts["weights"] = (np.float32, (n,))
     if rows.keys() != layouts.keys() or any((x.dtype, x.shape) != layouts[name] for name, x in rows.items()):
+        return False
+    if "weights" in rows and not (np.isfinite(rows["weights"]) & (rows["weights"] >= 0)).all():
+        return False
+    if info.targets and not np.isfinite(rows["labels"]).all():
         return False
     if "ids" in rows and rows["ids"].tobytes().count(ID_END) != n:
         return False

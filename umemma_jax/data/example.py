@@ -74,8 +74,9 @@ _Example = _build_example_class()
 Features = Mapping[str, Any]
 
 
-def encode(features: Mapping[str, bytes | Sequence[bytes] | Sequence[int]]) -> bytes:
-    """Serialises an Example: bytes become a bytes list, one value or several, and integers an int64 list.
+def encode(features: Mapping[str, bytes | Sequence[bytes] | Sequence[int] | Sequence[float]]) -> bytes:
+    """Serialises an Example: bytes become a bytes list, one value or several, integers an int64 list, floats a float
+    list.
 
     Features are written in the order of their names, so equal examples are equal bytes.
     """
@@ -86,6 +87,8 @@ def encode(features: Mapping[str, bytes | Sequence[bytes] | Sequence[int]]) -> b
             feature.bytes_list.value.append(value)
         elif value and isinstance(value[0], bytes):
             feature.bytes_list.value.extend(value)
+        elif value and isinstance(value[0], float):
+            feature.float_list.value.extend(value)
         else:
             feature.int64_list.value.extend(value)
     return example.SerializeToString(deterministic=True)
@@ -95,7 +98,7 @@ def decode(record: bytes) -> Features:
     """Parses an Example.
 
     Returns:
-      A mapping from feature name to feature, for `bytes_value`, `bytes_values` and `int64_values`.
+      A mapping from feature name to feature, for `bytes_value`, `bytes_values`, `int64_values` and `float_values`.
 
     Raises:
       ValueError: the bytes are no Example.
@@ -130,3 +133,9 @@ def int64_values(features: Features, name: str) -> list[int] | None:
     """All values of an int64 feature, or None where the example has no such feature."""
     feature = features.get(name)
     return None if feature is None else list(feature.int64_list.value)
+
+
+def float_values(features: Features, name: str) -> list[float] | None:
+    """All values of a float feature, or None where the example has no such feature."""
+    feature = features.get(name)
+    return None if feature is None else list(feature.float_list.value)

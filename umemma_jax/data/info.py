@@ -13,15 +13,18 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from umemma_jax import checksums
 from umemma_jax.data import bounds, kinds, tfrecord
 from umemma_jax.data.kinds import Modality
+from umemma_jax.data.targets import Target
 
 DATASET = "dataset.json"
 STATISTICS = "statistics.npz"
-# `<split>/labels` int32 [N] or bool [N, K], if there are classes, `<split>/present` bool [N, modalities],
+# `<split>/labels` int32 [N], bool [N, K] or float32 [N, T], if there are labels; `<split>/present` bool [N, M],
 # `<split>/ids` uint8, as in `Columns`: exact for any id, which the fixed width of NumPy's strings is not; and
-# `<split>/checksums` uint32 [N], of the records.
+# `<split>/checksums` uint32 [N], of the records; `<split>/weights` float32 [N], where the examples have any.
 ROWS = "rows.npz"
 
 FORMAT_VERSION = 2
@@ -79,13 +82,15 @@ class Info:
     Attributes:
       name: of the dataset.
       description: one or two sentences.
-      classes: names of the K classes; labels are indices into it. Without classes the examples have no labels.
+      classes: names of the K classes; labels are indices into it. With neither classes nor targets the examples have
+        no labels.
       multi_label: whether an example can have any number of classes, or exactly one; False without classes.
       modalities: what each modality is.
       splits: by name.
       source: where the data come from: command line, seeds, counts.
       files: length and CRC-32C, eight hexadecimal digits, of all other files, but shards and indexes; None in version
         1.
+      targets: of regression, T of them; then there are no classes, and a label is T numbers.
     """
 
     name: str
@@ -96,6 +101,24 @@ class Info:
     splits: dict[str, Split] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
     files: dict[str, tuple[int, str]] | None = None
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels."""
+        return bool(self.classes or self.targets)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Of a label in a batch: () of a class index, (K,) of indicators, (T,) of targets."""
+        if self.targets:
+            return (len(self.targets),)
+        return (len(self.classes),) if self.multi_label else ()
+
+    @property
+    def label_dtype(self) -> type[np.number]:
+        """Likewise."""
+        return np.float32 if self.label_shape else np.int32
 
 
 class OtherVersionError(ValueError):
@@ -103,13 +126,17 @@ class OtherVersionError(ValueError):
 
 
 def to_json(info: Info) -> dict[str, Any]:
-    """The content of `dataset.json`, sealed. Fields of modalities that are None are left out."""
+    """The content of `dataset.json`, sealed. Fields of modalities that are None are left out, and no targets."""
     data = {"format_version": FORMAT_VERSION, **dataclasses.asdict(info)}
-    data["modalities"] = {
-        name: {key: value for key, value in record.items() if value is not None}
-        for name, record in data["modalities"].items()
-    }
+    data["targets"] = [_known(target) for target in data["targets"]]
+    if not info.targets:
+        del data["targets"]
+    data["modalities"] = {name: _known(record) for name, record in data["modalities"].items()}
     return checksums.seal(data)
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if value is not None}
 
 
 def from_json(data: Any) -> Info:
@@ -138,6 +165,9 @@ def from_json(data: Any) -> Info:
     multi_label = _get(data, "multi_label", bool)
     if multi_label and not classes:
         raise ValueError("multi_label, but there are no classes")
+    targets = _targets(_get(data, "targets", list, dict)) if "targets" in data else ()
+    if classes and targets:
+        raise ValueError("there are classes and targets: labels are of either")
     splits = _records(data, "splits", lambda record: _split(record, sealed))
     for name, split in splits.items():
         if len(split.classes) != len(classes) or split.present.keys() != modalities.keys():
@@ -159,6 +189,7 @@ def from_json(data: Any) -> Info:
         splits=splits,
         source=source,
         files=_files(_get(data, "files", dict)) if sealed else None,
+        targets=targets,
     )
 
 
@@ -182,6 +213,25 @@ def check_file_name(name: str) -> None:
         raise ValueError(f"{reprlib.repr(name)} is no name of a file in this folder")
 
 
+def _targets(records: Sequence[dict[str, Any]]) -> tuple[Target, ...]:
+    targets = []
+    for record in records:
+        _check_fields(record, (), Target)
+        known = {name: _get(record, name, numbers.Real) for name in ("mean", "std") if name in record}
+        if len(known) == 1 or not all(map(math.isfinite, known.values())) or known.get("std", 1) <= 0:
+            raise ValueError(f"field 'targets' holds no mean and standard deviation: {reprlib.repr(record)}")
+        targets.append(Target(_get(record, "name", str), **known))
+    check_targets([target.name for target in targets])
+    return tuple(targets)
+
+
+def check_targets(names: Sequence[str]) -> None:
+    """Raises ValueError where a name stands twice, or there are too many."""
+    bounds.check("number of targets", len(names), bounds.CLASSES)
+    if len(set(names)) < len(names):
+        raise ValueError("targets must be distinct")
+
+
 def _modality(record: dict[str, Any]) -> Modality:
     _check_fields(record, (), Modality)
     optional = {
@@ -197,9 +247,15 @@ def _modality(record: dict[str, Any]) -> Modality:
             ("framing", (str,)),
             ("columns", (list, str)),
             ("missing", (list, int)),
+            ("quantiles", (list, list)),
+            ("levels", (dict,)),
         )
         if name in record
     }
+    if "quantiles" in optional:
+        optional["quantiles"] = tuple(map(_ascending, optional["quantiles"]))
+    if "levels" in optional:
+        optional["levels"] = {name: _counts(optional["levels"], name) for name in optional["levels"]}
     for name in ("sample_rate", "frame_rate", "max_samples", "max_frames"):
         if not 0 < optional.get(name, 1) < math.inf:
             raise ValueError(f"field {name!r} is {optional[name]} instead of a number above 0")
@@ -210,10 +266,24 @@ def _modality(record: dict[str, Any]) -> Modality:
             raise ValueError(f"field {name!r} holds what is no {name}")
     modality = Modality(_get(record, "kind", str), _get(record, "encoding", str), **optional)
     codec = kinds.codec(modality)  # raises ValueError where the kind is unknown or lacks something
-    for name in ("mean", "std", "columns", "missing"):
+    for name in ("mean", "std", "columns", "missing", "quantiles"):
         if name in optional and len(optional[name]) != getattr(codec, "channels", 0):
             raise ValueError(f"field {name!r} has {len(optional[name])} values, of another number of channels")
     return modality
+
+
+def _ascending(quantiles: list[Any]) -> tuple[float, ...]:
+    """The field `quantiles` of one column."""
+    numbers = _get({"quantiles": quantiles}, "quantiles", list, (int, float))
+    if not all(map(math.isfinite, numbers)) or any(low > high for low, high in itertools.pairwise(numbers)):
+        raise ValueError("field 'quantiles' holds what is not ascending")
+    return numbers
+
+
+def _counts(levels: dict[str, Any], column: str) -> dict[str, int]:
+    """The field `levels` of one column."""
+    _check_text("levels", [column, *levels[column]])
+    return {level: _get(_get(levels, column, dict), level, int) for level in levels[column]}
 
 
 def _named(modalities: dict[str, Modality], source: dict[str, Any]) -> dict[str, Modality]:

@@ -8,7 +8,7 @@ codecs of kinds whose values are numbers also know what statistics need of a val
 import functools
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from umemma_jax.data import jpeg
 from umemma_jax.data.tokenizer import Tokenizer
+
+UNSEEN = -1  # a category that training does not have
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Modality:
         none.
       missing: of tabular data, how many vectors of the train split lack each number; None where none is lacking; set by
         the writer.
+      levels: of tabular data, those of its columns that are categories: column -> level -> how many vectors of the
+        train split have it, most frequent first. None where all are numbers. In the order in which they stand here, the
+        levels are stored as 0, 1, ..., and `UNSEEN` is any other one. A category has mean and std 0.
+      quantiles: of tabular data, for each of the D columns Q numbers, ascending: its quantiles 0, 1/(Q-1), ... 1 over
+        the train split; none of a category, or of a column without any number. None where they are not known.
     """
 
     kind: str
@@ -52,6 +59,20 @@ class Modality:
     framing: str | None = None
     columns: tuple[str, ...] | None = None
     missing: tuple[int, ...] | None = None
+    levels: Mapping[str, Mapping[str, int]] | None = None
+    quantiles: tuple[tuple[float, ...], ...] | None = None
+
+    @property
+    def level_names(self) -> dict[str, tuple[str, ...]]:
+        """The names of each category's levels, in order."""
+        return {column: tuple(levels) for column, levels in (self.levels or {}).items()}
+
+    @property
+    def level_counts(self) -> tuple[tuple[int, ...] | None, ...] | None:
+        """Of each of the D columns the counts of `levels`, None of a number; None where all are numbers."""
+        if self.levels is None:
+            return None
+        return tuple(tuple(self.levels[name].values()) if name in self.levels else None for name in self.columns)
 
 
 Stored = bytes | list[bytes]  # of one value: a list where `stores_list`
@@ -242,7 +263,10 @@ class _JpegVideo:
 
 
 class _Tabular(_FixedShape):
-    """float32 vector [D] <-> float32 [B, D]. A number that is missing is NaN; of a vector not all are."""
+    """float32 vector [D] <-> float32 [B, D]: numbers, and categories as the places of their levels or `UNSEEN`.
+
+    What is missing is NaN; of a vector not all is.
+    """
 
     def __init__(self, modality: Modality, length: int | None, tokenizer: Tokenizer | None) -> None:
         super().__init__("<f4", _check_shape(modality, 1))
@@ -250,23 +274,38 @@ class _Tabular(_FixedShape):
         columns = modality.columns
         if columns is not None and (len(columns), len(set(columns))) != (modality.shape[0], modality.shape[0]):
             raise ValueError(f"columns name not each of the {modality.shape[0]} numbers once")
+        if not set(modality.levels or ()) <= set(columns or ()):
+            raise ValueError("levels are of columns that are not named")
+        counts = modality.level_counts or ()
+        self._categories = np.array([column for column, levels in enumerate(counts) if levels is not None], np.intp)
+        # At least one: an absent vector is zeros.
+        self._levels = np.array([max(len(counts[column]), 1) for column in self._categories], np.float32)
 
     def encode(self, value: np.ndarray) -> bytes:
         data = super().encode(value)
-        if np.any(np.isinf(value)):
-            raise ValueError("infinite")
+        self._check(value)
         if np.all(np.isnan(value)):
             raise ValueError("all numbers are missing: leave it out")
         return data
 
     def decode(self, values: Sequence[bytes | None]) -> np.ndarray:
         batch = super().decode(values)
-        if np.isinf(batch).any():
-            raise ValueError("infinite")
+        self._check(batch)
         return batch
 
+    def _check(self, values: np.ndarray) -> None:
+        if np.isinf(values).any():
+            raise ValueError("infinite")
+        levels = values[..., self._categories]
+        places = (levels >= UNSEEN) & (levels < self._levels) & (levels == np.rint(levels))
+        if not np.all(places | np.isnan(levels)):
+            raise ValueError("a category that is no level's place")
+
     def to_positions(self, value: np.ndarray) -> np.ndarray:
-        return value[np.newaxis]
+        """As `NumericCodec`; a category counts as 0, so that the mean is its most frequent level."""
+        numbers = value.copy()
+        numbers[self._categories] *= 0
+        return numbers[np.newaxis]
 
 
 class _PcmAudio:
@@ -322,7 +361,7 @@ class _PcmAudio:
 
 
 class _Text:
-    """str <-> {"tokens": int32 [B, T], "length": int32 [B]}, all 0 where absent.
+    """str <-> {"tokens": int32 [B, T], "length": int32 [B]}, of n-grams "weights" too, all 0 where absent.
 
     The text itself is stored, as UTF-8, so that another tokenizer needs no new preparation.
     """

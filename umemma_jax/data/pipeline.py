@@ -4,10 +4,10 @@ A batch is a pure function of its number: the number gives the rows (`TrainOrder
 arrays (`BatchReader`) and, where there are several, their static lengths (`Buckets`). So the position of an iterator is
 one integer, and grain's prefetching cannot disturb it.
 
-A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B] or float32 [B, K],
-"weight": float32 [B], "index": int32 [B]}. `index` is the record's number within the split. `label` is all zero where
-the dataset has no classes. Rows that only pad the last batch of an evaluation have zeros everywhere, weight 0 and
-index -1.
+A batch is {"inputs": {modality: arrays of its codec}, "present": bool [B, M], "label": int32 [B], float32 [B, K] or,
+of targets in their own units, float32 [B, T], "weight": float32 [B], "index": int32 [B]}. `index` is the record's
+number within the split. `label` is all zero where the dataset has no labels. Rows that only pad the last batch of an
+evaluation have zeros everywhere, weight 0 and index -1.
 """
 
 import os
@@ -42,6 +42,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     rows: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     lengths: Lengths | None = None,
     tokenizers: Mapping[str, Tokenizer] | None = None,
     process_index: int = 0,
@@ -65,6 +66,7 @@ def train_batches(
       batch_size: B, the global one, over all processes.
       seed: of the order; any integer from 0.
       rows: int, the record numbers to use; None for all.
+      weights: of these rows, which become the batches' `weight`; None for ones.
       lengths: static length of modalities of variable length. Audio: samples S, the longest stored if left out; text:
         tokens T, always needed; JPEG images and videos: pixels of a side, always needed. Where there are several,
         ascending, a batch gets the smallest that holds its longest value.
@@ -104,12 +106,16 @@ def train_batches(
     mine = _process_slice(batch_size, process_index, process_count)
     needed = None if needed is None else needed[mine]
     present = None if arrange is None else source.present(modalities)
+    weight_of_row = np.ones(len(source), np.float32)
+    if weights is not None:
+        weight_of_row[rows] = weights
 
     def load(step: int) -> Batch:
         batch_rows = order[step]
         if arrange is not None:
             batch_rows = batch_rows[arrange(present[batch_rows])]
-        return _cut(buckets, reader.read(batch_rows[mine], needed), batch_rows)
+        batch = {**reader.read(batch_rows[mine], needed), "weight": weight_of_row[batch_rows[mine]]}
+        return _cut(buckets, batch, batch_rows)
 
     return _iterate(load, sys.maxsize, threads, prefetch)
 
@@ -283,8 +289,7 @@ class BatchReader:
                 self._read[name] = example.bytes_values if kinds.stores_list(known[name]) else example.bytes_value
             except ValueError as error:
                 raise UserError(f"{dataset.path}: modality {name!r}: {error}") from error
-        self._label_shape = (len(dataset.info.classes),) if dataset.info.multi_label else ()
-        self._label_dtype = np.float32 if dataset.info.multi_label else np.int32
+        self._info = dataset.info
 
     def read(self, rows: np.ndarray, needed: np.ndarray | None = None) -> Batch:
         """The batch of `rows`, int [B]; rows of -1 are padding, and at the end.
@@ -293,7 +298,7 @@ class BatchReader:
         """
         real = rows[rows != _PADDING].tolist()
         examples = self._source.examples(real)
-        labels = np.zeros((len(rows), *self._label_shape), self._label_dtype)
+        labels = np.zeros((len(rows), *self._info.label_shape), self._info.label_dtype)
         labels[: len(real)] = self._source.label_array(real, [label_values(f) for f in examples])
         padding = [None] * (len(rows) - len(real))
         values = [[read(f, name) for f in examples] + padding for name, read in self._read.items()]

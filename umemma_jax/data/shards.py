@@ -1,7 +1,7 @@
 """The TFRecord shards of a split, on disk or behind a URL: any record, by its shard and its bytes in it."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,6 +165,6 @@ class _File:
         if (size := os.fstat(self.descriptor).st_size) != shard.bytes:
             raise UserError(f"{path}: has {size} bytes, but dataset.json says {shard.bytes}: {_REMEDY}")
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # at the interpreter's end `os` may be gone
         if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
+            close(self.descriptor)

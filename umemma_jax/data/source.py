@@ -14,6 +14,7 @@ from umemma_jax.errors import UserError
 
 ID = "id"
 LABEL = "label"
+WEIGHT = "sample_weight"
 ID_END = b"\xff"  # behind each id in `Columns.ids`: a byte that UTF-8 never has
 _PART = 256  # records read at a time where all are
 
@@ -23,16 +24,19 @@ class Columns:
     """What is known of the N rows of a split without a look at its records.
 
     Attributes:
-      labels: int32 [N], or float32 [N, K] zeros and ones with multi_label; int32 [N] zeros where there are no classes.
+      labels: int32 [N], or float32 [N, K] zeros and ones with multi_label, or the float32 [N, T] targets; int32 [N]
+        zeros where there are no labels.
       present: bool [N, modalities of the dataset, in its order].
       ids: uint8, the N ids in UTF-8, each with `ID_END` behind it; None of older datasets.
       checksums: uint32 [N], of the records, masked as `tfrecord.masked_crc32c`; None of older datasets.
+      weights: float32 [N], of the rows in training; None where they have none.
     """
 
     labels: np.ndarray
     present: np.ndarray
     ids: np.ndarray | None = None
     checksums: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 class RecordSource:
@@ -133,13 +137,19 @@ class RecordSource:
             return self._columns.labels
         return self.label_array(range(len(self)), [label_values(features) for features in self._all()])
 
-    def label_array(self, rows: Iterable[int], labels: Sequence[list[int]]) -> np.ndarray:
-        """The `label_values` of some rows as int32 [B], or float32 [B, K] with multi_label.
+    def weights(self) -> np.ndarray | None:
+        """Of all rows in training, float32 [N]; None where they have none, and all count the same."""
+        if self._columns is not None:
+            return self._columns.weights
+        weights = [example.float_values(features, WEIGHT) for features in self._all()]
+        return np.array(weights, np.float32)[:, 0] if all(weights) else None
 
-        Where there are no classes, and so no labels, it is int32 [B] zeros.
+    def label_array(self, rows: Iterable[int], labels: Sequence[list[int] | list[float]]) -> np.ndarray:
+        """The `label_values` of some rows, as in `Columns`.
 
         Raises:
-          UserError: a class is unknown, a row has not exactly one though it should, or others than `columns` says.
+          UserError: a class is unknown, a row has not exactly one though it should, or not a finite number for each
+            target, or others than `columns` says.
         """
         found = self._label_array(rows, labels)
         if self._columns is None or self._columns.checksums is not None:  # which agree with the records as a whole
@@ -149,7 +159,9 @@ class RecordSource:
             raise UserError(f"{self.where(row)}: another label than rows.npz says: prepare the dataset again")
         return found
 
-    def _label_array(self, rows: Iterable[int], labels: Sequence[list[int]]) -> np.ndarray:
+    def _label_array(self, rows: Iterable[int], labels: Sequence[list[int] | list[float]]) -> np.ndarray:
+        if self._info.targets:
+            return self._target_array(rows, labels)
         num_classes = len(self._info.classes)
         exactly_one = num_classes > 0 and not self._info.multi_label
         for row, label in zip(rows, labels, strict=True):
@@ -165,6 +177,13 @@ class RecordSource:
         for row, label in zip(hot, labels, strict=True):
             row[label] = 1
         return hot
+
+    def _target_array(self, rows: Iterable[int], labels: Sequence[list[float]]) -> np.ndarray:
+        num_targets = len(self._info.targets)
+        for row, label in zip(rows, labels, strict=True):
+            if len(label) != num_targets or not np.isfinite(label).all():
+                raise UserError(f"{self.where(row)}: {label} instead of {num_targets} finite targets")
+        return np.array(labels, np.float32).reshape(-1, num_targets)
 
     def present(self, modalities: Sequence[str]) -> np.ndarray:
         """bool [N, M]: which rows have which modality."""
@@ -190,6 +209,6 @@ class RecordSource:
         return list(map(Place, *(column.tolist() for column in columns), checksums))
 
 
-def label_values(features: example.Features) -> list[int]:
-    """The classes of one example, as stored."""
-    return example.int64_values(features, LABEL) or []
+def label_values(features: example.Features) -> list[int] | list[float]:
+    """The classes or targets of one example, as stored."""
+    return example.int64_values(features, LABEL) or example.float_values(features, LABEL) or []

@@ -42,16 +42,18 @@ class Tokenizer:
 
     Attributes:
       path: what was loaded.
-      fingerprint: SHA-256 of the files read, one after the other.
+      files: that were read; a folder with copies of them loads as the same tokenizer.
+      fingerprint: SHA-256 of their contents, one after the other.
       vocabulary: the largest token id plus 1; an encoder's embedding needs as many rows.
       pad: id of the padding token.
       specials: number of special tokens that each text gets.
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, pad: int, path: Location, fingerprint: str) -> None:
+    def __init__(self, library: tokenizers.Tokenizer, pad: int, path: Location, files: "_Files") -> None:
         """Raises Exception, as the library does, if it cannot encode."""
         self.path = path
-        self.fingerprint = fingerprint
+        self.files = tuple(files.read)
+        self.fingerprint = files.fingerprint()
         self.pad = pad
         self.vocabulary = max(library.get_vocab().values()) + 1
         self._library = library
@@ -124,7 +126,7 @@ def load_tokenizer(path: str | os.PathLike | RemotePath) -> Tokenizer:
         pad = _padding_id(library, config, file)
         library.no_padding()
         library.no_truncation()
-        return Tokenizer(library, pad, path, files.fingerprint())
+        return Tokenizer(library, pad, path, files)
     except UserError:
         raise
     except BaseException as error:  # the library raises plain Exception, and PanicException, which is not even one
@@ -165,6 +167,7 @@ class _Files:
     """Reads text files, and remembers what it read."""
 
     def __init__(self) -> None:
+        self.read: list[Location] = []
         self._digest = hashlib.sha256()
 
     def text(self, file: Location) -> str:
@@ -173,6 +176,7 @@ class _Files:
             data = file.read_bytes()
         except OSError as error:
             raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+        self.read.append(file)
         self._digest.update(data)
         return documents.decode(data, file)
 

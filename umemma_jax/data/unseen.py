@@ -1,17 +1,21 @@
 """Another dataset than that of the training, read as if it were it, whatever modalities it has."""
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset
-from umemma_jax.data.kinds import Modality
+from umemma_jax.data.info import Info, Split
+from umemma_jax.data.kinds import UNSEEN, Modality
+from umemma_jax.data.remote import Location
 from umemma_jax.data.source import Columns, RecordSource
 from umemma_jax.errors import UserError
 
 _FORMAT = ("kind", "encoding", "shape", "sample_rate", "frame_rate")  # what a model was trained for
+_SHOWN = 3  # levels, where a model was not trained on them
 _LACKING = -1  # in place of a column's number
 
 
@@ -19,7 +23,8 @@ class UnseenDataset(Dataset):
     """A dataset with the modalities of a trained model, of which its examples may lack any.
 
     Columns of tabular data are matched by their names: those in another order are put in that of the training, one that
-    the training did not have is ignored, and one that this dataset lacks is missing in all of its rows.
+    the training did not have is ignored, and one that this dataset lacks is missing in all of its rows. So are the
+    levels of categories, of which one that the training did not have is `UNSEEN`.
 
     Attributes:
       path: its folder.
@@ -41,12 +46,12 @@ class UnseenDataset(Dataset):
             )
         both = [name for name in trained if name in found]
         self.notes: list[str] = []
-        self._orders: dict[str, np.ndarray] = {}
+        self._matches: dict[str, _Match] = {}
         for name in both:
             where = f"{dataset.path}: modality '{name}'"
             _check_format(where, found[name], trained[name])
-            if found[name].columns != trained[name].columns:
-                self._orders[name] = _order(where, found[name].columns, trained[name].columns)
+            if (found[name].columns, found[name].level_names) != (trained[name].columns, trained[name].level_names):
+                self._matches[name] = _Match(where, found[name], trained[name])
             self.notes += _differences(where, found[name], trained[name])
         modalities = {
             name: _with_frames(modality, found[name]) if name in both else modality
@@ -63,9 +68,9 @@ class UnseenDataset(Dataset):
     def source(self, split: str) -> RecordSource:
         """As `Dataset.source`."""
         source = super().source(split)
-        if not self._orders:
+        if not self._matches:
             return source
-        return _OrderedSource(self.path, self.info.splits[split], self.info, self.columns(split), orders=self._orders)
+        return _MatchedSource(self.path, self.info.splits[split], self.info, self.columns(split), self._matches)
 
     def columns(self, split: str) -> Columns | None:
         """As `Dataset.columns`, of the model's modalities."""
@@ -79,24 +84,54 @@ class UnseenDataset(Dataset):
         )
 
 
-class _OrderedSource(RecordSource):
-    """Records whose tabular data are put in another order; one that has no number of it lacks the modality."""
+class _MatchedSource(RecordSource):
+    """Records whose tabular data become as in the training; one that has no number of it lacks the modality."""
 
-    def __init__(self, *arguments: object, orders: Mapping[str, np.ndarray]) -> None:
-        super().__init__(*arguments)
-        self._orders = orders
+    def __init__(
+        self, folder: Location, split: Split, info: Info, columns: Columns | None, matches: Mapping[str, "_Match"]
+    ) -> None:
+        super().__init__(folder, split, info, columns)
+        self._matches = matches
 
     def examples(self, rows: Sequence[int]) -> list[example.Features]:
         """As `RecordSource.examples`."""
-        return [self._ordered(features) for features in super().examples(rows)]
+        return [self._matched(features) for features in super().examples(rows)]
 
-    def _ordered(self, features: example.Features) -> example.Features:
-        for name, order in self._orders.items():
+    def _matched(self, features: example.Features) -> example.Features:
+        for name, match in self._matches.items():
             stored = example.bytes_value(features, name)
             if stored is not None:
-                vector = np.append(np.frombuffer(stored, "<f4"), np.float32("nan"))[order]
+                vector = match(np.frombuffer(stored, "<f4"))
                 features = example.replaced(features, name, None if np.all(np.isnan(vector)) else vector.tobytes())
         return features
+
+
+class _Match:
+    """From a stored vector to one of the training, by the names of columns and levels."""
+
+    def __init__(self, where: str, found: Modality, trained: Modality) -> None:
+        """Raises UserError if there are no names, none in common, or a column is of another type."""
+        self._order = _order(where, found.columns, trained.columns)
+        self._places: dict[int, np.ndarray] = {}  # by column of the training: where each stored level stands there
+        here, there = found.level_names, trained.level_names
+        for column, name in enumerate(trained.columns):
+            if name in found.columns and (name in here) != (name in there):
+                is_now, was = ("a category", "none") if name in here else ("no category", "one")
+                raise UserError(
+                    f"{where}: column '{name}' is {is_now}, in the training it was {was}: prepare it in the same way"
+                )
+            if name in here and name in there:
+                places = {level: place for place, level in enumerate(there[name])}
+                known = [places.get(level, UNSEEN) for level in here[name]]
+                self._places[column] = np.array([*known, UNSEEN], np.float32)  # the last for `UNSEEN` itself
+
+    def __call__(self, stored: np.ndarray) -> np.ndarray:
+        """float32 [D of the dataset] -> float32 [D of the training]."""
+        vector = np.append(stored, np.float32("nan"))[self._order]
+        for column, places in self._places.items():
+            if not np.isnan(vector[column]):
+                vector[column] = places[int(vector[column])]
+        return vector
 
 
 def _check_format(where: str, found: Modality, trained: Modality) -> None:
@@ -136,6 +171,11 @@ def _differences(where: str, found: Modality, trained: Modality) -> list[str]:
             notes.append(f"{where}: lacks {', '.join(lacking)}, which count as missing values")
         if others:
             notes.append(f"{where}: {', '.join(others)} ignored, the model was not trained on them")
+    for column, levels in trained.level_names.items():
+        if unknown := [level for level in found.level_names.get(column, ()) if level not in levels]:
+            others = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            shown = ", ".join(map(reprlib.repr, unknown[:_SHOWN])) + others
+            notes.append(f"{where}: {column} has {shown}, which the model was not trained on and takes as unseen")
     if (found.max_samples or 0) > (trained.max_samples or 0):
         longest, most = (x.max_samples / x.sample_rate for x in (found, trained))
         notes.append(f"{where}: up to {longest:.3g} s long, the training's up to {most:.3g} s: the model may cut it")

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import json
+import math
 import operator
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,31 +15,34 @@ import numpy as np
 
 from umemma_jax import checksums
 from umemma_jax.addresses import redacted
-from umemma_jax.data import bounds, example, kinds, npz, tfrecord
+from umemma_jax.data import bounds, example, kinds, npz
 from umemma_jax.data.info import (
     DATASET,
     ROWS,
     STATISTICS,
     Info,
-    Shard,
-    Split,
     check_file_name,
     check_name,
+    check_targets,
     check_title,
     to_json,
 )
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data.remote import is_url
-from umemma_jax.data.source import ID, ID_END, LABEL
+from umemma_jax.data.source import ID, LABEL, WEIGHT
+from umemma_jax.data.split_writer import SplitWriter
 from umemma_jax.data.statistics import Statistics
+from umemma_jax.data.targets import Target
 from umemma_jax.data.unfinished import UnfinishedFolder, clear_up, put_in_place
 from umemma_jax.errors import UserError
 
 Value = np.ndarray | bytes | Sequence[bytes] | str  # whichever the modality's kind takes
+Label = int | Sequence[int] | Sequence[float]
 
 TRAIN = "train"  # the split that statistics are of
 
-_RESERVED = ("self", "split", "id", "label", "file")  # arguments of DatasetWriter.write and numpy.savez
+# Arguments of DatasetWriter.write and numpy.savez.
+_RESERVED = ("self", "split", "id", "label", "sample_weight", "file")
 
 
 class DatasetWriter:
@@ -57,6 +61,7 @@ class DatasetWriter:
         classes: Sequence[str],
         modalities: Mapping[str, Modality],
         multi_label: bool = False,
+        targets: Sequence[str] = (),
         source: Mapping[str, Any] | None = None,
         overwrite: bool = False,
         shard_bytes: int = 64 << 20,
@@ -67,9 +72,10 @@ class DatasetWriter:
           path: folder to make.
           name: of the dataset.
           description: one or two sentences.
-          classes: names of the K classes, distinct; none where the examples have no labels.
+          classes: names of the K classes, distinct; none where the examples have targets or no labels.
           modalities: name -> what it is; the order is that of the columns of presence masks.
           multi_label: whether an example has any number of classes instead of exactly one.
+          targets: names of the T numbers that a label is, of a dataset for regression.
           source: for provenance: command line, seeds, counts; must go into JSON.
           overwrite: whether a dataset at `path` may be replaced.
           shard_bytes: a new shard is begun beyond this size.
@@ -83,12 +89,21 @@ class DatasetWriter:
                 f"{redacted(path)}: datasets are written to local folders: choose one, and copy it there afterwards"
             )
         self._path = Path(os.path.realpath(path))
-        _check_description(name, classes, multi_label, modalities)
+        _check_description(name, classes, multi_label, targets, modalities)
         with _disk_errors(self._path):
             _check_target(self._path, overwrite)
         description = description.encode(errors="backslashreplace").decode()  # names of files can be any bytes
         json.dumps(source)  # raises TypeError now rather than after hours
-        self._info = Info(name, description, tuple(classes), multi_label, dict(modalities), source=dict(source or {}))
+        self._info = Info(
+            name,
+            description,
+            tuple(classes),
+            multi_label,
+            dict(modalities),
+            source=dict(source or {}),
+            targets=tuple(map(Target, targets)),
+        )
+        self._target_statistics = Statistics()
         self._overwrite = overwrite
         self._shard_bytes = shard_bytes
         self._partial: UnfinishedFolder | None = None
@@ -97,7 +112,7 @@ class DatasetWriter:
         self._numeric = {name: c for name, c in self._codecs.items() if isinstance(c, kinds.NumericCodec)}
         self._statistics = {name: Statistics() for name in self._numeric}
         self._measured: dict[str, dict[str, int]] = {name: {} for name in self._numeric}
-        self._splits: dict[str, _SplitWriter] = {}
+        self._splits: dict[str, SplitWriter] = {}
         self._files: dict[str, tuple[int, str]] = {}  # length and checksum
 
     def __enter__(self) -> Self:
@@ -112,14 +127,23 @@ class DatasetWriter:
             raise
         return self
 
-    def write(self, split: str, *, id: str, label: int | Sequence[int] | None = None, **values: Value | None) -> None:
+    def write(
+        self,
+        split: str,
+        *,
+        id: str,
+        label: Label | None = None,
+        sample_weight: float | None = None,
+        **values: Value | None,
+    ) -> None:
         """Adds one example.
 
         Args:
           split: its split.
           id: unique within the split, and not empty.
-          label: class index; with `multi_label` a sequence of them, which may be empty; None where the dataset has no
-            classes, and only there.
+          label: class index; with `multi_label` a sequence of them, which may be empty; of a dataset with targets
+            their values, finite as float32; None where the dataset has neither, and only there.
+          sample_weight: of the example in training, finite and from 0 on; all of a split have one, or none has.
           **values: modality -> value; absent if left out or None.
 
         Raises:
@@ -131,13 +155,18 @@ class DatasetWriter:
             raise ValueError("an empty id, which reads as none")
         id = id.encode(errors="backslashreplace").decode()  # names of files can be any bytes
         labels = self._check_labels(label)
+        weights = [] if sample_weight is None else [_float32(sample_weight)]
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"example {id!r}: weight {sample_weight} is not a finite number from 0 on")
         present = {name: value for name, value in values.items() if value is not None}
         if unknown := [name for name in present if name not in self._codecs]:
             raise ValueError(f"example {id!r}: the dataset has no modality {unknown[0]!r}")
         if not present:
             raise ValueError(f"example {id!r}: no modality is present")
-        features: dict[str, kinds.Stored | Sequence[int]] = {ID: id.encode()}
-        if self._info.classes:
+        features: dict[str, kinds.Stored | Sequence[int] | Sequence[float]] = {ID: id.encode()}
+        if weights:
+            features[WEIGHT] = weights
+        if self._info.labelled:
             features[LABEL] = labels
         for name, value in present.items():
             try:
@@ -148,9 +177,11 @@ class DatasetWriter:
                 raise ValueError(f"example {id!r}: {name}: {error}") from error
 
         if split not in self._splits:
-            self._splits[split] = _SplitWriter(self._partial.path, split, self._info, self._shard_bytes)
+            self._splits[split] = SplitWriter(self._partial.path, split, self._info, self._shard_bytes)
         with _disk_errors(self._path):
-            self._splits[split].write(id, labels, present, example.encode(features))
+            self._splits[split].write(id, labels, weights, present, example.encode(features))
+        if split == TRAIN and self._info.targets:
+            self._target_statistics.update(np.array([labels]))
         for name, value in present.items():
             if name in self._numeric:
                 self._measure(name, value)
@@ -177,13 +208,15 @@ class DatasetWriter:
         finally:
             self._clean_up()
 
-    def _check_labels(self, label: int | Sequence[int] | None) -> list[int]:
-        if label is None and self._info.classes:
-            raise ValueError("no label, but the dataset has classes")
-        if label is not None and not self._info.classes:
+    def _check_labels(self, label: Label | None) -> list[int] | list[float]:
+        if label is None and self._info.labelled:
+            raise ValueError(f"no label, but the dataset has {'targets' if self._info.targets else 'classes'}")
+        if label is not None and not self._info.labelled:
             raise ValueError(f"label {label}, but the dataset has no classes")
         if label is None:
             return []
+        if self._info.targets:
+            return self._target_values(label)
         labels = [operator.index(x) for x in (label if self._info.multi_label else [label])]
         for x in labels:
             if not 0 <= x < len(self._info.classes):
@@ -191,6 +224,13 @@ class DatasetWriter:
         if len(set(labels)) < len(labels):
             raise ValueError(f"label {labels} names a class twice")
         return labels
+
+    def _target_values(self, label: Sequence[float]) -> list[float]:
+        with np.errstate(over="ignore"):
+            values = np.array(label, np.float32)
+        if values.shape != self._info.label_shape or not np.isfinite(values).all():
+            raise ValueError(f"label {label} is not a finite number for each of {len(self._info.targets)} targets")
+        return values.tolist()
 
     def _measure(self, name: str, value: Any) -> None:
         largest = self._measured[name]
@@ -204,6 +244,7 @@ class DatasetWriter:
         for name in self._info.modalities:
             if not any(split.present[name] for split in self._splits.values()):
                 raise UserError(f"{self._path}: not written: no example has the modality {name!r}")
+        self._check_spread()
         with _disk_errors(self._path):
             splits = {name: split.close() for name, split in self._splits.items()}
             modalities = {name: self._described(name) for name in self._info.modalities}
@@ -212,12 +253,22 @@ class DatasetWriter:
                 f"{name}/{key}": value for name, split in self._splits.items() for key, value in split.columns().items()
             }
             self.add_file(ROWS, npz.encode(columns))
-            info = dataclasses.replace(self._info, modalities=modalities, splits=splits, files=self._files)
+            info = dataclasses.replace(
+                self._info, modalities=modalities, splits=splits, files=self._files, targets=self._described_targets()
+            )
             text = json.dumps(to_json(info), indent=2, ensure_ascii=False) + "\n"
             # What is no Unicode, of names of files, becomes what escapes it in JSON.
             _write_file(self._partial.path / DATASET, text.encode(errors="backslashreplace"))
             _check_target(self._path, self._overwrite)  # it may have come to be meanwhile
             put_in_place(self._partial.path, self._path)
+
+    def _check_spread(self) -> None:
+        for target in self._described_targets():
+            if target.std is not None and not target.std > 0:
+                raise UserError(
+                    f"{self._path}: not written: target {target.name!r} is {target.mean:g} in all training examples, "
+                    "there is nothing to learn: name another"
+                )
 
     def _described(self, name: str) -> Modality:
         """A modality with the fields that only the data can tell."""
@@ -228,6 +279,14 @@ class DatasetWriter:
         if not statistics.empty:
             fields |= {"mean": statistics.mean, "std": statistics.std, "missing": statistics.missing}
         return dataclasses.replace(modality, **fields)
+
+    def _described_targets(self) -> tuple[Target, ...]:
+        """With mean and standard deviation, where there is a train split."""
+        found = self._target_statistics
+        if found.empty:
+            return self._info.targets
+        rows = zip(self._info.targets, found.mean, found.std, strict=True)
+        return tuple(Target(target.name, mean, std) for target, mean, std in rows)
 
     def _mean_values(self, modalities: Mapping[str, Modality]) -> dict[str, np.ndarray]:
         """The content of statistics.npz, given all that the dataset states."""
@@ -248,80 +307,12 @@ class DatasetWriter:
                 folder.rmdir()
 
 
-class _SplitWriter:
-    """The shards of one split, and the counts that `dataset.json` gives of it."""
-
-    def __init__(self, folder: Path, name: str, info: Info, shard_bytes: int) -> None:
-        self._folder = folder
-        self._name = name
-        self._shard_bytes = shard_bytes
-        self._ids: dict[str, None] = {}  # a set in order
-        self.present = dict.fromkeys(info.modalities, 0)
-        self._classes = [0] * len(info.classes)
-        self._multi_label = info.multi_label
-        self._labels: list[Sequence[int]] = []
-        self._present: list[list[bool]] = []
-        self._full: list[tfrecord.RecordWriter] = []
-        self._current: tfrecord.RecordWriter | None = None
-
-    def write(self, id: str, labels: Sequence[int], present: Collection[str], record: bytes) -> None:
-        if id in self._ids:
-            raise ValueError(f"example {id!r} is in split {self._name!r} already")
-        if self._current is not None and self._current.bytes + len(record) > self._shard_bytes:
-            self._current.close()
-            self._full.append(self._current)
-            self._current = None
-        if self._current is None:
-            self._current = tfrecord.RecordWriter(self._folder / f"{self._name}-{len(self._full):05d}")
-        self._current.write(record)
-        self._ids[id] = None
-        for label in labels:
-            self._classes[label] += 1
-        for modality in present:
-            self.present[modality] += 1
-        self._labels.append(labels)
-        self._present.append([modality in present for modality in self.present])
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """What rows.npz says of the split."""
-        ids = b"".join(id.encode() + ID_END for id in self._ids)
-        checksums = [checksum for writer in [*self._full, self._current] for checksum in writer.checksums]
-        columns = {
-            "present": np.array(self._present),
-            "ids": np.frombuffer(ids, np.uint8),
-            "checksums": np.array(checksums, np.uint32),
-        }
-        return columns | {"labels": self._label_column()} if self._classes else columns
-
-    def _label_column(self) -> np.ndarray:
-        if not self._multi_label:
-            return np.array(self._labels, np.int32)[:, 0]
-        labels = np.zeros((len(self._labels), len(self._classes)), bool)
-        for row, chosen in zip(labels, self._labels, strict=True):
-            row[chosen] = True
-        return labels
-
-    def close(self) -> Split:
-        """Completes the shards and gives them their final names, which tell how many there are."""
-        self._current.close()
-        writers = [*self._full, self._current]
-        shards = []
-        for number, writer in enumerate(writers):
-            path = self._folder / f"{self._name}-{number:05d}-of-{len(writers):05d}.tfrecord"
-            writer.path.rename(path)
-            tfrecord.index_path(writer.path).rename(tfrecord.index_path(path))
-            last = tfrecord.stored_checksum(writer.checksums[-1])
-            shards.append(Shard(path.name, writer.records, writer.bytes, writer.crc32c, last, writer.index_crc32c))
-        return Split(len(self._ids), tuple(shards), self.present, tuple(self._classes))
-
-    def abandon(self) -> None:
-        if self._current is not None:
-            self._current.abandon()
-
-
 def _check_description(
-    name: str, classes: Sequence[str], multi_label: bool, modalities: Mapping[str, Modality]
+    name: str, classes: Sequence[str], multi_label: bool, targets: Sequence[str], modalities: Mapping[str, Modality]
 ) -> None:
+    check_targets(targets)
+    if classes and targets:
+        raise ValueError("classes and targets: labels are of either")
     try:
         check_title(name)
         bounds.check("number of classes", len(classes), bounds.CLASSES)
@@ -337,6 +328,12 @@ def _check_description(
         check_name("modality", modality)
         if modality in _RESERVED:
             raise ValueError(f"modality {modality!r}: none of {_RESERVED}")
+
+
+def _float32(value: float) -> float:
+    """The value as it is stored."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

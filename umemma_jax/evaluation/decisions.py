@@ -1,6 +1,6 @@
 """What a model has decided about each example, kept beside its report so that methods can be compared afterwards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ class Decisions:
 
     Attributes:
       patterns: P names.
-      num_classes: K.
-      label: int [N], or bool [N, K].
+      num_classes: K; 0 of targets.
+      label: int [N], or bool [N, K]; of targets float32 [N, T].
       counted: which examples have anything of each pattern, bool [P, N]; what the others are said to be means nothing.
-      decided: int [P, N], or bool [P, N, K].
+      decided: int [P, N], or bool [P, N, K]; of targets float32 [P, N, T].
     """
 
     patterns: tuple[str, ...]
@@ -32,13 +32,12 @@ class Decisions:
 
 
 def encode(decisions: Decisions) -> bytes:
-    """The content of decisions.npz: classes as the smallest unsigned integers, and packed bits of multi-label data.
+    """The content of decisions.npz: classes as the smallest unsigned integers, packed bits of multi-label data.
 
     Its arrays are `patterns`, `classes` (K), `label`, `counted` and `decided`, bits packed along the last axis. The
     file's own CRC-32 of each array tells damage.
     """
-    multi_label = decisions.label.ndim == 2
-    compact = _packed if multi_label else np.min_scalar_type(decisions.num_classes - 1).type
+    compact = _form(decisions)
     arrays = {
         "patterns": np.array(decisions.patterns),
         "classes": np.array(decisions.num_classes),
@@ -47,6 +46,12 @@ def encode(decisions: Decisions) -> bytes:
         "decided": compact(decisions.decided),
     }
     return npz.encode(arrays)
+
+
+def _form(decisions: Decisions) -> Callable[[np.ndarray], np.ndarray]:
+    if not decisions.num_classes:
+        return np.float32
+    return _packed if decisions.label.ndim == 2 else np.min_scalar_type(decisions.num_classes - 1).type
 
 
 def read(folder: Path, patterns: Sequence[str], examples: int) -> Decisions:
@@ -75,7 +80,10 @@ def _decoded(arrays: dict[str, np.ndarray], examples: int) -> Decisions:
     patterns, num_classes = tuple(arrays["patterns"].tolist()), int(arrays["classes"])
     bounds.check("classes", num_classes, bounds.CLASSES)
     label, decided = arrays["label"], arrays["decided"]
-    if label.ndim == 2:
+    if not num_classes:
+        if label.ndim != 2 or (label.dtype, decided.dtype) != (np.float32, np.float32):
+            raise ValueError("labels or predictions are no targets")
+    elif label.ndim == 2:
         label, decided = _unpacked(label, num_classes), _unpacked(decided, num_classes)
     elif label.ndim != 1 or label.dtype.kind + decided.dtype.kind != "uu":
         raise ValueError("labels or decisions are no classes")

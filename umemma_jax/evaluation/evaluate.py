@@ -6,6 +6,7 @@ patterns there once. What leaves the devices are logits; all that is counted is 
 serves the logits of any other model as well.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from umemma_jax import __version__
 from umemma_jax.config import method_name
+from umemma_jax.data.targets import Target
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
-from umemma_jax.evaluation import metrics, robustness
+from umemma_jax.evaluation import metrics, robustness, target_judgement
 from umemma_jax.evaluation.cost import pattern_costs
 from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.experiment import Experiment
@@ -45,7 +48,7 @@ class Encoded:
       features: {m: [N, D_m]}, zero where m is absent.
       logits: uni-modal logits {m: [N, K]}.
       available: bool [N, M], what the data has.
-      label: int32 [N]; multi-label: float32 [N, K].
+      label: int32 [N]; multi-label: float32 [N, K]; of targets float32 [N, T].
       weight: float32 [N].
       index: int32 [N], the number of each row's record.
     """
@@ -64,8 +67,10 @@ class Evaluator:
     Of several processes, all call the same methods in the same order, and all get the same.
     """
 
-    def __init__(self, model: LateFusion, mesh: Mesh, means: PyTree) -> None:
+    def __init__(self, model: LateFusion, mesh: Mesh, means: PyTree, targets: tuple[Target, ...] = ()) -> None:
+        """Takes what `Experiment` has of them, and the targets of the dataset, if it has such."""
         self.model = model
+        self._targets = targets
         self.mesh = mesh
         self.modalities = tuple(tower.name for tower in model.towers)
         self._means = means
@@ -112,16 +117,16 @@ class Evaluator:
         """
         label, available = _in_order((encoded.label, encoded.available), encoded)
         logits = {} if unimodal is None else _in_order(unimodal.logits, unimodal)
-        label = label if label.ndim == 1 else label > 0
-        return SplitLogits(self.modalities, tuple(classes), label, available, predictions, logits)
+        label = label > 0 if label.ndim == 2 and not self._targets else label
+        return SplitLogits(self.modalities, tuple(classes), label, available, predictions, logits, self._targets)
 
     def unimodal(self, encoded: Encoded) -> dict[str, Scores]:
         """Each modality's own head, over the examples that have the modality: `{"image": {"accuracy": ...}, ...}`."""
         label, available, logits = _in_order((encoded.label, encoded.available, encoded.logits), encoded)
-        return {
-            m: metrics.of_logits(logits[m][has], label[has])
-            for m, has in zip(self.modalities, available.T, strict=True)
-        }
+        of_logits = metrics.of_logits
+        if self._targets:
+            of_logits = functools.partial(target_judgement.scores_of_evidence, targets=self._targets)
+        return {m: of_logits(logits[m][has], label[has]) for m, has in zip(self.modalities, available.T, strict=True)}
 
     # What runs on the devices.
 
@@ -137,6 +142,30 @@ class Evaluator:
     ) -> jax.Array:
         _, logits = self.model.apply(variables, features, stand_ins, available & pattern[None, :], method="fuse")
         return logits.astype(jnp.float32)
+
+
+def on_host(encoded: Encoded, unimodal: Encoded | None) -> dict[str, np.ndarray]:
+    """The N encoded examples as arrays by name, from which `from_host` makes them again.
+
+    Args:
+      encoded: a split.
+      unimodal: the same, encoded with the variables of the uni-modal models, whose logits are kept; None without such.
+    """
+    label, available, features = _in_order((encoded.label, encoded.available, encoded.features), encoded)
+    logits = {} if unimodal is None else _in_order(unimodal.logits, unimodal)
+    arrays = {f"features/{m}": x.astype(np.float32) for m, x in features.items()}
+    return {"label": label, "available": available, **arrays, **{f"unimodal/{m}": x for m, x in logits.items()}}
+
+
+def from_host(arrays: Mapping[str, np.ndarray]) -> Encoded:
+    """Back from the arrays of `on_host`, to be on one device; `logits` are those of the uni-modal models, if any."""
+
+    def of(kind: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(kind): x for name, x in arrays.items() if name.startswith(kind)}
+
+    label, count = arrays["label"], len(arrays["label"])
+    weight, index = np.ones(count, np.float32), np.arange(count, dtype=np.int32)
+    return jax.device_put(Encoded(of("features/"), of("unimodal/"), arrays["available"], label, weight, index))
 
 
 def _concatenate(parts: list[Encoded]) -> Encoded:
@@ -176,7 +205,24 @@ class PatternLogits(Mapping[str, np.ndarray]):
 # The report's results.
 
 
+class Evaluated(NamedTuple):
+    """A run's evaluation.
+
+    Attributes:
+      report: on the test split.
+      validation: what the model makes of the validation examples, as `on_host` gives it; None without such.
+    """
+
+    report: robustness.Report
+    validation: dict[str, np.ndarray] | None
+
+
 def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) -> robustness.Report:
+    """The report of `evaluate_run`."""
+    return evaluate_run(experiment, unimodal, fusion).report
+
+
+def evaluate_run(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) -> Evaluated:
     """Every pattern, ceiling and cell of the missing-rate grid on the test split, and what they come to.
 
     Args:
@@ -188,27 +234,31 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
       What `report.write_report` takes, with None for metrics that no example defines, the grid's tables, and the
       decisions of the model.
     """
-    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means, experiment.task.targets)
     fusion = place(fusion, experiment.mesh)
     unimodal = None if unimodal is None else place(unimodal, experiment.mesh)
 
     def encode(variables: PyTree, part: _Part) -> Encoded:
         return evaluator.encode(variables, experiment.batches(part.split, part.rows), part.capacities)
 
-    def said(encoded: Encoded, part: _Part) -> SplitLogits:
-        alone = None if unimodal is None else encode(unimodal, part)
+    def said(encoded: Encoded, alone: Encoded | None) -> SplitLogits:
         predictions = evaluator.predict_patterns(fusion, encoded)
         return evaluator.split_logits(encoded, predictions, alone, experiment.dataset.info.classes)
+
+    def alone(part: _Part) -> Encoded | None:
+        return None if unimodal is None else encode(unimodal, part)
 
     # Compiled on one batch, so that the pass is timed without it.
     part, first = _part(experiment, experiment.config.data.test_split), _first_batch(experiment)
     jax.block_until_ready(evaluator.encode(fusion, [first], part.capacities))
     encoded, pass_seconds = _timed(lambda: jax.block_until_ready(encode(fusion, part)))
-    test, validation = said(encoded, part), None
+    test, validation, kept = said(encoded, alone(part)), None, None
     if len(experiment.validation[1]):
         part = _part(experiment, *experiment.validation)
-        validation = said(encode(fusion, part), part)
-    found, report_seconds = _timed(lambda: robustness.report(test, validation, _options(experiment)))
+        encoded = encode(fusion, part), alone(part)
+        validation, kept = said(*encoded), on_host(*encoded)
+    asked = options(experiment.config, experiment.log_prior())
+    found, report_seconds = _timed(lambda: robustness.report(test, validation, asked))
     cost = pattern_costs(experiment.model, experiment.mesh, fusion, experiment.means, first)
     results = {
         **_about(experiment),
@@ -223,7 +273,7 @@ def evaluate(experiment: Experiment, unimodal: PyTree | None, fusion: PyTree) ->
             "compilations": {"encode": evaluator.encode_traces.traces},
         },
     }
-    return found._replace(results=results)
+    return Evaluated(found._replace(results=results), kept)
 
 
 class _Part(NamedTuple):
@@ -261,16 +311,17 @@ def _about(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _options(experiment: Experiment) -> robustness.Options:
-    config, eta = experiment.config.evaluation, experiment.config.missing.eta
-    rates = tuple(config.rates)
+def options(config: ConfigDict, log_prior: np.ndarray) -> robustness.Options:
+    """What the report of a run is asked for, by its recipe and the prior of its training examples."""
+    asked, eta = config.evaluation, config.missing.eta
+    rates = tuple(asked.rates)
     return robustness.Options(
         rates=rates if not eta.rate or eta.rate in rates else (*rates, eta.rate),
-        seeds=config.seeds,
-        resamples=config.resamples,
-        alpha=config.alpha,
-        deployment=config.deployment.to_dict(),
-        prior=experiment.log_prior(),
+        seeds=asked.seeds,
+        resamples=asked.resamples,
+        alpha=asked.alpha,
+        deployment=asked.deployment.to_dict(),
+        prior=log_prior,
         prior_source="training examples",
     )
 

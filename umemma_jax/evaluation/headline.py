@@ -8,6 +8,12 @@ import numpy as np
 
 from umemma_jax.evaluation import metrics
 from umemma_jax.evaluation.bootstrap import Resamples
+from umemma_jax.evaluation.regression import R2
+
+
+def headline_of(label: np.ndarray, num_classes: int, resamples: Resamples) -> "Headline | R2":
+    """The headline metric of labels: of classes int [N] or bool [N, K], or of targets float [N, T]."""
+    return R2(label, resamples) if label.dtype.kind == "f" else Headline(label, num_classes, resamples)
 
 
 @dataclass(frozen=True)

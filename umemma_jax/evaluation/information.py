@@ -51,5 +51,15 @@ def bayes_error_at_most(entropy: float) -> float:
     return 1 - np.exp(-entropy)
 
 
+def squared_error_gap_at_most(complementary: float, half_range: float) -> float:
+    """2 c^2 G: the mean squared error of the best predictor grows by this at most when G nats are lost.
+
+    Of a target within c to both sides of some value. The growth is E[(E[y|x,z] - E[y|x])^2]. Two means differ by c
+    times the L1 distance of their distributions at most, and that by sqrt(2 KL) (Pinsker); the mean of
+    KL(p(y|x,z) || p(y|x)) is G = I(z; y | x).
+    """
+    return 2 * half_range**2 * max(complementary, 0.0)
+
+
 def _information(entropy: Entropies, kept: frozenset[str]) -> float:
     return entropy[frozenset()] - entropy[kept]

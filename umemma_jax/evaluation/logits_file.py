@@ -66,6 +66,7 @@ def read(path: Path) -> LogitsFile:
 
 
 def _read(arrays: Arrays) -> LogitsFile:
+    _require("targets" not in arrays, "targets", "regression is reported of runs, not of files yet: give classes")
     modalities, classes = _names(arrays, "modalities"), _names(arrays, "classes")
     _require(2 <= len(modalities) <= MOST_MODALITIES, "modalities", f"name 2 to {MOST_MODALITIES}")
     _require(

@@ -29,7 +29,7 @@ from scipy import optimize, special, stats
 
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.decisions import Decisions
-from umemma_jax.evaluation.headline import Headline
+from umemma_jax.evaluation.headline import headline_of
 from umemma_jax.evaluation.metrics import undefined_as_none
 from umemma_jax.evaluation.uncertainty import LEVEL
 
@@ -51,13 +51,15 @@ class Measured(NamedTuple):
 
 def measured(decisions: Decisions, resamples: Resamples) -> Measured:
     """Measures one run on resamples that all runs share."""
-    headline = Headline(decisions.label, decisions.num_classes, resamples)
+    headline = headline_of(decisions.label, decisions.num_classes, resamples)
     patterns = zip(decisions.decided, decisions.counted, strict=True)
     values = np.array([headline.value(decided, counted) for decided, counted in patterns])
     return Measured(values, headline.resampled(decisions.decided, decisions.counted))
 
 
-def differences(runs: Mapping[str, Sequence[Measured]], patterns: Sequence[str]) -> list[dict[str, Any]]:
+def differences(
+    runs: Mapping[str, Sequence[Measured]], patterns: Sequence[str], largest: float = 1.0
+) -> list[dict[str, Any]]:
     """Every two methods under every pattern.
 
     Several are compared at once, and some would differ by chance. `supported` are those that Benjamini and Hochberg's
@@ -67,13 +69,14 @@ def differences(runs: Mapping[str, Sequence[Measured]], patterns: Sequence[str])
     Args:
       runs: of each method, one per seed, the same seeds in the same order. A method is compared with those before it.
       patterns: P names.
+      largest: what values can differ by.
 
     Returns:
       [{"pattern", "methods": [A, B], "difference": of A minus B, "interval": [low, high], "p_value", "supported"}],
       pattern by pattern, the last method first. Numbers are None where no example defines them.
     """
     pairs = list(itertools.combinations(reversed(runs), 2))
-    by_pair = {pair: _of_patterns(*(runs[method] for method in pair)) for pair in pairs}
+    by_pair = {pair: _of_patterns(*(runs[method] for method in pair), largest) for pair in pairs}
     found = [
         {"pattern": pattern, "methods": list(pair), **by_pair[pair][p]}
         for p, pattern in enumerate(patterns)
@@ -83,14 +86,14 @@ def differences(runs: Mapping[str, Sequence[Measured]], patterns: Sequence[str])
     return undefined_as_none([{**one, "supported": mark} for one, mark in zip(found, supported, strict=True)])
 
 
-def _of_patterns(runs: Sequence[Measured], others: Sequence[Measured]) -> list[dict[str, Any]]:
+def _of_patterns(runs: Sequence[Measured], others: Sequence[Measured], largest: float) -> list[dict[str, Any]]:
     pairs = list(zip(runs, others, strict=True))
     by_seed = np.array([run.values - other.values for run, other in pairs])  # [S, P]
     resampled = np.mean([run.resampled - other.resampled for run, other in pairs], axis=0)  # [P, R]
-    return [_difference(*of_pattern) for of_pattern in zip(by_seed.T, resampled, strict=True)]
+    return [_difference(*of_pattern, largest) for of_pattern in zip(by_seed.T, resampled, strict=True)]
 
 
-def _difference(by_seed: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
+def _difference(by_seed: np.ndarray, resampled: np.ndarray, largest: float) -> dict[str, Any]:
     """From the differences of each seed [S], and their mean on each resample [R]."""
     mean, seeds = float(by_seed.mean()), len(by_seed)
     if np.isnan(mean):
@@ -104,7 +107,7 @@ def _difference(by_seed: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
         return float(np.hypot(by_examples, by_seeds))
 
     width = reach(1 - LEVEL)
-    ends = [max(mean - width, -1.0), min(mean + width, 1.0)]  # of what fractions can differ by
+    ends = [max(mean - width, -largest), min(mean + width, largest)]
     return {"difference": mean, "interval": ends, "p_value": _p_value(abs(mean), reach)}
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from umemma_jax import checksums
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import calibration, conformal
+from umemma_jax.evaluation import calibration, conformal, sigma_calibration
+from umemma_jax.evaluation.sigma_calibration import SigmaCalibration
 from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.patterns import pattern_names
 
@@ -68,6 +69,8 @@ class PatternCalibration:
 
 def of_results(results: Mapping[str, Any]) -> dict[str, Any]:
     """The calibration that stands in a report, as calibration.json holds it."""
+    if "targets" in results:
+        return sigma_calibration.of_results(results)
     fitted, sets = results["calibration"], results["conformal"]
     thresholds = {"thresholds": results["thresholds"]["patterns"]} if "thresholds" in results else {}
     return {
@@ -85,7 +88,7 @@ def write(results: Mapping[str, Any], workdir: Path) -> None:
         checksums.write_sealed(workdir / FILE_NAME, of_results(results))
 
 
-def read(workdir: Path, modalities: Sequence[str]) -> PatternCalibration | None:
+def read(workdir: Path, modalities: Sequence[str]) -> PatternCalibration | SigmaCalibration | None:
     """What `write` has written of a model of these modalities; None where there is no such file.
 
     Raises:
@@ -95,7 +98,7 @@ def read(workdir: Path, modalities: Sequence[str]) -> PatternCalibration | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         checksums.check_sealed(content, str(path))
-        found = PatternCalibration.from_dict(content)
+        found = (SigmaCalibration if "scales" in content else PatternCalibration).from_dict(content)
         if list(found.names) != pattern_names(modalities):
             raise ValueError("it is of other patterns")
     except FileNotFoundError:

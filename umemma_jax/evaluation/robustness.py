@@ -10,13 +10,12 @@ import numpy as np
 from umemma_jax.evaluation import grid, summaries, uncertainty
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.ceilings import Ceiling, ceilings
-from umemma_jax.evaluation.confidence import confidence
 from umemma_jax.evaluation.decisions import Decisions
 from umemma_jax.evaluation.headline import Headline
-from umemma_jax.evaluation.judgement import Judgement, judge
-from umemma_jax.evaluation.metrics import primary, undefined_as_none
-from umemma_jax.evaluation.pattern_calibration import PatternCalibration, fit, unfitted
-from umemma_jax.evaluation.split_logits import SplitLogits, find_prior
+from umemma_jax.evaluation.judgement import Judgement
+from umemma_jax.evaluation.kinds import Calibration, Kind, kind_of
+from umemma_jax.evaluation.metrics import undefined_as_none
+from umemma_jax.evaluation.split_logits import SplitLogits
 from umemma_jax.missing_rates import GridTables
 
 
@@ -68,16 +67,17 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
       validation: others, that temperatures, thresholds and quantiles are fitted on; with the same uni-modal models.
       options: of the report.
     """
-    known = None if validation is None else validation.label
-    prior, prior_source = find_prior(options.prior, known, test.label, len(test.classes))
-    model, fitted = _judged(test, validation, options.alpha)
+    kind = kind_of(test)
+    prior, prior_source = kind.prior(options.prior, validation)
+    model, fitted = _judged(kind, test, validation, options.alpha)
+    decided_without, nll_without = kind.without(prior)
     resamples = Resamples(len(test.label), options.resamples, options.bootstrap_seed)
-    headline = Headline(test.label, len(test.classes), resamples)
+    headline = kind.headline(resamples)
     tables = GridTables(test.available, options.rates, options.seeds, test.modalities)
     cells = grid.missing_rates(model, tables, test.modalities, headline)
-    beside = _beside(test, validation, model, prior, headline, options.alpha)
+    beside = _beside(kind, test, validation, model, prior, headline, options.alpha)
     results = {
-        "metric": primary(test.multi_label),
+        "metric": kind.metric,
         "headline": model.headline,
         "prior": options.prior_source or prior_source,
         "modalities": list(test.modalities),
@@ -95,11 +95,13 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
             "lost": uncertainty.lost(model, test.names, headline),
             **beside.intervals,
         },
-        **confidence(test, fitted, beside.temperatures),
-        "worst_class": summaries.worst_classes(model, test.names, test.classes),
-        "robustness": summaries.robustness(model, test, headline, cells, options.deployment, beside.ceilings),
-        "shapley": summaries.shapley(model, test, headline, prior),
-        "information": summaries.knowledge(model, test, prior),
+        **kind.confidence(fitted, beside.temperatures),
+        **kind.worst(model),
+        "robustness": summaries.robustness(
+            model, test, headline, cells, options.deployment, beside.ceilings, kind.harm(model)
+        ),
+        "shapley": summaries.shapley(model, test, headline, decided_without),
+        "information": summaries.knowledge(model, test, nll_without, kind.bounds),
         "rate_maps": grid.rate_maps(
             model, test.available, test.modalities, sorted(options.rates), options.seeds, headline
         ),
@@ -108,9 +110,11 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
     return Report(undefined_as_none(results), tables, decisions)
 
 
-def _judged(test: SplitLogits, validation: SplitLogits | None, alpha: float) -> tuple[Judgement, PatternCalibration]:
-    fitted = unfitted(test.modalities, alpha) if validation is None else fit(validation, alpha)
-    return judge(test, fitted), fitted
+def _judged(
+    kind: Kind, test: SplitLogits, validation: SplitLogits | None, alpha: float
+) -> tuple[Judgement, Calibration]:
+    fitted = kind.fit(validation, alpha)
+    return kind.judge(test, fitted), fitted
 
 
 def _scores(judgement: Judgement, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -131,6 +135,7 @@ class _Beside(NamedTuple):
 
 
 def _beside(
+    kind: Kind,
     test: SplitLogits,
     validation: SplitLogits | None,
     model: Judgement,
@@ -142,7 +147,7 @@ def _beside(
     if not test.unimodal:
         nothing = alone_and_together({})
         return _Beside(nothing, nothing, nothing, {**nothing, "to_ceiling": {}}, ())
-    ensemble, fitted = _judged(test.ensembles(prior), validation and validation.ensembles(prior), alpha)
+    ensemble, fitted = _judged(kind, test.ensembles(prior), validation and validation.ensembles(prior), alpha)
     found = ceilings(model, ensemble, test.modalities, headline)
     intervals = alone_and_together(uncertainty.of_patterns(ensemble, test.names, headline))
     return _Beside(
@@ -161,11 +166,11 @@ def _alone_and_together(by_pattern: Mapping[str, Any], modalities: Sequence[str]
     }
 
 
-def _thresholds(fitted: PatternCalibration, beside: Mapping[str, dict]) -> dict[str, dict]:
+def _thresholds(fitted: Calibration, beside: Mapping[str, dict]) -> dict[str, dict]:
     """The key `thresholds` of report.json; nothing where none were tuned."""
     found = _thresholds_by_name(fitted)
     return {"thresholds": {"patterns": found, **beside}} if found else {}
 
 
-def _thresholds_by_name(fitted: PatternCalibration) -> dict[str, list[float]]:
+def _thresholds_by_name(fitted: Calibration) -> dict[str, list[float]]:
     return {} if fitted.thresholds is None else dict(zip(fitted.names, fitted.thresholds.tolist(), strict=True))

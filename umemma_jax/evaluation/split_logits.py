@@ -1,11 +1,13 @@
 """What a model, whoever's it is, says of a split: all that a robustness report is made of."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from umemma_jax.data.targets import Target
 from umemma_jax.patterns import all_patterns, pattern_names, pattern_numbers
 from umemma_jax.prior import log_prior
 
@@ -17,11 +19,12 @@ class SplitLogits:
     Attributes:
       modalities: M names, in the column order of `available`.
       classes: K names.
-      label: int [N]; multi-label: bool [N, K].
+      label: int [N]; multi-label: bool [N, K]; of targets float32 [N, T], in their units.
       available: which modalities each example has, bool [N, M].
       patterns: float32 [N, K] by pattern name, in the order of `all_patterns`: each example's are made of what it has
         of the pattern, and are anything where that is nothing. They may be computed at each access.
       unimodal: float32 [N, K] by modality, anything where the example lacks it; {} where there are no such models.
+      targets: T of them, where there are no classes; then logits are evidence [N, 2 T], as in `gaussian`.
     """
 
     modalities: tuple[str, ...]
@@ -30,11 +33,12 @@ class SplitLogits:
     available: np.ndarray
     patterns: Mapping[str, np.ndarray]
     unimodal: Mapping[str, np.ndarray]
+    targets: tuple[Target, ...] = ()
 
     @property
     def multi_label(self) -> bool:
         """Whether an example may have any number of classes."""
-        return self.label.ndim == 2
+        return self.label.ndim == 2 and not self.targets
 
     @property
     def names(self) -> list[str]:
@@ -49,14 +53,15 @@ class SplitLogits:
     def ensembles(self, prior: np.ndarray) -> "SplitLogits":
         """The uni-modal models as one model that counts the prior once: its patterns are `PriorCorrected`."""
         patterns = PriorCorrected(self.modalities, self.available, self.unimodal, prior)
-        return SplitLogits(self.modalities, self.classes, self.label, self.available, patterns, self.unimodal)
+        return dataclasses.replace(self, patterns=patterns)
 
 
 class PriorCorrected(Mapping[str, np.ndarray]):
     """Logits of the ensemble of uni-modal models under each pattern: b0 + sum over what is left of (l_m - b0).
 
     A product of experts that counts the prior once, exact where modalities are independent given the class: log p(y|S)
-    = log p(y) + sum over S of (log p(y|m) - log p(y)) and a constant. Of one modality alone it is that model itself.
+    = log p(y) + sum over S of (log p(y|m) - log p(y)) and a constant. Of one modality alone it is that model itself. Of
+    Gaussian evidence about targets, which is beyond the prior as it is, b0 is 0.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class PriorCorrected(Mapping[str, np.ndarray]):
         unimodal: Mapping[str, np.ndarray],
         prior: np.ndarray,
     ) -> None:
-        """Takes `SplitLogits`' attributes, and b0 [K]: the log-prior, or multi-label, its logit per class."""
+        """Takes `SplitLogits`' attributes, and b0 [K]: the log-prior; multi-label, its logits; of targets, zeros."""
         self._patterns = dict(zip(pattern_names(modalities), all_patterns(len(modalities)), strict=True))
         self._modalities, self._available = modalities, available
         self._unimodal, self._prior = unimodal, np.asarray(prior, np.float32)

@@ -1,11 +1,11 @@
 """What the patterns and missing rates come to together: the worst, the means, and what each modality is worth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from umemma_jax.evaluation import calibration, contributions, information, metrics
+from umemma_jax.evaluation import contributions, information, metrics
 from umemma_jax.evaluation.ceilings import Ceiling
 from umemma_jax.evaluation.headline import Headline
 from umemma_jax.evaluation.judgement import Judgement
@@ -38,6 +38,7 @@ def robustness(
     cells: Cells,
     deployment: Mapping[str, float],
     ceilings: Sequence[Ceiling],
+    harm: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The key `robustness` of report.json.
 
@@ -48,6 +49,7 @@ def robustness(
       cells: of the missing-rate grid.
       deployment: weights by pattern name; {}: all the same.
       ceilings: of each pattern; none where there are no uni-modal models.
+      harm: where more modalities do harm.
     """
     values = dict(zip(test.names, (scores[model.headline] for scores in model.scores), strict=True))
     defined = {name: value for name, value in values.items() if not np.isnan(value)}
@@ -65,7 +67,7 @@ def robustness(
             name: _ratio(ceiling.pattern_value, ceiling.value)
             for name, ceiling in zip(test.names, ceilings, strict=bool(ceilings))
         },
-        "counter_intuitive": _counter_intuitive(model, test),
+        **harm,
     }
 
 
@@ -95,7 +97,7 @@ def _beside(ceiling: Ceiling) -> dict[str, Any]:
     return {"model": ceiling.model, "value": ceiling.value, "pattern": ceiling.pattern_value, "examples": examples}
 
 
-def _counter_intuitive(model: Judgement, test: SplitLogits) -> dict[str, Any]:
+def counter_intuitive(model: Judgement, test: SplitLogits) -> dict[str, Any]:
     """Over the examples that have all of the patterns compared; multi-label, over their decisions for each class."""
     patterns = all_patterns(len(test.modalities))
     has_all = test.left == np.arange(len(patterns))[:, None]
@@ -107,15 +109,13 @@ def _counter_intuitive(model: Judgement, test: SplitLogits) -> dict[str, Any]:
     return {"rate": rate, "pairs": names}
 
 
-def shapley(model: Judgement, test: SplitLogits, headline: Headline, prior: np.ndarray) -> dict[str, Any]:
+def shapley(model: Judgement, test: SplitLogits, headline: Headline, without: np.ndarray) -> dict[str, Any]:
     """The key `shapley` of report.json, over the examples that have every modality.
 
-    Without any modality all are decided as the log-prior, float [K], does: the most frequent class, multi-label all
-    that are there more often than not.
+    `without` is what is decided without any modality, of the form of the labels.
     """
     rows = model.counted[0] & (test.left[0] == 0)
-    by_prior = np.broadcast_to(prior > 0 if test.multi_label else prior.argmax(), test.label.shape)
-    empty = headline.value(by_prior, rows)
+    empty = headline.value(without, rows)
     values = {frozenset(): empty}
     for name, decided in zip(test.names, model.decided, strict=True):
         values[frozenset(name.split("+"))] = headline.value(decided, rows)
@@ -123,24 +123,28 @@ def shapley(model: Judgement, test: SplitLogits, headline: Headline, prior: np.n
     return {"metric": model.headline, "empty": empty, "values": shares, "examples": int(rows.sum())}
 
 
-def knowledge(model: Judgement, test: SplitLogits, prior: np.ndarray) -> dict[str, Any]:
+def knowledge(
+    model: Judgement, test: SplitLogits, without: np.ndarray, bounds: Callable[..., dict[str, Any]]
+) -> dict[str, Any]:
     """The key `information` of report.json, in nats, over the examples that have every modality.
 
-    The entropy without any modality is that of the log-prior, float [K].
+    Args:
+      model: judged under each of P patterns.
+      test: the same examples.
+      without: NLL without any modality, float [N].
+      bounds: what follows from the entropies, and from the complementary information, by name.
     """
     rows = test.left[0] == 0
-    by_prior = np.broadcast_to(prior, (np.count_nonzero(rows), len(prior)))
-    entropy = {"": _mean(calibration.nll(by_prior, test.label[rows]))}
+    entropy = {"": _mean(without[rows])}
     entropy |= {name: _mean(nll[rows]) for name, nll in zip(test.names, model.nll, strict=True)}
     by_set = {frozenset(filter(None, name.split("+"))): value for name, value in entropy.items()}
+    complementary = information.complementary(by_set, test.modalities)
     return {
         "entropy": entropy,
-        "complementary": information.complementary(by_set, test.modalities),
+        "complementary": complementary,
         "redundancy": information.redundancy(by_set, test.modalities),
         "complementary_share": information.complementary_share(by_set, test.modalities),
-        "bayes_error_at_most": {
-            name: float(information.bayes_error_at_most(value)) for name, value in entropy.items() if name
-        },
+        **bounds(entropy, complementary),
         "examples": int(rows.sum()),
     }
 
@@ -152,4 +156,5 @@ def _mean(values: Any) -> float:
 
 
 def _ratio(value: float, whole: float) -> float:
-    return value / whole if whole else np.nan
+    """NaN where there is nothing to have a share of, as of an R2 below 0."""
+    return value / whole if whole > 0 else np.nan

@@ -9,13 +9,14 @@ does not depend on the batch around it. Strength 0 turns an augmentation off.
 from umemma_jax.preprocess.audio import Fbank, LogMel, Stft, Waveform
 from umemma_jax.preprocess.filters import hann_window, kaldi_filters, mel_filters
 from umemma_jax.preprocess.image import Image, affine
-from umemma_jax.preprocess.kinds import KINDS, Preprocess, build
-from umemma_jax.preprocess.tabular import Tabular
+from umemma_jax.preprocess.kinds import KINDS, Preprocess, build, form_of
+from umemma_jax.preprocess.tabular import Columns, Tabular
 from umemma_jax.preprocess.text import Text
 from umemma_jax.preprocess.video import Video
 
 __all__ = [
     "KINDS",
+    "Columns",
     "Fbank",
     "Image",
     "LogMel",
@@ -27,6 +28,7 @@ __all__ = [
     "Waveform",
     "affine",
     "build",
+    "form_of",
     "hann_window",
     "kaldi_filters",
     "mel_filters",

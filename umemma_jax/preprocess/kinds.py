@@ -10,7 +10,7 @@ from umemma_jax.errors import UserError
 from umemma_jax.preprocess.audio import Fbank, LogMel, Stft, Waveform
 from umemma_jax.preprocess.image import Image
 from umemma_jax.preprocess.ranges import unfit
-from umemma_jax.preprocess.tabular import Tabular
+from umemma_jax.preprocess.tabular import Columns, Tabular
 from umemma_jax.preprocess.text import Text
 from umemma_jax.preprocess.video import Video
 
@@ -19,7 +19,7 @@ KINDS = {
     "image": {"pixels": Image},
     "video": {"frames": Video},
     "audio": {"log_mel": LogMel, "fbank": Fbank, "stft": Stft, "waveform": Waveform},
-    "tabular": {"standardised": Tabular},
+    "tabular": {"standardised": Tabular, "columns": Columns},
     "text": {"tokens": Text},
 }
 
@@ -71,6 +71,11 @@ def build(kind: str, modality: Any, config: Mapping[str, Any], name: str) -> Pre
         return preprocess(**values)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
+
+
+def form_of(preprocess: Preprocess) -> str:
+    """The form that `build` makes such an object of."""
+    return next(form for forms in KINDS.values() for form, made in forms.items() if made is type(preprocess))
 
 
 def _typed(where: str, value: Any, expected: Any) -> Any:

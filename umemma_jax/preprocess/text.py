@@ -11,6 +11,8 @@ import jax.numpy as jnp
 class Text:
     """{"tokens": int32 [B, T], "length": int32 [B]}, tokenised by the host, as they are; in training, some words fewer.
 
+    Of n-grams with their "weights" float32 [B, T], likewise.
+
     Attributes:
       drop: share of the tokens left out, but for the first and the last, which mark start and end.
     """
@@ -29,13 +31,14 @@ class Text:
     ) -> Mapping[str, jax.Array]:
         """Raw tokens and lengths -> the same."""
         if train and self.drop:
-            tokens, length = jax.vmap(self._augment)(raw["tokens"], raw["length"], keys)
-            return {"tokens": tokens, "length": length}
+            return jax.vmap(self._augment)(raw, keys)
         return raw
 
-    def _augment(self, tokens: jax.Array, length: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _augment(self, text: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """One text [T]: what stays moves up, what is left out goes past the end."""
-        position = jnp.arange(tokens.shape[0])
+        length, position = text["length"], jnp.arange(text["tokens"].shape[0])
         marks = (position == 0) | (position == length - 1)
-        kept = (position < length) & (marks | ~jax.random.bernoulli(key, self.drop, tokens.shape))
-        return tokens[jnp.argsort(~kept, stable=True)], kept.sum(dtype=length.dtype)
+        kept = (position < length) & (marks | ~jax.random.bernoulli(key, self.drop, position.shape))
+        order = jnp.argsort(~kept, stable=True)
+        moved = {name: x[order] for name, x in text.items() if name != "length"}
+        return {**moved, "length": kept.sum(dtype=length.dtype)}

@@ -1,5 +1,7 @@
 """What the words mean that stand in reports."""
 
+from umemma_jax.reporting.terms import is_regression
+
 DEFINITIONS = {
     "pattern": "Modalities given to the model; an example counts with what it has of them, and not at all where it "
     "has none of them.",
@@ -74,12 +76,50 @@ ANALYSIS_DEFINITIONS = {
 }
 
 
+REGRESSION_DEFINITIONS = {
+    "r2": "Coefficient of determination: 1 less the squared error over that of the examples' own mean, in %. 0: no "
+    "better than that mean; below 0: worse. Of several targets the mean over them.",
+    "rmse": "Root of the mean squared error, in the unit of the target; of several targets the mean over them.",
+    "mae": "Mean absolute error, likewise.",
+    "spearman": "Correlation of the ranks of predictions and targets; of several targets the mean over them.",
+    "UME average": "The uni-modal models of what is left, joined by Bayes' rule as if they were independent given the "
+    "target and Gaussian: what each tells beyond the prior adds up, and the prior counts once.",
+}
+REGRESSION_ANALYSIS = {
+    "calibration": {
+        "calibration error": "Mean distance between the level of central intervals of the model's belief, 5 % to 95 %, "
+        "and the share of the targets within.",
+        "sigma scale": "The standard deviations are multiplied by it. Fitted per pattern on validation examples alone, "
+        "by their likelihood.",
+        "NLL": "Mean negative log-density of the targets in training standard deviations, in nats: it can be below 0. "
+        "Of several targets the mean over them.",
+    },
+    "conformal": {
+        "conformal interval": "The prediction and so many calibrated standard deviations to both sides that the target "
+        "is within at the wanted rate, whatever the model; how many is of each pattern's own validation examples. "
+        "Width is in the unit of the target.",
+    },
+    "information": {
+        "entropy": "V-entropy, in nats: the NLL of the calibrated model. It is an upper bound of the true conditional "
+        "entropy, which of numbers is differential: only differences mean anything.",
+        "complementary": ANALYSIS_DEFINITIONS["information"]["complementary"],
+        "redundancy": ANALYSIS_DEFINITIONS["information"]["redundancy"],
+        "squared error at most": "The mean squared error of the best possible predictor grows by at most 2 c^2 G where "
+        "G nats of complementary information are lost, c being half of what the targets span.",
+    },
+}
+CLASSES_ONLY = ("macro_f1", "counter-intuitive")
+
+
 def definitions(results: dict) -> dict[str, str]:
     """What the words mean that stand in the report of these results."""
+    analyses = ANALYSIS_DEFINITIONS | (REGRESSION_ANALYSIS if is_regression(results) else {})
     found = dict(DEFINITIONS)
-    for key, words in ANALYSIS_DEFINITIONS.items():
+    for key, words in analyses.items():
         if key in results:
             found |= words
+    if is_regression(results):
+        return {word: meaning for word, meaning in found.items() if word not in CLASSES_ONLY} | REGRESSION_DEFINITIONS
     if results["metric"] == "macro_f1":  # multi-label
         found |= MULTI_LABEL_DEFINITIONS
     if "thresholds" in results:

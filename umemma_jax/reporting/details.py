@@ -1,6 +1,6 @@
 """Every number behind the headlines, as tables: of each pattern, cell of the missing-rate grid and pair."""
 
-from umemma_jax.reporting.headlines import ceiling, nats
+from umemma_jax.reporting.headlines import ceiling, nats, size_text
 from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
     ABSENT,
@@ -9,11 +9,15 @@ from umemma_jax.reporting.results import (
     difference,
     headline,
     headline_value,
+    in_units,
     interval,
     kind_label,
     kinds,
     lost,
     lost_points,
+    metric_column,
+    metric_text,
+    metrics,
     patterns_by_size,
     percent,
     points,
@@ -22,6 +26,7 @@ from umemma_jax.reporting.results import (
     short_metric_label,
     worst_class_measure,
 )
+from umemma_jax.reporting.terms import is_regression, terms
 
 MOST_MAPS = 3  # more pairs of modalities are in report.json and report.html alone
 MOST_PAIRS = 10
@@ -34,11 +39,16 @@ def details(results: dict) -> list[Part]:
         "calibration": _calibration,
         "conformal": _conformal,
         "worst_class": _worst_classes,
+        "by_target": _targets,
         "information": _information,
         "robustness": _counter_intuitive,
         "cost": _cost,
     }
-    return [table(results) for key, table in tables.items() if key in results]
+    return [table(results) for key, table in tables.items() if key in results and _told(results, key)]
+
+
+def _told(results: dict, key: str) -> bool:
+    return key != "robustness" or "counter_intuitive" in results[key]
 
 
 def rate_details(results: dict) -> list[Part]:
@@ -101,23 +111,23 @@ def _against_ceiling(results: dict, pattern: str) -> list[str]:
 
 def _calibration(results: dict) -> Part:
     examples = results["examples"]
-    forms = {
-        "nll": ("NLL", nats),
-        "brier": ("Brier", nats),
-        "ece": ("ECE equal width, %", lambda value: percent(value, examples)),
-        "ece_equal_mass": ("ECE equal mass, %", lambda value: percent(value, examples)),
-    }
-    header = ["pattern", "temperature"]
-    for label, _ in forms.values():
+    words = terms(results)
+
+    def text(value: float | None, is_share: bool) -> str:
+        return percent(value, examples) if is_share else nats(value)
+
+    header = ["pattern", words.scale_label]
+    for label, _ in words.calibration_scores.values():
         header += [label, "after"]
     cells = {}
     for pattern, entry in results["calibration"]["patterns"].items():
-        after = entry["after"] or dict.fromkeys(forms)
-        cells[pattern] = [_decimals(entry["temperature"], 2)]
-        for name, (_, form) in forms.items():
-            cells[pattern] += [form(entry["before"][name]), form(after[name])]
-        cells[pattern].append(_decimals(entry["aurc"], 4))
-    return Part("Calibration, before and after a temperature", [], [*header, "AURC"], _rows(results, cells))
+        after = entry["after"] or dict.fromkeys(words.calibration_scores)
+        cells[pattern] = [_decimals(entry[words.scale], 2)]
+        for name, (_, is_share) in words.calibration_scores.items():
+            cells[pattern] += [text(entry["before"][name], is_share), text(after[name], is_share)]
+        cells[pattern] += [_decimals(entry["aurc"], 4)] if "aurc" in entry else []
+    header += [] if is_regression(results) else ["AURC"]
+    return Part(f"Calibration, before and after a {words.scale_label}", [], header, _rows(results, cells))
 
 
 def _conformal(results: dict) -> Part:
@@ -125,12 +135,13 @@ def _conformal(results: dict) -> Part:
         pattern: [
             _decimals(entry["quantile"], 3),
             percent(entry["coverage"], results["examples"]),
-            _decimals(entry["size"], 2),
+            size_text(results, entry),
         ]
         for pattern, entry in results["conformal"]["patterns"].items()
     }
-    title = f"Conformal sets at {100 * (1 - results['conformal']['alpha']):.4g} %"
-    return Part(title, [], ["pattern", "quantile", "coverage, %", "set size"], _rows(results, cells))
+    what = "intervals" if is_regression(results) else "sets"
+    title = f"Conformal {what} at {100 * (1 - results['conformal']['alpha']):.4g} %"
+    return Part(title, [], ["pattern", "quantile", "coverage, %", terms(results).size_label], _rows(results, cells))
 
 
 def _worst_classes(results: dict) -> Part:
@@ -146,8 +157,34 @@ def _worst_classes(results: dict) -> Part:
     return Part("Worst class", [], ["pattern", "class", f"{measure}, %", "examples"], _rows(results, cells))
 
 
+def _targets(results: dict) -> Part:
+    """Each target's own metrics, of complete and of each pattern."""
+    examples, by_target = results["examples"], results["by_target"]
+    names = [name for name in metrics(results) if name in next(iter(by_target[complete(results)].values()))]
+    rows = [
+        [short_label(pattern, results["modalities"]), target]
+        + [metric_text(name, scores[name], examples) for name in names]
+        for pattern in patterns_by_size(results)
+        for target, scores in by_target[pattern].items()
+    ]
+    return Part("Each target", [], ["pattern", "target", *map(metric_column, names)], rows)
+
+
+def _squared_errors(results: dict) -> Part:
+    """What the loss of each modality can cost the best possible predictor."""
+    found = results["information"]
+    rows = [
+        [modality, nats(found["complementary"][modality]), in_units(found["mse_gap_at_most"][modality])]
+        for modality in results["modalities"]
+    ]
+    header = ["modality lost", "complementary, nats", "squared error at most, in squared deviations"]
+    return Part("What the best possible predictor can lose", [], header, rows)
+
+
 def _information(results: dict) -> Part:
     found = results["information"]
+    if is_regression(results):
+        return _squared_errors(results)
     cells = {
         pattern: [nats(found["entropy"][pattern]), percent(found["bayes_error_at_most"][pattern], results["examples"])]
         for pattern in results["patterns"]

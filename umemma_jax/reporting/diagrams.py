@@ -22,6 +22,7 @@ from umemma_jax.reporting.results import (
     short_label,
     short_metric_label,
 )
+from umemma_jax.reporting.terms import Terms, is_regression, terms
 from umemma_jax.reporting.titles import write_title
 
 FONT = 10
@@ -33,7 +34,8 @@ MOST_MAPS = 6  # with more pairs than these: those whose loss costs most
 def reliability_figure(results: dict) -> Figure:
     """A panel for each pattern: the share that is true against the confidence, before its temperature (pale) and after.
 
-    Subtitles give the ECE of both.
+    Of regression, the share of the targets within central intervals against their level. Subtitles give the calibration
+    error of both.
     """
     patterns = patterns_by_size(results)
     if len(patterns) > MOST_PANELS:
@@ -42,16 +44,16 @@ def reliability_figure(results: dict) -> Figure:
     figure, panels = _panels(len(patterns), 2.75, 3.2)
     bins = [entry[name] for entry in entries.values() for name in ("reliability_before", "reliability")]
     values = [value for one in bins for name in ("confidence", "accuracy") for value in one[name]]
-    low = np.floor(10 * min(values, default=0.0)) / 10
+    low, words = np.floor(10 * min(values, default=0.0)) / 10, terms(results)
     for axes, (pattern, entry) in zip(panels, entries.items(), strict=True):
         axes.plot([low, 1], [low, 1], color=QUIET, linewidth=1, linestyle=(0, (2, 2)))
         _draw_reliability(axes, entry["reliability_before"], color=PALE)
         _draw_reliability(axes, entry["reliability"], color=PALETTE[0])
         axes.set(xlim=(low, 1), ylim=(low, 1), box_aspect=1)
         _percent_axes(axes)
-        error = _calibration_error(entry, results["examples"])
+        error = _calibration_error(entry, words, results["examples"])
         write_title(axes, short_label(pattern, results["modalities"]), error, TITLE)
-    _labels(panels, "confidence, %", "true, %")
+    _labels(panels, words.confidence_label, words.accuracy_label)
     return figure
 
 
@@ -67,18 +69,20 @@ def information_figure(results: dict) -> Figure:
     heights = np.arange(len(rows))[::-1]
     axes.barh(heights, _numbers(told), height=0.7, color=PALE)
     axes.barh(heights, _numbers(complementary), height=0.28, color=PALETTE[0])
-    right = max([value for value in (*told, entropy[""]) if value is not None], default=1.0)
+    limit = None if is_regression(results) else entropy[""]  # what can be known of a number has no end
+    right = max([value for value in (*told, limit) if value is not None], default=1.0)
     for height, name, whole, part in zip(heights, rows, told, complementary, strict=True):
         text = f"{nats(whole)} together" if name == rows[0] else f"{nats(whole)} alone, {nats(part)} complementary"
         axes.annotate(text, (right, height), (8, 0), textcoords="offset points", va="center", fontsize=FONT, color=INK)
-    if entropy[""] is not None:
-        axes.axvline(entropy[""], color=QUIET, linewidth=1, linestyle=(0, (5, 2.5)))
+    if limit is not None:
+        axes.axvline(limit, color=QUIET, linewidth=1, linestyle=(0, (5, 2.5)))
     axes.set_xlim(min(0.0, *(value for value in complementary if value is not None), 0.0), right)
     axes.set_yticks(heights, rows, parse_math=False)
     axes.set_xlabel("nats", color=QUIET, fontsize=FONT)
     _plain(axes)
     axes.grid(visible=False, axis="y")
-    subtitle = f"information about a label, of {nats(entropy[''])} nats (dashed); dark: what no other modality tells"
+    of = "a target" if limit is None else f"a label, of {nats(limit)} nats (dashed)"
+    subtitle = f"information about {of}; dark: what no other modality tells"
     write_title(axes, "What each modality tells", subtitle, TITLE)
     return figure
 
@@ -142,11 +146,11 @@ def _numbers(values: list[float | None]) -> np.ndarray:
     return np.array(values, float)
 
 
-def _calibration_error(entry: dict, examples: int) -> str:
-    before = f"ECE {percent(entry['before']['ece_equal_mass'], examples)} %"
+def _calibration_error(entry: dict, words: Terms, examples: int) -> str:
+    before = f"{words.error_short} {percent(entry['before'][words.error], examples)} %"
     if entry["after"] is None:
         return f"{before}, not calibrated"
-    return f"{before}, calibrated {percent(entry['after']['ece_equal_mass'], examples)} %"
+    return f"{before}, calibrated {percent(entry['after'][words.error], examples)} %"
 
 
 def _percent_axes(axes: Axes) -> None:

@@ -141,11 +141,14 @@ def comparison_figure(comparison: dict) -> Figure:
 def axis_range(values: Sequence[float]) -> tuple[float, float, float]:
     """Lower end, upper end and tick distance that show the values without exaggeration.
 
-    From 0 where the worst value is under half of the best, or there is none; otherwise from a round number
-    below the worst, with at least 5 points in view. Above the best there is room for a line of words.
+    From 0 where the worst value is under half of the best, or there is none; otherwise, and where it is negative, from
+    a round number below the worst, with at least 5 points in view. Above the best there is room for a line of words.
     """
     low, high = (min(values), max(0.05, *values)) if values else (0.0, 1.0)
-    if low < high / 2:
+    if low < 0:  # R2 alone
+        tick = next((step for step in (0.1, 0.2, 0.5) if high - low < 8 * step), 1.0)
+        low = floor(low / tick) * tick
+    elif low < high / 2:
         low, tick = 0.0, 0.2
     else:
         low = min(low - 0.1 * (high - low), high - 0.05)
@@ -200,7 +203,7 @@ def _subtitle(metric: str, count: int, of: str, heights: Sequence[float], low: f
 def _draw_curve(axes: Axes, curve: list[tuple], **style: object) -> list[float]:
     """Draws (rate, mean, std) points; returns the heights that must be in view."""
     rates, mean, std = np.array(sorted(point for point in curve if None not in point)).reshape(-1, 3).T
-    band = (np.maximum(mean - std, 0), np.minimum(mean + std, 1))
+    band = (np.maximum(mean - std, np.minimum(mean, 0)), np.minimum(mean + std, 1))
     axes.fill_between(rates, *band, color=style["color"], alpha=0.18, linewidth=0)
     axes.plot(rates, mean, clip_on=False, **style)
     return [*band[0], *band[1]]

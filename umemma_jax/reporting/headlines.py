@@ -10,6 +10,7 @@ from umemma_jax.reporting.results import (
     difference,
     headline,
     headline_value,
+    in_units,
     interval,
     kind_label,
     kinds,
@@ -22,6 +23,7 @@ from umemma_jax.reporting.results import (
     short_metric_label,
     worst_class_measure,
 )
+from umemma_jax.reporting.terms import is_regression, terms
 
 
 def headlines(results: dict) -> list[Part]:
@@ -67,7 +69,20 @@ def _lost(results: dict) -> Part:
     sentence = f"With everything there, {short_metric_label(headline(results))} is {percent(value, examples)} %"
     if known:
         sentence += f" ({between(interval(results, 'patterns', everything), examples)})"
-    return Part("What is lost when what is missing", [f"{sentence}.", *_over_patterns(results)], header, rows)
+    sentences = [f"{sentence}.", *_errors(results), *_over_patterns(results)]
+    return Part("What is lost when what is missing", sentences, header, rows)
+
+
+def _errors(results: dict) -> list[str]:
+    """Of regression: how far off the predictions are, in the targets' units."""
+    if not is_regression(results):
+        return []
+    scores, targets = results["patterns"][complete(results)], results["targets"]
+    size = f"RMSE is {in_units(scores['rmse'])} and MAE {in_units(scores['mae'])}"
+    if len(targets) > 1:
+        return [f"{size}, means over {len(targets)} targets."]
+    (target,) = targets
+    return [f"{size}, in units of {target['name']}, whose standard deviation is {in_units(target['std'])} in training."]
 
 
 def ceiling(results: dict, pattern: str) -> tuple[str, float | None]:
@@ -127,12 +142,16 @@ def _why(results: dict) -> Part:
         known = difference(entropy[""], entropy[everything])
         if known is not None:
             sentence = f"Of {nats(entropy[''])} nats there are to know about a label, all modalities together tell "
-            sentences.append(f"{sentence}{nats(known)}.{_repetition(found['redundancy'])}")
+            if is_regression(results):  # whose entropy is differential: there is no end to what can be known
+                sentence, known = "All modalities together tell ", f"{nats(known)} nats about a target"
+            else:
+                known = nats(known)
+            sentences.append(f"{sentence}{known}.{_repetition(found['redundancy'])}")
         defined = {m: value for m, value in found["complementary"].items() if value is not None}
         if defined:
             most = max(defined, key=defined.get)
             sentences.append(f"{most} has most that no other modality tells: {nats(defined[most])} nats.")
-        bound = found["bayes_error_at_most"][everything]
+        bound = found.get("bayes_error_at_most", {}).get(everything)
         if bound is not None:
             sentences.append(f"The best possible classifier errs in at most {percent(bound, examples)} % of decisions.")
     if shapley:
@@ -168,23 +187,20 @@ def _sure(results: dict) -> Part:
             "examples, the same for every pattern."
         )
     if calibration and calibration["examples"]:
-        sentences.append(
-            f"Temperatures, one per pattern, are fitted on {calibration['examples']:,} validation examples."
-        )
+        sentences.append(terms(results).fitted.format(examples=calibration["examples"]))
     elif calibration:
         sentences.append("There are no validation examples, so that nothing is calibrated.")
     if conformal:
         covered = [entry["coverage"] for entry in conformal["patterns"].values() if entry["coverage"] is not None]
         if covered:
-            sentences.append(
-                f"Sets meant to hold the true class {100 * (1 - conformal['alpha']):.4g} % of the time hold it "
-                f"{between((min(covered), max(covered)), results['examples'])} % of the time, by pattern."
-            )
+            level = f"{100 * (1 - conformal['alpha']):.4g}"
+            held = between((min(covered), max(covered)), results["examples"])
+            sentences.append(terms(results).promise.format(level=level, found=held))
     header, rows = ["pattern"], []
     if calibration:
-        header += ["ECE before, %", "after", "NLL before, nats", "after"]
+        header += [f"{terms(results).error_label} before, %", "after", "NLL before, nats", "after"]
     if conformal:
-        header += ["coverage, %", "set size"]
+        header += ["coverage, %", terms(results).size_label]
     for pattern in shown_patterns(results) if len(header) > 1 else ():
         rows.append([short_label(pattern, results["modalities"]), *_trust(results, pattern)])
     return Part("How sure", sentences, header if rows else [], rows)
@@ -197,15 +213,24 @@ def shown_patterns(results: dict) -> list[str]:
     return list(dict.fromkeys(pattern for pattern in found if pattern is not None))
 
 
+def size_text(results: dict, entry: dict) -> str:
+    """How much a pattern's conformal answers hold: classes, or units of the target."""
+    size = entry[terms(results).size]
+    if is_regression(results):
+        return in_units(size)
+    return ABSENT if size is None else f"{size:.2f}"
+
+
 def _trust(results: dict, pattern: str) -> list[str]:
     """Cells of calibration and conformal sets."""
     examples, cells = results["examples"], []
     if "calibration" in results:
         entry = results["calibration"]["patterns"][pattern]
         before, after = entry["before"], entry["after"] or dict.fromkeys(entry["before"])
-        cells += [percent(before["ece_equal_mass"], examples), percent(after["ece_equal_mass"], examples)]
+        error = terms(results).error
+        cells += [percent(before[error], examples), percent(after[error], examples)]
         cells += [nats(before["nll"]), nats(after["nll"])]
     if "conformal" in results:
         entry = results["conformal"]["patterns"][pattern]
-        cells += [percent(entry["coverage"], examples), ABSENT if entry["size"] is None else f"{entry['size']:.2f}"]
+        cells += [percent(entry["coverage"], examples), size_text(results, entry)]
     return cells

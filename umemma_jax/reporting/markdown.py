@@ -1,5 +1,6 @@
 """Reports as text: every pattern, metric and missing rate in Markdown tables that also read as plain text."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
@@ -9,8 +10,10 @@ from umemma_jax.reporting.headlines import headlines
 from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
     ABSENT,
+    IN_UNITS,
     best_left,
     difference,
+    ended_early,
     eta_cell,
     eta_label,
     grid_metrics,
@@ -18,7 +21,9 @@ from umemma_jax.reporting.results import (
     kind_label,
     kinds,
     method_label,
+    metric_column,
     metric_label,
+    metric_text,
     metrics,
     not_validated,
     pattern_label,
@@ -32,7 +37,7 @@ from umemma_jax.reporting.results import (
 def summary(results: dict) -> str:
     """The table of patterns under one line that says of what, to print on a terminal."""
     table = _pattern_table(results, metrics(results)[:2])
-    parts = [_heading(results), table, *not_validated(results), _eta(results)]
+    parts = [_heading(results), table, *ended_early(results), *not_validated(results), _eta(results)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -43,6 +48,7 @@ def report_markdown(results: dict) -> str:
         f"# {_heading(results)}",
         f"{examples:,} examples of the `{results['split']}` split: one example is {100 / examples:.2g} points."
         f"{_training(results)}",
+        *ended_early(results),
         _naturally_missing(results),
         _eta(results),
         *_parts(headlines(results), "##"),
@@ -58,7 +64,7 @@ def report_markdown(results: dict) -> str:
     ]
     for metric in grid_metrics(results):
         parts += [
-            f"{_capital(metric_label(metric))} in %, mean ± standard deviation over "
+            f"{_capital(metric_label(metric))}{'' if metric in IN_UNITS else ' in %'}, mean ± standard deviation over "
             f"{results['missing_rates'][0]['seeds']} seeded missing tables per cell:",
             _grid_table(results, metric),
         ]
@@ -105,7 +111,7 @@ def comparison_markdown(comparison: dict) -> str:
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
     for name in sorted(comparison["metrics"], key=lambda name: name.removeprefix(TUNED) != metric):
-        parts += [f"## {_capital(metric_label(name))}, %", _method_table(comparison, name)]
+        parts += [f"## {_capital(metric_column(name))}", _method_table(comparison, name)]
     if "paired" in comparison:
         parts += _parts([supported_differences(comparison)], "##")
     if any(method["differences"] for method in methods.values()):
@@ -117,6 +123,35 @@ def comparison_markdown(comparison: dict) -> str:
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
     return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_markdown(found: dict) -> str:
+    """The text of cross_validation.md, from the dict that `cross_validation.over_folds` returns."""
+    count, total = len(found["examples"]), sum(found["examples"])
+    parts = [
+        f"# {found['dataset']}: {method_label(found['method'])}, {count}-fold cross-validation",
+        f"{total:,} examples, each tested on once; mean ± sample standard deviation over the folds, then each fold.",
+    ]
+    for name in found["metrics"]:
+        parts += [f"## {_capital(metric_column(name))}", _fold_table(found, "patterns", name)]
+        if found["ceilings"]:
+            parts += ["The uni-modal models, which are the ceilings:", _fold_table(found, "ceilings", name)]
+    return "\n\n".join(parts) + "\n"
+
+
+def cross_validation_summary(found: dict) -> str:
+    """The headline of each pattern, to print on a terminal."""
+    return _fold_table(found, "patterns", found["metric"])
+
+
+def _fold_table(found: dict, table: str, metric: str) -> str:
+    rows = []
+    for pattern in patterns_by_size({"patterns": found[table]}):
+        value = found[table][pattern][metric]
+        folds = [metric_text(metric, x, count) for x, count in zip(value["folds"], found["examples"], strict=True)]
+        mean, std = (metric_text(metric, value[key], min(found["examples"])) for key in ("mean", "std"))
+        rows.append([pattern_label(pattern, found["modalities"]), f"{mean} ± {std}", *folds])
+    return _table(["pattern", "all folds", *(f"fold {number}" for number in range(len(found["examples"])))], rows)
 
 
 def comparison_summary(comparison: dict) -> str:
@@ -154,7 +189,7 @@ def _pattern_table(results: dict, names: Sequence[str]) -> str:
     counts = {p: values.get("examples", examples) for p, values in results["patterns"].items()}
     fewer = any(count < examples for count in counts.values())  # where the data itself lacks some
     header = ["pattern", *(["examples"] if fewer else [])]
-    header += [f"{metric_label(name)}, %" for name in names]
+    header += [metric_column(name) for name in names]
     if results["ceilings"]:
         header += ["ceiling, %", "difference, points"]
     rows = []
@@ -162,7 +197,7 @@ def _pattern_table(results: dict, names: Sequence[str]) -> str:
         values = results["patterns"][pattern]
         row = [pattern_label(pattern, results["modalities"])]
         row += [f"{counts[pattern]:,}"] if fewer else []
-        row += [percent(values[name], examples) for name in names]
+        row += [metric_text(name, values[name], examples) for name in names]
         if results["ceilings"]:
             row += _ceiling_cells(results, pattern, values[headline])
         rows.append(row)
@@ -206,12 +241,12 @@ def _ceiling_part(results: dict) -> list[str]:
     if len(metrics(results)) <= 2 or not results["ceilings"]:
         return []
     tuned, examples = TUNED + results["metric"], results["examples"]
-    labels = [f"{metric_label(name)}, %" for name in _untuned(results)]
+    labels = [metric_column(name) for name in _untuned(results)]
     if "thresholds" in results:
         labels += [f"{metric_label(tuned)}, %"]
     rows = []
     for modality, values in results["ceilings"].items():
-        row = [modality, *(percent(values[name], examples) for name in _untuned(results))]
+        row = [modality, *(metric_text(name, values[name], examples) for name in _untuned(results))]
         if "thresholds" in results:
             row += [percent(values[tuned], examples)]
         rows.append(row)
@@ -226,7 +261,7 @@ def _grid_table(results: dict, metric: str) -> str:
         if (kind, rate) not in cells:
             return ABSENT
         cell = cells[kind, rate]
-        return _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"])
+        return _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"], _form(metric))
 
     rows = [
         [f"{100 * rate:.4g} %", *(text(kind, rate) for kind in columns)] for rate in sorted({rate for _, rate in cells})
@@ -241,12 +276,12 @@ def _method_table(comparison: dict, metric: str) -> str:
     rows = []
     for pattern in patterns_by_size(next(iter(methods.values()))):
         row = [pattern_label(pattern, comparison["modalities"])]
-        row += [_cell(method["patterns"][pattern][metric], examples) for method in methods.values()]
+        row += [_cell(method["patterns"][pattern][metric], examples, _form(metric)) for method in methods.values()]
         if ceilings and pattern == _complete(comparison):
             row.append(ABSENT)
         elif ceilings:
             best, _ = best_left(means, pattern, metric)
-            row.append(_cell(ceilings[best][metric], examples))
+            row.append(_cell(ceilings[best][metric], examples, _form(metric)))
         rows.append(row)
     header = ["pattern", *map(method_label, methods), *(["ceiling"] if ceilings else [])]
     return _table(header, rows)
@@ -336,7 +371,12 @@ def _cell(value: dict, examples: int, form: Callable[[float | None, int], str] =
 def _plus_minus(
     mean: float | None, std: float | None, examples: int, form: Callable[[float | None, int], str] = percent
 ) -> str:
-    return form(mean, examples) + ("" if std is None else f" ± {percent(std, examples)}")
+    spread = percent if form is points else form
+    return form(mean, examples) + ("" if std is None else f" ± {spread(std, examples)}")
+
+
+def _form(metric: str) -> Callable[[float | None, int], str]:
+    return functools.partial(metric_text, metric)
 
 
 def _heading(results: dict) -> str:

@@ -16,6 +16,7 @@ from umemma_jax.reporting.headlines import headlines
 from umemma_jax.reporting.page_mix import deployment_mix
 from umemma_jax.reporting.page_table import pattern_table
 from umemma_jax.reporting.results import headline, method_label, metric_label, short_metric_label
+from umemma_jax.reporting.terms import is_regression, terms
 
 LIBRARY = ("bokeh", "bokeh-widgets", "bokeh-tables")  # the parts of Bokeh that the page uses
 
@@ -78,16 +79,18 @@ def _drawings(results: dict) -> list[Drawing]:
     """Those for which the results have numbers."""
     found = []
     if "information" in results:
-        caption = "From the calibrated NLL of each pattern. Complementary: told by no other. Dashed: all there is."
+        caption = "From the calibrated NLL of each pattern. Complementary: told by no other."
+        caption += "" if is_regression(results) else " Dashed: all there is."
         found.append(Drawing("information", "What each modality tells", caption, "", page_figures.information(results)))
     if "shapley" in results:
         caption = "Its Shapley value: the mean gain over all orders in which modalities can be added."
         found.append(Drawing("shapley", "What each modality contributes", caption, "", page_figures.shapley(results)))
     if "calibration" in results:
-        caption = "On the dotted line confidence is right. Bins of equally many examples."
         words = page_figures.calibration_words(results, page_figures.most_off(results))
         model = page_figures.reliability(results, "reliability-words")
-        found.append(Drawing("reliability", "Is its confidence right?", caption, words, model))
+        found.append(
+            Drawing("reliability", terms(results).reliability_title, terms(results).reliability_caption, words, model)
+        )
     if results.get("rate_maps"):
         caption = f"Where each is lost at a rate of its own: {short_metric_label(headline(results))}, %."
         words = page_figures.map_words(results["rate_maps"][0])

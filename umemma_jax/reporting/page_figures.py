@@ -45,6 +45,7 @@ from umemma_jax.reporting.results import (
     short_label,
     short_metric_label,
 )
+from umemma_jax.reporting.terms import is_regression, terms
 
 FONT = "system-ui, sans-serif"
 LEGEND_ROW = 24  # pixels
@@ -100,7 +101,7 @@ def _curve(cells: list[dict], metric: str, examples: int) -> dict[str, list]:
     ends = [cell.get("interval") or (None, None) for cell in cells]
     means, stds = [cell["mean"][metric] for cell in cells], [cell["std"][metric] or 0.0 for cell in cells]
     bands = [
-        (max(mean - std, 0.0), min(mean + std, 1.0)) if None in end else end
+        (max(mean - std, min(mean, 0.0)), min(mean + std, 1.0)) if None in end else end
         for mean, std, end in zip(means, stds, ends, strict=True)
     ]
     return {
@@ -140,7 +141,8 @@ def reliability(results: dict, words_id: str) -> UIElement:
     axes = ("confidence", "accuracy"), ("confidence_before", "accuracy_before")
     values = [value for column in columns.values() for names in axes for name in names for value in column[name]]
     low = 10 * (min(values, default=0) // 10)
-    plot = _plot("confidence, %", "of these true, %", height=340)
+    words = terms(results)
+    plot = _plot(words.confidence_label, words.accuracy_label, height=340)
     plot.x_range.start = plot.y_range.start = low
     plot.x_range.end = plot.y_range.end = 100 + 0.02 * (100 - low)
     plot.line([low, 100], [low, 100], color=QUIET, line_dash=[3, 3])
@@ -154,12 +156,13 @@ def reliability(results: dict, words_id: str) -> UIElement:
     ):
         line = plot.line(x, y, source=shown, color=tint, line_width=2, line_alpha=0.6)
         dots = plot.scatter(x, y, source=shown, color=tint, size=8)
-        tooltips = [("confidence", f"@{x}{{0.0}} %"), ("true", f"@{y}{{0.0}} %"), ("examples", "@examples")]
+        shares = [(words.confidence_label, f"@{x}{{0.0}}"), (words.accuracy_label, f"@{y}{{0.0}}")]
+        tooltips = [*shares, ("examples", "@examples")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tooltips))
         legend.append((name, [line, dots]))
     _add_legend(plot, legend)
-    words = {label(pattern): calibration_words(results, pattern) for pattern in entries}
-    return column(_select("selected", chosen, source, columns, words, words_id), plot, **WIDE)
+    sentences = {label(pattern): calibration_words(results, pattern) for pattern in entries}
+    return column(_select("selected", chosen, source, columns, sentences, words_id), plot, **WIDE)
 
 
 def _reliability_columns(entry: dict) -> dict[str, list]:
@@ -176,19 +179,23 @@ def _reliability_columns(entry: dict) -> dict[str, list]:
 
 def calibration_words(results: dict, pattern: str) -> str:
     """A pattern's calibration before and after its temperature, as a sentence."""
-    entry, examples = results["calibration"]["patterns"][pattern], results["examples"]
-    before = f"ECE {percent(entry['before']['ece_equal_mass'], examples)} %, NLL {nats(entry['before']['nll'])} nats"
-    if entry["after"] is None or entry["temperature"] is None:
-        return f"{before}; not calibrated."
-    after = f"ECE {percent(entry['after']['ece_equal_mass'], examples)} %, NLL {nats(entry['after']['nll'])} nats"
-    return f"Before: {before}. After, at temperature {entry['temperature']:.2f}: {after}."
+    entry, words = results["calibration"]["patterns"][pattern], terms(results)
+
+    def text(scores: dict) -> str:
+        error = percent(scores[words.error], results["examples"])
+        return f"{words.error_label} {error} %, NLL {nats(scores['nll'])} nats"
+
+    if entry["after"] is None or entry[words.scale] is None:
+        return f"{text(entry['before'])}; not calibrated."
+    after = f"After, at {words.scale_label} {entry[words.scale]:.2f}: {text(entry['after'])}."
+    return f"Before: {text(entry['before'])}. {after}"
 
 
 def most_off(results: dict) -> str:
     """The pattern with the largest calibration error, complete where none has any."""
     entries = results["calibration"]["patterns"]
     errors = {
-        pattern: (entries[pattern]["after"] or entries[pattern]["before"])["ece_equal_mass"]
+        pattern: (entries[pattern]["after"] or entries[pattern]["before"])[terms(results).error]
         for pattern in patterns_by_size(results)
     }
     defined = {pattern: error for pattern, error in errors.items() if error is not None}
@@ -273,7 +280,7 @@ def information(results: dict) -> Plot:
         bars = plot.hbar("name", right="value", height=height, source=source, color=tint)
         plot.add_tools(HoverTool(renderers=[bars], tooltips=[("", "@name"), (name, "@text nats")]))
         legend.append((name, [bars]))
-    if entropy[""] is not None:
+    if entropy[""] is not None and not is_regression(results):  # what can be known of a number has no end
         plot.add_layout(Span(location=entropy[""], dimension="height", line_color=QUIET, line_dash=[3, 3]))
         plot.x_range.end = 1.04 * entropy[""]
     _add_legend(plot, legend)

@@ -7,14 +7,18 @@ from bokeh.models import ColumnDataSource, DataTable, InlineStyleSheet, NumberFo
 from umemma_jax.reporting.headlines import ceiling
 from umemma_jax.reporting.results import (
     ABSENT,
+    IN_UNITS,
     headline,
     headline_value,
     interval,
     lost,
+    metric_label,
+    metrics,
     patterns_by_size,
     short_label,
     short_metric_label,
 )
+from umemma_jax.reporting.terms import terms
 
 ROW = 30  # pixels
 MOST_ROWS = 16  # in view; more scroll
@@ -87,6 +91,7 @@ def _columns(results: dict, patterns: list[str]) -> list[Column]:
         Column("lost, points", _percent([lost(results, p) for p in patterns]), width=100),
         Column("from", _percent([low for low, _ in lost_ends])),
         Column("to", _percent([high for _, high in lost_ends])),
+        *_errors(results, patterns),
     ]
     if results["ceilings"]:
         ceilings = [ceiling(results, p)[1] for p in patterns]
@@ -94,6 +99,14 @@ def _columns(results: dict, patterns: list[str]) -> list[Column]:
     ensembles = results.get("ensembles", {})
     columns.append(Column("ensemble, %", _percent([ensembles.get(p, {}).get(metric) for p in patterns]), width=105))
     return columns + _calibration(results, patterns) + _sets(results, patterns) + _cost(results, patterns)
+
+
+def _errors(results: dict, patterns: list[str]) -> list[Column]:
+    """Of regression, in the units of the target."""
+    names = [name for name in metrics(results) if name in IN_UNITS]
+    return [
+        Column(metric_label(name), [results["patterns"][p][name] for p in patterns], "0,0.[0000]") for name in names
+    ]
 
 
 def _percent(fractions: list[float | None]) -> list[float | None]:
@@ -104,16 +117,17 @@ def _calibration(results: dict, patterns: list[str]) -> list[Column]:
     if "calibration" not in results:
         return []
     entries = [results["calibration"]["patterns"][p] for p in patterns]
-    columns = []
+    columns, words = [], terms(results)
     for when in ("before", "after"):
         scores = [entry[when] or dict.fromkeys(entry["before"]) for entry in entries]
+        error = f"{words.error_label} {when}, %"
         columns += [
-            Column(f"ECE {when}, %", _percent([s["ece_equal_mass"] for s in scores]), "0.0", 115),
+            Column(error, _percent([s[words.error] for s in scores]), "0.0", 45 + 7 * len(error)),
             Column(f"NLL {when}, nats", [s["nll"] for s in scores], "0.000", 125),
-            Column(f"Brier {when}", [s["brier"] for s in scores], "0.000", 100),
+            Column(f"Brier {when}", [s.get("brier") for s in scores], "0.000", 100),
         ]
-    columns.append(Column("temperature", [entry["temperature"] for entry in entries], "0.00", 100))
-    columns.append(Column("AURC", [entry["aurc"] for entry in entries], "0.0000"))
+    columns.append(Column(words.scale_label, [entry[words.scale] for entry in entries], "0.00", 100))
+    columns.append(Column("AURC", [entry.get("aurc") for entry in entries], "0.0000"))
     return columns
 
 
@@ -122,7 +136,8 @@ def _sets(results: dict, patterns: list[str]) -> list[Column]:
     if "conformal" in results:
         entries = [results["conformal"]["patterns"][p] for p in patterns]
         columns.append(Column("coverage, %", _percent([entry["coverage"] for entry in entries]), width=100))
-        columns.append(Column("set size", [entry["size"] for entry in entries], "0.00"))
+        words = terms(results)
+        columns.append(Column(words.size_label, [entry[words.size] for entry in entries], "0.00", 100))
     if "worst_class" in results:
         values = [results["worst_class"][p]["value"] for p in patterns]
         columns.append(Column("worst class, %", _percent(values), width=115))

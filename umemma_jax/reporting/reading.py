@@ -27,6 +27,7 @@ OPTIONAL_FIELDS = {
     "eta": {"kind": (str,), "rate": (int, float)},
     "headline": (str,),
     "not_validated": {EVERY: [(str,)]},
+    "ended_early": {EVERY: {"step": (int,), "steps": (int,), "reason": (str,)}},
 }
 
 

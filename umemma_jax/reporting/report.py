@@ -22,7 +22,7 @@ from umemma_jax.reporting.definitions import definitions
 from umemma_jax.reporting.diagrams import information_figure, rate_map_figure, reliability_figure
 from umemma_jax.reporting.figures import comparison_figure, robustness_figure
 from umemma_jax.reporting.files import write_files
-from umemma_jax.reporting.markdown import comparison_markdown, report_markdown
+from umemma_jax.reporting.markdown import comparison_markdown, cross_validation_markdown, report_markdown
 from umemma_jax.reporting.page import report_page
 
 FIGURE_DPI = 200
@@ -99,6 +99,19 @@ def write_comparison(comparison: dict, folder: Path) -> None:
         "comparison.json": _json(comparison),
         "comparison.md": comparison_markdown(comparison).encode(),
         **_images("comparison", comparison_figure(comparison)),
+    }
+    write_files(files, Path(folder))
+
+
+def write_cross_validation(found: dict, folder: Path) -> None:
+    """Writes cross_validation.json and cross_validation.md, of what `cross_validation.over_folds` returns.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    files = {
+        "cross_validation.json": _json(found),
+        "cross_validation.md": cross_validation_markdown(found).encode(),
     }
     write_files(files, Path(folder))
 

@@ -1,7 +1,8 @@
 """Evaluation results: their names, numbers and ceilings, and means over seeds.
 
 `results` is the dict that report.json holds (see `umemma_jax.reporting.report.write_report`); all metrics are
-fractions from 0 to 1, or None where no example defines them.
+fractions from 0 to 1, or None where no example defines them. Of regression, R2 can be below 0, and errors are in the
+units of the target.
 """
 
 import json
@@ -19,7 +20,12 @@ METRIC_LABELS = {
     "micro_f1": "micro-F1",
     "weighted_f1": "weighted F1",
     "samples_f1": "samples F1",
+    "r2": "R\u00b2",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "spearman": "Spearman correlation",
 }
+IN_UNITS = ("rmse", "mae")  # of the target; the lower the better
 
 
 def method_label(method: str) -> str:
@@ -38,6 +44,21 @@ def short_metric_label(metric: str) -> str:
     """The same in few words: "tuned macro-F1"."""
     tuned = metric.startswith(TUNED)
     return f"tuned {metric_label(metric.removeprefix(TUNED))}" if tuned else metric_label(metric)
+
+
+def metric_column(metric: str) -> str:
+    """The title of a column of values: "accuracy, %", "RMSE"."""
+    return metric_label(metric) if metric in IN_UNITS else f"{metric_label(metric)}, %"
+
+
+def metric_text(metric: str, value: float | None, examples: int) -> str:
+    """A value as `metric_column` announces it; a dash for None."""
+    return in_units(value) if metric in IN_UNITS else percent(value, examples)
+
+
+def in_units(value: float | None) -> str:
+    """A number in a target's unit; a dash for None."""
+    return ABSENT if value is None else f"{value:.4g}".replace("-", MINUS)
 
 
 def worst_class_measure(results: dict) -> str:
@@ -161,10 +182,10 @@ def kinds(cells: Sequence[dict]) -> list[str]:
 
 
 def percent(fraction: float | None, examples: int) -> str:
-    """97.2; two decimals where more than 5,000 examples carry them; a dash for None."""
+    """97.2; two decimals where more than 5,000 examples carry them; a dash for None. R2 can be below 0: −4.1."""
     if fraction is None:
         return ABSENT
-    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}"
+    return f"{100 * fraction:.{2 if examples > 5000 else 1}f}".replace("-", MINUS)
 
 
 def points(difference: float | None, examples: int) -> str:
@@ -193,7 +214,8 @@ def best_left(ceilings: dict, pattern: str, metric: str) -> tuple[str, float | N
     """
     left = pattern.split("+")
     defined = [modality for modality in left if ceilings[modality][metric] is not None]
-    best = max(defined or left[:1], key=lambda modality: ceilings[modality][metric])
+    pick = min if metric in IN_UNITS else max
+    best = pick(defined or left[:1], key=lambda modality: ceilings[modality][metric])
     return best, ceilings[best][metric]
 
 
@@ -232,6 +254,14 @@ def not_validated(results: dict) -> list[str]:
     return sentences
 
 
+def ended_early(results: dict) -> list[str]:
+    """Which stages of training ended before their last step, and why: a sentence each."""
+    return [
+        f"Stage {stage} ended after {end['step']:,} of {end['steps']:,} steps ({end['reason']})."
+        for stage, end in results.get("ended_early", {}).items()
+    ]
+
+
 def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     """Means and sample standard deviations over seeds of every method, methods in given order.
 
@@ -262,7 +292,7 @@ def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
     for seed in sorted({row["seed"] for row in rows}):
         of_seed = [row["ceilings"] for row in rows if row["seed"] == seed and row["ceilings"]]
         if of_seed:
-            ceilings[seed] = _reduce(_mean, of_seed, names)
+            ceilings[seed] = reduced(_mean, of_seed, names)
     methods = {}
     for method in dict.fromkeys(row["method"] for row in rows):
         methods[method] = _over_seeds([row for row in rows if row["method"] == method], ceilings)
@@ -271,7 +301,7 @@ def compare(rows: Sequence[dict], paired: dict | None = None) -> dict:
         | _not_validated_anywhere(rows)
         | {
             "metrics": names,
-            "ceilings": _reduce(_mean_std, list(ceilings.values()), names) if ceilings else {},
+            "ceilings": reduced(mean_std, list(ceilings.values()), names) if ceilings else {},
             "methods": methods,
         }
         | ({} if paired is None else {"paired": paired})
@@ -323,23 +353,23 @@ def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
     differences = {}
     for pattern in rows[0]["patterns"]:
         if bounded and pattern != complete:
-            differences[pattern] = _mean_std(
+            differences[pattern] = mean_std(
                 [
                     difference(row["patterns"][pattern][metric], best_left(ceilings[row["seed"]], pattern, metric)[1])
                     for row in bounded
                 ]
             )
     cells = [{(c["kind"], c["rate"]): c["mean"] for c in row["missing_rates"]} for row in rows]
-    means = _reduce(_mean_std, cells, grid_metrics(rows[0]))
+    means = reduced(mean_std, cells, grid_metrics(rows[0]))
     return {
         "seeds": sorted(row["seed"] for row in rows),
-        "patterns": _reduce(_mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
+        "patterns": reduced(mean_std, [row["patterns"] for row in rows], metrics(rows[0])),
         "differences": differences,
         "missing_rates": [{"kind": kind, "rate": rate} | means[kind, rate] for kind, rate in means],
     }
 
 
-def _reduce(function: Callable, tables: list[dict], names: list[str]) -> dict:
+def reduced(function: Callable, tables: list[dict], names: list[str]) -> dict:
     """{row: {name: function(numbers at this place of every table)}}."""
     return {row: {name: function([table[row][name] for table in tables]) for name in names} for row in tables[0]}
 
@@ -349,6 +379,7 @@ def _mean(values: list[float | None]) -> float | None:
     return None if None in values else statistics.fmean(values)
 
 
-def _mean_std(values: list[float | None]) -> dict:
+def mean_std(values: list[float | None]) -> dict:
+    """{mean, std}, the sample's; std is None of a single value, and both are where any value is."""
     std = statistics.stdev(values) if len(values) > 1 and None not in values else None
     return {"mean": _mean(values), "std": std}

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from umemma_jax.devices.sharding import Devices
 from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
 from umemma_jax.model import LateFusion
+from umemma_jax.training.losses import ClassLoss
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -55,7 +56,7 @@ class StageSpec:
       optimizer: over the parameters under `trained`.
       trained: top-level parameter groups that this stage trains.
       seed: of augmentation, dropout and masks.
-      label_smoothing: share of the label mass spread over all classes.
+      loss: of each row, from its logits and its label, see `losses`.
       policy: of missing modalities, stage `fusion`.
       layout: stratified layout of the rows that are computed at once; None draws every row at random.
       incomplete_data: whether the training split lacks modalities by nature.
@@ -72,7 +73,7 @@ class StageSpec:
     optimizer: optax.GradientTransformation
     trained: tuple[str, ...]
     seed: int
-    label_smoothing: float = 0.0
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(default_factory=ClassLoss)
     policy: Policy | None = None
     layout: Layout | None = None
     incomplete_data: bool = False
@@ -234,14 +235,16 @@ def microbatches(batch: PyTree, count: int, shards: int) -> PyTree:
 
 
 def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
-    """What each loss of a row adds to the batch's, float32 [B, L]: over the global batch a column sums to 1, or 0.
+    """What each loss of a row adds to the batch's, float32 [B, L]: its weight over the number of rows that have any.
 
     In stage `unimodal` a row has a loss per modality, of which only those that it has count; in stage `fusion` one.
+    So a batch of heavy rows counts more than one of light ones: what a row adds does not hang on the others' weights.
     """
     weight = batch["weight"][:, None]
     if spec.name == "unimodal":
         weight = weight * batch["present"]
-    return weight / jnp.maximum(devices.total(weight.sum(axis=0, keepdims=True)), 1.0)
+    rows = devices.total((weight > 0).sum(axis=0, keepdims=True))
+    return weight / jnp.maximum(rows, 1)
 
 
 def _gradients(
@@ -295,7 +298,7 @@ def _unimodal_objective(spec, means, params, batch_stats, batch, layout):  # noq
     )
     metrics = {}
     for index, tower in enumerate(spec.model.towers):
-        rows = per_row_loss(logits[tower.name], batch["label"], spec.label_smoothing)
+        rows = spec.loss(logits[tower.name], batch["label"])
         metrics[f"loss/{tower.name}"] = (batch["share"][:, index] * rows).sum()
     loss = sum(metrics.values())
     return loss, (_statistics(batch_stats, updates), {"loss": loss, **metrics})
@@ -313,24 +316,9 @@ def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa:
         means=means,
         mutable=["batch_stats"],
     )
-    rows = per_row_loss(outputs["logits"], batch["label"], spec.label_smoothing)
+    rows = spec.loss(outputs["logits"], batch["label"])
     loss = (batch["share"][:, 0] * rows).sum()
     return loss, (_statistics(batch_stats, updates), {"loss": loss})
-
-
-def per_row_loss(logits: jax.Array, label: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Loss of each row, float32 [B].
-
-    Args:
-      logits: [B, K].
-      label: int [B]: softmax cross-entropy; float [B, K] of zeros and ones: mean of K binary cross-entropies.
-      label_smoothing: single-label only.
-    """
-    logits = logits.astype(jnp.float32)
-    if label.ndim == 2:
-        return optax.sigmoid_binary_cross_entropy(logits, label).mean(axis=-1)
-    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
-    return optax.softmax_cross_entropy(logits, target)
 
 
 def _statistics(old: PyTree, updates: PyTree) -> PyTree:
@@ -349,15 +337,17 @@ def _not_judged(params: PyTree, batch_stats: PyTree, groups: tuple[str, ...]) ->
     return {
         "params": jax.tree.map(jnp.copy, _of_groups(params, groups)),
         "batch_stats": jax.tree.map(jnp.copy, _of_groups(batch_stats, groups)),
-        "score": jnp.float32(-1.0),
+        "score": jnp.float32(-jnp.inf),
         "epoch": jnp.int32(0),
+        "improved": jnp.int32(0),
     }
 
 
 def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Array) -> TrainState:
     """State whose `best` holds, per part, the variables of the best epoch so far.
 
-    Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better.
+    Of equals it is the later one, and so it is where no score is defined (NaN): no epoch is known to be better. The
+    first of equals stays in `improved`.
     """
     variables = variables_to_evaluate(state)
 
@@ -367,11 +357,18 @@ def keep_best(state: TrainState, scores: Mapping[str, jax.Array], epoch: jax.Arr
             "batch_stats": _of_groups(variables["batch_stats"], tuple(old["batch_stats"])),
             "score": jnp.float32(scores[part]),
             "epoch": jnp.int32(epoch),
+            "improved": jnp.where(scores[part] <= old["score"], old["improved"], jnp.int32(epoch)),
         }
         worse = new["score"] < old["score"]
         return jax.tree.map(lambda a, b: jnp.where(worse, b, a), new, old)
 
     return state.replace(best={part: better(part, old) for part, old in state.best.items()})
+
+
+def epochs_without_better(state: TrainState, epoch: int) -> int:
+    """How many epochs ago the last part was that got better; 0 without validation."""
+    improved = jax.device_get([best["improved"] for best in state.best.values()])
+    return epoch - int(max(improved, default=epoch))
 
 
 def best_variables(state: TrainState) -> PyTree:

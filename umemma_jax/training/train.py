@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from umemma_jax import missing
 from umemma_jax.command import INTERRUPTIONS
@@ -26,7 +27,9 @@ from umemma_jax.model import start_from_heads
 from umemma_jax.training import steps
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
+from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, read_ends, write_end
 from umemma_jax.training.features import on_features
+from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
 from umemma_jax.training.steps import StageSpec, TrainState
@@ -62,6 +65,7 @@ class Trained:
         stage.
       compilations: how often each stage's step was compiled by this process.
       compile_seconds: what that took.
+      ends: of the stages that ended before their last step, by name.
     """
 
     unimodal: PyTree | None
@@ -69,6 +73,7 @@ class Trained:
     fusion: PyTree
     compilations: dict[str, int]
     compile_seconds: dict[str, float]
+    ends: dict[str, End] = dataclasses.field(default_factory=dict)
 
 
 def train(experiment: Experiment, workdir: Path) -> Trained:
@@ -80,10 +85,11 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     """
     with hold_workdir(workdir), _signals() as stop:
         claim_workdir(experiment.config, experiment.fingerprints, workdir)
-        trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop))
+        limit = TimeLimit(experiment.config.time_limit, {name: total_steps(experiment, name) for name in STAGES})
+        trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop, limit=limit))
         if number := stop():
             raise Preempted("all stages are finished and saved", number)
-        return trained
+        return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
 
 
 def load(experiment: Experiment, workdir: Path) -> Trained:
@@ -95,7 +101,8 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     if not os.path.exists(workdir / RECORD):  # which Path.exists can fail to say, of a name that is too long
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
-    return _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
+    trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
+    return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
 
 
 def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
@@ -108,7 +115,8 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
         unimodal = sharding.fetch(steps.best_variables(state))
         del state  # so that the devices hold no more than the next stage's
         experiment.check_dataset()
-        params = start_from_heads(unimodal["params"], experiment.config.fusion.head, experiment.log_prior())
+        head, family = experiment.config.fusion.head, experiment.model.family
+        params = start_from_heads(unimodal["params"], head, experiment.log_prior(), family)
         ensemble = {**unimodal, "params": jax.device_get(params)}
         variables = sharding.place(ensemble, experiment.mesh)
     if experiment.config.fusion.epochs:
@@ -121,19 +129,25 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
 
 
 def initial_variables(experiment: Experiment) -> PyTree:
-    """Fresh variables, with pre-trained encoders where the config names any, on the mesh."""
+    """Fresh variables on the mesh: pre-trained encoders where the config names any, others fitted that can be."""
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
-        variables = x.start(variables)
+        variables = x.fit(x.start(variables), experiment.training_inputs(x))
     return sharding.place(variables, experiment.mesh)
+
+
+def total_steps(experiment: Experiment, name: str) -> int:
+    """Of a stage, if nothing ends it before."""
+    config = experiment.config
+    return config[name].epochs * steps_per_epoch(len(experiment.train_rows), config.data.batch_size)
 
 
 def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
     """The stage's static description and its number of steps."""
     config, model = experiment.config, experiment.model
     stage = config[name]
-    total = stage.epochs * steps_per_epoch(len(experiment.train_rows), config.data.batch_size)
+    total = total_steps(experiment, name)
     trained = steps.trained_groups(name, model)
     scales = dict.fromkeys(trained, 1.0)
     for m in experiment.modalities:
@@ -150,7 +164,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         optimizer=steps.make_optimizer(stage, total, scales),
         trained=trained,
         seed=config.seed,
-        label_smoothing=stage.label_smoothing,
+        loss=_loss(experiment, stage),
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
@@ -160,6 +174,12 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         validated=len(experiment.validation[1]) > 0,
     )
     return spec, total
+
+
+def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
+    if experiment.task.targets:
+        return TargetLoss(experiment.task.targets, huber=experiment.config.loss == "huber")
+    return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
@@ -214,6 +234,7 @@ def training_batches(experiment: Experiment, name: str) -> Any:
         config.data.batch_size,
         seed=2 * config.seed + STAGES.index(name),
         rows=experiment.train_rows,
+        weights=experiment.row_weights,
         lengths=experiment.lengths,
         tokenizers=experiment.tokenizers,
         process_index=jax.process_index(),
@@ -243,20 +264,27 @@ def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState
 def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
     """The final state of a finished stage."""
     spec, total = stage_spec(experiment, name)
+    end = read_end(workdir, name)
+    last = end.step if end else total
     with Checkpoints(workdir, name, run=run_digest(experiment.config, experiment.fingerprints)) as checkpoints:
-        if checkpoints.latest() != total:
+        if checkpoints.latest() != last:
             raise UserError(
-                f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {total}, "
+                f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {last}, "
                 "run the same command with --mode=train to finish it"
             )
-        return checkpoints.restore(total, _initial_state(spec, variables, experiment.mesh)), None
+        return checkpoints.restore(last, _initial_state(spec, variables, experiment.mesh)), None
 
 
 # The loop.
 
 
 def _run_stage(
-    experiment: Experiment, name: str, variables: PyTree, workdir: Path, stop: Callable[[], signal.Signals | None]
+    experiment: Experiment,
+    name: str,
+    variables: PyTree,
+    workdir: Path,
+    stop: Callable[[], signal.Signals | None],
+    limit: TimeLimit,
 ) -> tuple[TrainState, CompiledStep]:
     """Trains one stage to its end, from its newest checkpoint or from `variables`."""
     config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
@@ -265,7 +293,8 @@ def _run_stage(
     if name == "fusion" and config.fusion.only:
         experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
-    epoch_steps = total // config[name].epochs
+    end, epoch_steps, patience = read_end(workdir, name), total // config[name].epochs, config[name].patience
+    last = end.step if end else total
     with Checkpoints(workdir, name, config.keep_checkpoints, run) as checkpoints:
         state = _initial_state(spec, variables, experiment.mesh)
         train_step = sharding.compile_step(steps.make_step(spec, experiment.means), experiment.mesh, config.parallel)
@@ -273,16 +302,21 @@ def _run_stage(
         first, compilations = checkpoints.latest() or 0, 0
         if first:
             state = checkpoints.restore(first, state, batches)
-        if first == total:
+        if first == last:
             return state, train_step
+        limit.begin(name, last - first)
         validation = judge()
         with (
-            Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
+            Progress(
+                workdir, name, total, first, config.data.batch_size, distributed.is_first(), config.trackers
+            ) as progress,
             Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
         ):
             if not first:
                 state = validation.begin(state, progress)
-            for step in range(first + 1, total + 1):
+            step = first
+            while step < last:
+                step += 1
                 batch = sharding.put_batch(next(batches), experiment.mesh)
                 with profile.step(step - first), jax.transfer_guard("disallow"):  # nothing here waits for the device
                     state, values = train_step(state, batch)
@@ -291,19 +325,30 @@ def _run_stage(
                     compilations = train_step.compilations
                     progress.event("compiled", step, {"seconds": train_step.compile_seconds})
                 progress.update(step)
-                if step % config.log_every == 0 or step == total:
+                if limit.limited:
+                    jax.block_until_ready(values)  # without which steps are only asked for, however long they take
+                if step < last and limit.is_over():
+                    last = step
+                    write_end(workdir, name, End(step, total, TIME_IS_UP))
+                if step % config.log_every == 0 or step == last:
                     progress.log(step, finite(values, step))
-                if step % epoch_steps == 0:
+                if step % epoch_steps == 0 or step == last:
+                    epoch = -(-step // epoch_steps)  # begun, where the stage ends within it
                     state = sharding.place(state, experiment.mesh)  # pmap leaves it on a mesh of its own
-                    state = validation.keep_best(state, step, step // epoch_steps, progress)
+                    state = validation.keep_best(state, step, epoch, progress)
+                    if step < last and 0 < patience <= steps.epochs_without_better(state, epoch):
+                        last = step
+                        write_end(workdir, name, End(step, total, NO_BETTER))
                 stopping = stop()
-                if step % config.checkpoint_every == 0 or step == total or stopping:
+                if step % config.checkpoint_every == 0 or step == last or stopping:
                     norm = _norm((state.params, state.batch_stats))
                     finite({**values, "norm of the parameters": norm}, step)
                     checkpoints.save(step, state, batches)
                 if stopping:
                     checkpoints.wait()
                     raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
+            if last < total:
+                progress.event("ended", last, {"of_steps": total})
         checkpoints.wait()
     return sharding.place(state, experiment.mesh), train_step
 

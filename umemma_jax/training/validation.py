@@ -10,7 +10,7 @@ import numpy as np
 
 from umemma_jax import missing
 from umemma_jax.devices import sharding
-from umemma_jax.evaluation import calibration, metrics
+from umemma_jax.evaluation import calibration, metrics, regression, target_judgement
 from umemma_jax.evaluation.evaluate import Encoded, Evaluator
 from umemma_jax.evaluation.names import TUNED
 from umemma_jax.evaluation.split_logits import SplitLogits
@@ -34,9 +34,10 @@ class Validation:
         """Of one stage; the experiment is the config's own, also where the stage is given features."""
         self._experiment, self._stage = experiment, stage
         info = experiment.dataset.info
-        self._classes, primary = info.classes, metrics.primary(info.multi_label)
+        self._classes, targets = info.classes, info.targets
+        primary = regression.PRIMARY if targets else metrics.primary(info.multi_label)
         self._metric = TUNED + primary if info.multi_label and stage == "fusion" else primary
-        self._evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+        self._evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means, targets)
         split, rows = experiment.validation
         self._capacities = experiment.capacities(split, rows) if len(rows) else ()
         self._frozen = stage == "fusion" and all(tower.frozen for tower in experiment.model.towers)
@@ -101,9 +102,11 @@ class Validation:
 
 
 def _headline(split: SplitLogits, pattern: str) -> float:
-    """Accuracy, or macro-F1 at thresholds that are tuned on the same examples: those that have any of the pattern."""
+    """Accuracy, macro-F1 at thresholds that are tuned on the same examples, or R2: of those that have any of it."""
     rows = split.left[split.names.index(pattern)] >= 0
     logits, label = split.patterns[pattern][rows], split.label[rows]
+    if split.targets:
+        return target_judgement.scores_of_evidence(logits, label, split.targets)[regression.PRIMARY]
     if split.multi_label:
         decided = calibration.probabilities(logits, multi_label=True) > calibration.class_thresholds(logits, label)
     else:

@@ -65,6 +65,26 @@ def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: 
     distributed.first_then_others(lambda: _claim(config, fingerprints, workdir))
 
 
+def read_config(workdir: Path) -> ConfigDict:
+    """The recipe of the run that the workdir belongs to.
+
+    Raises:
+      UserError: it belongs to none, or `config.json` is damaged.
+    """
+    path = workdir / RECORD
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksums.check_sealed(content, str(path))
+        return ConfigDict(config_lib.with_tuples(content["config"]))
+    except OSError as error:
+        raise UserError(
+            f"--config is missing, and {path} cannot be read ({error.strerror}): name a recipe, e.g. "
+            "--config=configs/quickstart.py, or the --workdir of a run"
+        ) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}): name the recipe with --config") from error
+
+
 def run_digest(config: ConfigDict, fingerprints: Mapping[str, Any]) -> str:
     """What tells a run from others: of its config, without the fields that may change, and the fingerprints."""
     record = _record(config_lib.fixed(config.to_dict()), fingerprints)

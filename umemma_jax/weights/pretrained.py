@@ -20,7 +20,7 @@ from umemma_jax.data import tokenizer
 from umemma_jax.data.unfinished import remove_unfinished
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module
-from umemma_jax.weights import convert, files, model_card, preprocessing, recognition
+from umemma_jax.weights import convert, files, hub, model_card, preprocessing, recognition
 
 PyTree = Any
 Shape = tuple[int, ...]
@@ -115,14 +115,14 @@ def obtain(family: str, path: str | os.PathLike, given: Mapping[str, Any], cache
 
     Args:
       family: encoder module.
-      path: converted folder, or what `files.open_weights` takes.
+      path: converted folder, or what `files.open_weights` takes, or `hf://OWNER/NAME`.
       given: fields of the Model that the user gives; used where neither the shapes nor config.json decide.
       cache: folder; None for `command.cache_folder()`.
 
     Raises:
       UserError: the checkpoint cannot be converted, or contradicts what is given; or `path` is a damaged folder.
     """
-    path = Path(path)
+    path = hub.local(path)
     if os.path.exists(path / model_card.CARD):
         converted = Converted(path)
         if converted.card.family != family:

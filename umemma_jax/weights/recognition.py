@@ -56,6 +56,14 @@ def recognise(family: str, opened: Weights) -> tuple[Format, str, str]:
     )
 
 
+def family_of(opened: Weights, among: Sequence[str]) -> str:
+    """Of which of these encoder modules a checkpoint is. Raises UserError if of none."""
+    for family in among:
+        if any(not table.objection(opened.config) for table, _, _ in _matches_of(formats(family), opened)):
+            return family
+    raise UserError(f"{opened.files[0]}: is no checkpoint of {' or '.join(among)}: name another one")
+
+
 def _matches_of(tables: Sequence[Format], opened: Weights) -> list[tuple[Format, str, str]]:
     """The formats whose markers a checkpoint has, as `recognise` gives them."""
     found = []

@@ -57,7 +57,7 @@ def test_missing_entries_of_lists():
         ([-1.0, "+3.0", "0"], ["-1", "+3", "0"]),
         ([True, False, True], ["True", "False", "True"]),
         ([datetime.date(2020, 1, 2), "a", "b"], ["2020-01-02", "a", "b"]),
-        ([decimal.Decimal("1" * 38), "a", "b"], ["1" * 38, "a", "b"]),
+        ([decimal.Decimal("1" * 38), 2, "3"], ["1" * 38, "2", "3"]),
     ],
 )
 def test_names_of_numbers(fields, names):
@@ -95,9 +95,9 @@ def test_labels_that_look_alike_are_told_and_kept_apart():
 @pytest.mark.parametrize(
     ("fields", "separator", "names", "multi_label"),
     [
-        (["a", "b|a", "b"], None, [["a"], ["b", "a"], ["b"]], True),
-        (["a|b", "b| c", "c|a|a"], None, [["a", "b"], ["b", "c"], ["c", "a"]], True),
-        (["a", "a|nan", "b"], None, [["a"], ["a"], ["b"]], False),
+        (["a", "b|a", "b"], "|", [["a"], ["b", "a"], ["b"]], True),
+        (["a|b", "b| c", "c|a|a"], "|", [["a", "b"], ["b", "c"], ["c", "a"]], True),
+        (["a", "a|nan", "b"], "|", [["a"], ["a"], ["b"]], False),
         (["a|b", "a", "b"], "", [["a|b"], ["a"], ["b"]], False),
         (["a;b", "c|d"], ";", [["a", "b"], ["c|d"]], True),
         (["oil|gas", "coal"], "|", [["oil", "gas"], ["coal"]], True),
@@ -113,6 +113,7 @@ def test_separators(fields, separator, names, multi_label):
     ("fields", "message"),
     [
         (["coal", "oil|gas"], r"1: label 'oil\|gas': say --label-separator='\|' if it is several labels"),
+        (["a", "b|a", "b"], r"1: label 'b\|a': say --label-separator"),
         (["Sci|Fi", "Sci|Art", "War"], r"0: label 'Sci\|Fi': say --label-separator"),
         ([{"a": 1}], r"0: \{'a': 1\} in column 'kind' is no label"),
         (["a", "two\nlines"], r"1: 'two\\nlines' in column 'kind' is no label"),
@@ -120,9 +121,9 @@ def test_separators(fields, separator, names, multi_label):
         (["a" * 201], r"0: 'a+\.\.\.a+' in column 'kind' is no label: give one value in one line of up to 200"),
         ([float("inf")], r"0: inf in column 'kind' is no label"),
         ([["a", ["b"]]], r"0: \['b'\] in column 'kind' is no label"),
-        ([x / 7 for x in range(200)], "--label=kind: 200 different numbers in 200 rows, no classes: regression is not"),
-        ([x / 8 % 25 for x in range(2000)], "--label=kind: 200 different numbers in 2000 rows, no classes: regression"),
-        (list(range(200)), "--label=kind: 200 different numbers in 200 rows, no classes: regression is not there yet"),
+        ([x / 7 for x in range(200)], "--label=kind: 200 different numbers in 200 rows, no classes: say --target=num"),
+        ([x / 8 % 25 for x in range(2000)], "--label=kind: 200 different numbers in 2000 rows, no classes: say "),
+        (list(range(200)), "--label=kind: 200 different numbers in 200 rows, no classes: say --target=numbers"),
         ([f"id {x}" for x in range(60)], "--label=kind: 60 different labels in 60 rows, no classes: name another col"),
     ],
 )

@@ -121,7 +121,7 @@ def test_parquet_of_every_type(tmp_path):
         return [row.values.get("a") for row in read_rows(path, ["a"])]
 
     assert read(arrow.array(["x", None, ""]).dictionary_encode()) == ["x", None, None]
-    assert read(arrow.array([b" x ", b"\xff"])) == ["x", "\ufffd"]
+    assert read(arrow.array([b" x ", b"\xff", b"RIFF\0"])) == ["x", b"\xff", b"RIFF\0"]
     assert read(arrow.array([decimal.Decimal("1.50")])) == [decimal.Decimal("1.50")]
     assert read(arrow.array([[1, None]])) == [[1, None]]
     assert read(arrow.array([1.5, float("nan"), None])) == [1.5, None, None]
