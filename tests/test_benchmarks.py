@@ -47,6 +47,20 @@ def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(na
 
 
 @pytest.mark.slow
+def test_a_pass_of_few_examples_is_scaled():
+    done = run("evaluation_grid", "--quick", "--encode=16", "--config=tests/small_run.py:replaced")
+    assert done.returncode == 0, done.stderr
+    _, _, _, *table, _ = filter(None, done.stdout.splitlines())
+    assert [line.split("  ")[0] for line in table] == [
+        "one pass, 16 examples scaled",
+        "noise, the report",
+        "whole evaluation",
+    ]
+    assert [line.split()[-4] for line in table] == ["64"] * 3  # examples
+    assert table[0].split()[-1] == "1.000"
+
+
+@pytest.mark.slow
 def test_readers_are_compared_by_kind_place_and_number_of_threads():
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (extra `cloud`)")
     done = run("readers", "--quick", "--threads=1,3", "--latency=0.01")
