@@ -47,6 +47,20 @@ def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(na
 
 
 @pytest.mark.slow
+def test_a_pass_of_few_examples_is_scaled():
+    done = run("evaluation_grid", "--quick", "--encode=16", "--config=tests/small_run.py:replaced")
+    assert done.returncode == 0, done.stderr
+    _, _, _, *table, _ = filter(None, done.stdout.splitlines())
+    assert [line.split("  ")[0] for line in table] == [
+        "one pass, 16 examples scaled",
+        "noise, the report",
+        "whole evaluation",
+    ]
+    assert [line.split()[-4] for line in table] == ["64"] * 3  # examples
+    assert table[0].split()[-1] == "1.000"
+
+
+@pytest.mark.slow
 def test_readers_are_compared_by_kind_place_and_number_of_threads():
     pytest.importorskip("aiohttp", reason="aiohttp is not installed (extra `cloud`)")
     done = run("readers", "--quick", "--threads=1,3", "--latency=0.01")
@@ -348,3 +362,13 @@ def test_classes_that_no_training_text_has_are_below_all_others():
     for logits in text_baselines.baseline(text_baselines.words(), split, split, split, classes=4):
         assert logits.argmax(axis=1).tolist() == split.label.tolist()
         assert np.isneginf(logits[:, [1, 3]]).all()
+
+
+@pytest.mark.slow
+def test_tables_beside_gradient_boosting(tmp_path):
+    done = run("tabular_baselines", f"--data={tmp_path}", "--tables=tumours", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    *_, row = done.stdout.splitlines()
+    _, name, rows, columns, boosting, ours, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, rows, columns) == ("tumours", "569", "30")
+    assert float(boosting) > 85 and float(ours) > 85

@@ -78,15 +78,18 @@ def test_own_data_of_three_kinds(tmp_path):
 
 @pytest.mark.usefixtures("one_device")
 def test_own_data_from_a_table(tmp_path, monkeypatch):
-    """Words and numbers that tell the class, in a CSV file with gaps."""
+    """Words, numbers, a category and a date that tell the class, in a CSV file with gaps."""
     names = ("apple", "pear", "plum")
-    lines = ["title,weight,length,fruit"]
+    lines = ["title,weight,length,colour,picked,fruit"]
     for number in range(90):
         label = number % 3
         title = "" if number % 10 == 0 else f"a fine {names[label]} number {number % 7}"
-        lines.append(f"{title},{label + number % 5 / 10},{2 - label},{names[label]}")
+        weight = "" if number % 7 == 0 else label + number % 5 / 10
+        colour = ("", "red", "green", "blue")[label if number % 4 else 3]
+        lines.append(f"{title},{weight},{2 - label},{colour},2024-0{1 + 3 * label}-01,{names[label]}")
     (tmp_path / "fruit.csv").write_text("\n".join(lines))
-    arguments = ["--text=title", "--tabular=size=weight,length", "--label=fruit", f"--out={tmp_path / 'data'}"]
+    arguments = ["--text=title", "--tabular=size=weight,leng*,colour:category,picked:date", "--label=fruit"]
+    arguments.append(f"--out={tmp_path / 'data'}")
     monkeypatch.setattr("sys.argv", ["table", f"--table={tmp_path / 'fruit.csv'}", *arguments])
     table.main()
     results = run(brief(config_lib.load(f"configs/own_data.py:{tmp_path / 'data'},ume_mma")), tmp_path / "run")

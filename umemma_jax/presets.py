@@ -170,8 +170,8 @@ def _ngrams(dataset: Dataset, name: str) -> int:
 
 
 def tabular(dataset: Dataset, name: str) -> dict[str, Any]:
-    """Two dense layers."""
-    return tower_config({"name": "mlp"})
+    """Two dense layers on embedded columns."""
+    return tower_config({"name": "tabular_mlp"}, {"form": "columns"})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}
