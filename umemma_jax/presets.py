@@ -95,7 +95,6 @@ def _for_dataset(folder: str) -> tuple[ConfigDict, Info]:
     config.modalities = tuple(info.modalities)
     for name, modality in info.modalities.items():
         config.inputs[name] = TOWERS[modality.kind](dataset, name)
-        config.inputs[name].learning_rate_scale.unimodal = 3.0 if modality.kind == "text" else 1.0
     return config, info
 
 
