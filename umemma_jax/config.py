@@ -38,8 +38,10 @@ FREE_TO_CHANGE = (
     "fsdp",
     "profile",
     "time_limit",
+    "trackers",
 )
 
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
@@ -158,6 +160,7 @@ def default_config() -> ConfigDict:
             # checkpoint in time; the learning rate falls as if it had gone on.
             "time_limit": 0.0,
             "profile": 0,  # steps of each stage to trace, for TensorBoard or Perfetto, once it runs steadily
+            "trackers": ("tensorboard",),  # and, or instead, "wandb" and "mlflow"; metrics.jsonl is written in any case
             "log_every": 20,  # steps
             "checkpoint_every": 200,  # steps, besides the end of each stage
             "keep_checkpoints": 2,
@@ -291,6 +294,8 @@ def check(config: ConfigDict) -> None:
     for field, names in choices.items():
         value = get(config, field)
         _require(value in names, field, f"'{value}' is not one of {', '.join(names)}")
+    for name in config.trackers:
+        _require(name in TRACKERS, "trackers", f"{name!r} is not one of {', '.join(TRACKERS)}")
     _check_ranges(config)
     pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")

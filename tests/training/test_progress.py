@@ -18,7 +18,8 @@ import pytest
 from benchmarks.faults.trial import flipped
 from umemma_jax.errors import UserError
 from umemma_jax.training import progress as progress_module
-from umemma_jax.training.progress import Progress, ScalarFile, drop_unfinished
+from umemma_jax.training.progress import Progress, drop_unfinished
+from umemma_jax.training.trackers import TensorBoard
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_record_that_is_damaged_anywhere_is_read_or_named(tmp_path):
         with flipped(path, rng, whole_byte=number % 2 == 0):
             content = path.read_bytes()
             try:
-                ScalarFile(tmp_path / "again", drop_unfinished(path, "fusion", 3)).close()
+                TensorBoard(tmp_path / "again", "fusion", drop_unfinished(path, "fusion", 3)).close()
             except UserError as error:
                 assert re.fullmatch(r".*metrics\.jsonl, line \d: not a record; delete the line", str(error))
                 assert path.read_bytes() == content

@@ -77,7 +77,8 @@ def compute(experiment: Experiment, variables: PyTree, workdir: Path, interrupt:
     encode = jax.jit(_encoder_pass(experiment), out_shardings=replicated(experiment.mesh))
     steps = -(-len(rows) // config.evaluation.batch_size)
     parts = []
-    with Progress(workdir, "features", steps, 0, config.evaluation.batch_size, distributed.is_first()) as progress:
+    shown = (workdir, "features", steps, 0, config.evaluation.batch_size, distributed.is_first(), config.trackers)
+    with Progress(*shown) as progress:
         for step, batch in enumerate(experiment.batches(config.data.train_split, rows), 1):
             interrupt()
             parts.append(fetch(encode(variables, put_batch(batch, experiment.mesh))))

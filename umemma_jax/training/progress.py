@@ -1,38 +1,31 @@
-"""What training shows and leaves behind: a bar or plain lines, metrics.jsonl, TensorBoard files.
+"""What training shows and leaves behind: a bar or plain lines, metrics.jsonl, and what the trackers make of it.
 
-metrics.jsonl is the record. TensorBoard's files are a view of it, written anew from the record
-whenever a stage is entered, so that a killed and resumed run has every step once in both.
+metrics.jsonl is the record: a killed and resumed run has every step once in it. See `trackers` for the views of it.
 """
 
 import contextlib
 import json
 import math
 import os
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from umemma_jax.errors import UserError
-
-RECORD_KEYS = ("stage", "step", "time", "event", "text")
-TENSORBOARD_FLUSH_SECONDS = 5.0  # between which TensorBoard sees nothing new
+from umemma_jax.training.trackers import RECORD_KEYS, open_trackers, tell
 
 
 class Progress:
     """Shows and records one stage of training.
 
     On a terminal (stderr) a bar stands at the bottom; otherwise each logging step prints one line
-    to stdout. Each call of `log` and `event` appends one line to <workdir>/metrics.jsonl and its
-    scalars to <workdir>/tensorboard/<stage>.
+    to stdout. Each call of `log` and `event` appends one line to <workdir>/metrics.jsonl and tells the
+    trackers of it.
 
     Args:
         workdir: folder of the run; made if absent.
@@ -42,9 +35,11 @@ class Progress:
             of them where first_step=0, a stage begun afresh): the run writes them again.
         examples_per_step: global batch size, for examples/s.
         active: False shows and writes nothing, for all but one process of a multi-host run.
+        trackers: names of `trackers.TRACKERS`.
 
     Raises:
-        UserError: the workdir cannot be written or the disk is full, at entry or at a later write.
+        UserError: the workdir cannot be written or the disk is full, at entry or at a later write;
+            a tracker cannot be started.
     """
 
     def __init__(
@@ -55,6 +50,7 @@ class Progress:
         first_step: int = 0,
         examples_per_step: int = 1,
         active: bool = True,
+        trackers: Sequence[str] = ("tensorboard",),
     ) -> None:
         self._workdir = Path(workdir)
         self._stage = stage
@@ -62,6 +58,7 @@ class Progress:
         self._first_step = first_step
         self._examples_per_step = examples_per_step
         self._active = active
+        self._names = trackers
         self._bar = None
         # (step, seconds) marks. Both start at the end of the first step, which compiles.
         self._start = self._previous = None
@@ -75,7 +72,7 @@ class Progress:
             kept = drop_unfinished(path, self._stage, self._first_step)
             # Buffered by line: kill -9 loses the current one at most.
             self._lines = path.open("a", buffering=1)
-            self._scalars = ScalarFile(self._workdir / "tensorboard" / self._stage, kept)
+            self._trackers = open_trackers(self._names, self._workdir, self._stage, kept)
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._total_steps,
@@ -99,7 +96,8 @@ class Progress:
         # A full disk fails here a second time; the first error is the one to report.
         with contextlib.suppress(OSError) if exc else _as_user_error(self._workdir):
             self._lines.close()
-            self._scalars.close()
+            for tracker in self._trackers:
+                tracker.close()
 
     def update(self, step: int) -> None:
         """Counts a finished (dispatched) step. Cheap; call it after every step."""
@@ -166,7 +164,8 @@ class Progress:
         record = head | {"time": round(time.time(), 3)} | numbers  # JSON has no NaN: null
         with _as_user_error(self._workdir):
             self._lines.write(json.dumps(record, allow_nan=False) + "\n")
-            self._scalars.write(record)
+            for tracker in self._trackers:
+                tell(tracker, record)
 
     def _print(self, step: int, shown: list[str]) -> None:
         text = "  ".join([f"{self._stage} {step}/{self._total_steps}", *shown])
@@ -174,53 +173,6 @@ class Progress:
             print(text, flush=True)
         else:
             tqdm.write(text)  # above the bar
-
-
-class ScalarFile:
-    """A TensorBoard event file of one stage, begun with the records kept.
-
-    TensorBoard's RecordWriter rather than its EventFileWriter: the latter's thread finds a full disk
-    first, and the training loop does not hear of it. (tensorboardX loads PyTorch where there is one.)
-    """
-
-    def __init__(self, folder: Path, records: list[dict]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Names count seconds: the suffix keeps a run resumed within one from erasing the old file.
-        suffix = len(list(folder.iterdir()))
-        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{suffix}"
-        self._writer = RecordWriter((folder / name).open("wb"))
-        self._event(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # Makes TensorBoard forget the older files. (Deleting them would stop one that is looking.)
-        start = SessionLog(status=SessionLog.START)
-        self._event(Event(wall_time=time.time(), step=0, session_log=start))
-        self._flushed = -math.inf
-        for record in records:
-            self._write(record)
-        self._writer.flush()
-
-    def write(self, record: dict) -> None:
-        """Writes a record's numbers as scalars, named `<name>` or `<event>/<name>`."""
-        self._write(record)
-        now = time.perf_counter()
-        if now - self._flushed > TENSORBOARD_FLUSH_SECONDS:
-            self._writer.flush()
-            self._flushed = now
-
-    def close(self) -> None:
-        """Writes what is buffered and closes the file."""
-        self._writer.close()
-
-    def _write(self, record: dict) -> None:
-        prefix = f"{record['event']}/" if "event" in record else ""
-        scalars = [
-            Summary.Value(tag=prefix + name, simple_value=math.nan if value is None else value)
-            for name, value in record.items()
-            if name not in RECORD_KEYS
-        ]
-        self._event(Event(wall_time=record["time"], step=record["step"], summary=Summary(value=scalars)))
-
-    def _event(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())
 
 
 def drop_unfinished(path: Path, stage: str, first_step: int) -> list[dict]:

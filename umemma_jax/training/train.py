@@ -307,7 +307,9 @@ def _run_stage(
         limit.begin(name, last - first)
         validation = judge()
         with (
-            Progress(workdir, name, total, first, config.data.batch_size, distributed.is_first()) as progress,
+            Progress(
+                workdir, name, total, first, config.data.batch_size, distributed.is_first(), config.trackers
+            ) as progress,
             Profile(_profile_folder(workdir, name), config.profile, total - first) as profile,
         ):
             if not first:
