@@ -1,6 +1,6 @@
 """The whole evaluation against one pass of the encoders over the test split.
 
-python -m benchmarks.evaluation_grid [--config=configs/av_mnist.py] [--data=DIR]
+python -m benchmarks.evaluation_grid [--config=configs/av_mnist.py] [--data=DIR] [--encode=N]
 
 The whole evaluation is one pass with every modality, from reading the records to features on the device, and then, on
 those features, the logits of every subset of the modalities and the whole report on them: the missing-rate grid with
@@ -10,6 +10,10 @@ has small encoders, which is the harder case: the pass costs little there.
 
 The last row is of what follows the pass alone, on more examples: no encoder runs, 64 features a modality are noise that
 is made on the device.
+
+With --encode=N, for encoders that 10,000 examples keep busy for long, the pass is over N examples and its time is
+multiplied by 10,000 / N, since each example costs the same; the report is that on 10,000 examples of noise, measured.
+--config=benchmarks/two_transformers.py:vit_small is a pair of ViT-Small's size, of 196 tokens each.
 """
 
 import functools
@@ -39,9 +43,14 @@ SECONDS = 20.0  # per size
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    arguments = workload.parse(__doc__, "configs/quickstart.py", argv)
+    parser = workload.parser(__doc__, "configs/quickstart.py")
+    parser.add_argument("--encode", type=int, metavar="N", help="examples of the pass, whose time is scaled to 10,000")
+    arguments = parser.parse_args(argv)
     config = arguments.config
     sizes, noise_size, seconds = (QUICK_SIZES, QUICK_NOISE_SIZE, 0) if arguments.quick else (SIZES, NOISE_SIZE, SECONDS)
+    if arguments.encode:
+        scaled(config, max(sizes), arguments.encode, seconds)
+        return
     splits = {"train": 4 * config.data.batch_size, "test": max(sizes)}
     with workload.data_folder(arguments.data, splits) as config.data.dir:
         experiment = experiment_lib.build(config)
@@ -61,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     after = functools.partial(whole_report, *noise(config, noise_size), config.evaluation)
     times = timing.interleaved({"report": after}, seconds)["report"]
     rows.append(row("noise, the report", noise_size, len(times), np.median(times)))
+    show(config, rows)
+
+
+def show(config: ConfigDict, rows: list[tuple[str, ...]]) -> None:
+    """Prints the table."""
     modalities, evaluation = len(config.modalities), config.evaluation
     subsets, cells = 2**modalities - 1, (modalities + 1) * len(evaluation.rates)
     timing.print_table(
@@ -69,6 +83,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         ("", "examples", "rounds", "ms", "time / pass"),
         rows,
     )
+
+
+def scaled(config: ConfigDict, examples: int, encoded: int, seconds: float) -> None:
+    """One pass over a few encoded examples, scaled to a number of them, and the report on as many of noise."""
+    with workload.data_folder(None, {"train": 4 * config.data.batch_size, "test": encoded}) as config.data.dir:
+        experiment = experiment_lib.build(config)
+        variables = train.initial_variables(experiment)
+        evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means)
+        one_pass = functools.partial(encode, evaluator, variables, experiment, encoded)
+        after = functools.partial(whole_report, *noise(config, examples), config.evaluation)
+        times = timing.interleaved({"pass": one_pass, "report": after}, seconds)
+    encoding, reporting = np.median(times["pass"]) * examples / encoded, np.median(times["report"])
+    parts = {
+        f"one pass, {encoded:,} examples scaled": encoding,
+        "noise, the report": reporting,
+        "whole evaluation": encoding + reporting,
+    }
+    show(config, [row(part, examples, len(times["pass"]), t, t / encoding) for part, t in parts.items()])
 
 
 def row(part: str, examples: int, rounds: int, seconds: float, ratio: float | None = None) -> tuple[str, ...]:

@@ -44,15 +44,20 @@ def host() -> jax.Device:
 
 
 def parse(description: str, config: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line that the benchmarks share: `config` (a ConfigDict), `data` (a folder or None), `quick`."""
+    """The command line that the benchmarks share, parsed."""
+    return parser(description, config).parse_args(argv)
+
+
+def parser(description: str, config: str) -> command.Parser:
+    """The flags that the benchmarks share: `config` (a ConfigDict), `data` (a folder or None), `quick`."""
     summary, _, rest = description.partition("\n\n")
-    parser = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=load_config, default=config, help="recipe[:argument], default %(default)s")
-    parser.add_argument("--data", help="prepared dataset; default: synthetic examples of AV-MNIST's shapes")
-    parser.add_argument(
+    flags = command.Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--config", type=load_config, default=config, help="recipe[:argument], default %(default)s")
+    flags.add_argument("--data", help="prepared dataset; default: synthetic examples of AV-MNIST's shapes")
+    flags.add_argument(
         "--quick", action="store_true", help="tiny sizes, to see that it works; the figures mean nothing"
     )
-    return parser.parse_args(argv)
+    return flags
 
 
 def load_config(recipe: str) -> ConfigDict:

@@ -50,7 +50,7 @@ from data_prep.build.rows import MISSING_MARKS, Row, Table, check_columns, read_
 from data_prep.build.splits import SPLITS
 from data_prep.build.splitting import Splitting, add_split_arguments, shares_of
 from data_prep.build.targets import CLASSES, NUMBERS, is_regression, read_targets
-from data_prep.raw import column_types
+from data_prep.raw import column_types, grouping
 from data_prep.raw.columns import (
     Column,
     Settings,
@@ -161,8 +161,8 @@ def inferred(
     """
     given = dict(choices.types) | dict.fromkeys(choices.leave_out)
     types = column_types.infer(table, choices.others(), given, choices.na_values)
-    modalities = column_types.modalities(types, groups)
-    return replace(choices, modalities=modalities), column_types.describe(types, modalities)
+    modalities = grouping.modalities(types, groups)
+    return replace(choices, modalities=modalities), grouping.describe(types, modalities)
 
 
 def prepare(

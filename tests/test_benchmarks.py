@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import jpeg as jpeg_benchmark
-from benchmarks import roofline, timing, workload
+from benchmarks import roofline, text_baselines, timing, workload
 from umemma_jax.data import jpeg
-from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -44,6 +44,20 @@ def test_benchmark_runs_without_any_file_and_prints_its_table_and_the_machine(na
     assert [next(name for name in rows if line.startswith(name)) for line in table] == rows
     assert all(len(line) == len(rule) for line in (header, *table))  # numbers are right-aligned
     assert "jax" in machine and "cores" in machine and "backend" in machine
+
+
+@pytest.mark.slow
+def test_a_pass_of_few_examples_is_scaled():
+    done = run("evaluation_grid", "--quick", "--encode=16", "--config=tests/small_run.py:replaced")
+    assert done.returncode == 0, done.stderr
+    _, _, _, *table, _ = filter(None, done.stdout.splitlines())
+    assert [line.split("  ")[0] for line in table] == [
+        "one pass, 16 examples scaled",
+        "noise, the report",
+        "whole evaluation",
+    ]
+    assert [line.split()[-4] for line in table] == ["64"] * 3  # examples
+    assert table[0].split()[-1] == "1.000"
 
 
 @pytest.mark.slow
@@ -320,3 +334,41 @@ def test_memory_between_steps_is_that_of_the_state(tmp_path):
         "fusion after unimodal, AdamW, best epoch": 4,  # the uni-modal models wait on the host for the evaluation
     }
     assert held == pytest.approx(copies, rel=0.05 / 3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_device")
+def test_texts_that_tell_the_class_are_learned_by_ours_and_by_the_baselines(tmp_path, capsys):
+    modalities = {
+        "text": Modality(kind="text", encoding="utf-8"),
+        "noise": Modality(kind="tabular", encoding="float32", shape=(2,)),
+    }
+    rng = np.random.default_rng(0)
+    with DatasetWriter(tmp_path / "toy", name="t", description="", classes=["a", "b"], modalities=modalities) as writer:
+        for split, count in {"train": 200, "val": 40, "test": 40}.items():
+            for number in range(count):
+                noise = rng.normal(size=2).astype(np.float32)
+                text = f"{('apple', 'pear')[number % 2]} {rng.integers(9)}" if number % 5 else None
+                writer.write(split, id=str(number), label=number % 2, text=text, noise=noise)
+    text_baselines.compare(tmp_path / "toy", "text", seed=0)
+    rows = [line.rsplit(maxsplit=4) for line in capsys.readouterr().out.splitlines() if line.startswith("toy")]
+    assert len(rows) == 3
+    for _, precision, f1, tuned, _ in rows:
+        assert (precision, f1, tuned) == ("100.0", "100.0", "-")
+
+
+def test_classes_that_no_training_text_has_are_below_all_others():
+    split = text_baselines.Split(["red", "blue", "red shoe", "blue bag"] * 4, np.array([0, 2, 0, 2] * 4))
+    for logits in text_baselines.baseline(text_baselines.words(), split, split, split, classes=4):
+        assert logits.argmax(axis=1).tolist() == split.label.tolist()
+        assert np.isneginf(logits[:, [1, 3]]).all()
+
+
+@pytest.mark.slow
+def test_tables_beside_gradient_boosting(tmp_path):
+    done = run("tabular_baselines", f"--data={tmp_path}", "--tables=tumours", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    *_, row = done.stdout.splitlines()
+    _, name, rows, columns, boosting, ours, _ = (cell.strip() for cell in row.split("|"))
+    assert (name, rows, columns) == ("tumours", "569", "30")
+    assert float(boosting) > 85 and float(ours) > 85

@@ -5,12 +5,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import CountVectorizer
 
 from data_prep import ave, rendered_clips, table
 from tests import small_run
 from umemma_jax import config as config_lib
-from umemma_jax import experiment
-from umemma_jax.data.dataset import open_dataset
+from umemma_jax import experiment, presets
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.methods import METHODS
@@ -77,20 +78,41 @@ def test_own_data_of_three_kinds(tmp_path):
 
 @pytest.mark.usefixtures("one_device")
 def test_own_data_from_a_table(tmp_path, monkeypatch):
-    """Words and numbers that tell the class, in a CSV file with gaps."""
+    """Words, numbers, a category and a date that tell the class, in a CSV file with gaps."""
     names = ("apple", "pear", "plum")
-    lines = ["title,weight,length,fruit"]
+    lines = ["title,weight,length,colour,picked,fruit"]
     for number in range(90):
         label = number % 3
         title = "" if number % 10 == 0 else f"a fine {names[label]} number {number % 7}"
-        lines.append(f"{title},{label + number % 5 / 10},{2 - label},{names[label]}")
+        weight = "" if number % 7 == 0 else label + number % 5 / 10
+        colour = ("", "red", "green", "blue")[label if number % 4 else 3]
+        lines.append(f"{title},{weight},{2 - label},{colour},2024-0{1 + 3 * label}-01,{names[label]}")
     (tmp_path / "fruit.csv").write_text("\n".join(lines))
-    arguments = ["--text=title", "--tabular=size=weight,length", "--label=fruit", f"--out={tmp_path / 'data'}"]
+    arguments = ["--text=title", "--tabular=size=weight,leng*,colour:category,picked:date", "--label=fruit"]
+    arguments.append(f"--out={tmp_path / 'data'}")
     monkeypatch.setattr("sys.argv", ["table", f"--table={tmp_path / 'fruit.csv'}", *arguments])
     table.main()
     results = run(brief(config_lib.load(f"configs/own_data.py:{tmp_path / 'data'},ume_mma")), tmp_path / "run")
     assert results["naturally_missing"]["text"] > 0
     assert results["patterns"]["text+size"]["accuracy"] > 0.5
+
+
+def test_own_data_keeps_what_99_in_100_training_texts_have(tmp_path):
+    def text(texts):
+        modalities = {"text": Modality("text", "utf-8"), "other": Modality("text", "utf-8")}
+        with DatasetWriter(
+            tmp_path, overwrite=True, name="t", description="", classes=["a"], modalities=modalities
+        ) as writer:
+            for number, value in enumerate(texts):
+                writer.write("train", id=str(number), label=0, text=value, other="b")
+        return config_lib.load(f"configs/own_data.py:{tmp_path}").inputs.text
+
+    words = " ".join(map(str, range(100, 120)))
+    many = len(set(CountVectorizer(ngram_range=(1, 2)).build_analyzer()(words)))
+    many += len(set(CountVectorizer(analyzer="char_wb", ngram_range=(3, 5)).build_analyzer()(words)))
+    assert 32 < many <= text([words] * 49 + [None]).length < many + 32
+    assert text(["one"] * 199 + [words]).length == 32
+    assert text([" ".join(map(str, range(1000)))]).length == presets.MOST_NGRAMS
 
 
 def test_own_data_that_are_not_there(tmp_path):

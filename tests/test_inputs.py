@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from tests import small_run
-from umemma_jax import experiment, inputs
+from umemma_jax import experiment, inputs, presets
 from umemma_jax.config import tower_config
 from umemma_jax.data import example
 from umemma_jax.data.dataset import DatasetWriter, Modality
@@ -251,6 +251,21 @@ def test_the_vocabulary_is_that_of_the_tokenizer_unless_given(texts):
     built = experiment.build(text_config(texts))
     assert built.inputs[0].tower.encoder().vocabulary == len(VOCABULARY)
     assert experiment.build(text_config(texts, vocabulary=64)).inputs[0].tower.encoder().vocabulary == 64
+
+
+def test_the_levels_of_categories_are_those_of_the_dataset(tmp_path):
+    table = Modality("tabular", "float32", shape=(2,), columns=("a", "b"), levels={"b": {"x": 9, "y": 5, "z": 1}})
+    modalities = {"table": table, "note": Modality("tabular", "float32", shape=(1,))}
+    with DatasetWriter(tmp_path / "t", name="t", description="", classes=["r", "g"], modalities=modalities) as writer:
+        for number in range(8):
+            values = {"table": np.array([number, number % 3], np.float32), "note": np.ones(1, np.float32)}
+            writer.write("train" if number < 6 else "test", id=str(number), label=number % 2, **values)
+    config = presets.small(str(tmp_path / "t"))
+    assert experiment.build(config).inputs[0].tower.encoder().levels == (4,)
+    config.inputs.table = tower_config({"name": "mlp"})
+    assert "preprocess.form: 'standardised' takes numbers alone, for categories choose 'columns'" in refusal(config)
+    config.inputs.table = tower_config({"name": "mlp"}, {"form": "columns"})
+    assert "encoder mlp: takes vectors [B, C], of the preprocess.form 'standardised'" in refusal(config)
 
 
 @pytest.mark.parametrize("vocabulary", [10, 5000])

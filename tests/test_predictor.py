@@ -1,5 +1,6 @@
 """Three lines of Python: a table in, a model that answers for whatever is left of a row out."""
 
+import doctest
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import umemma_jax as um
-from umemma_jax import cli
+from umemma_jax import cli, predictor
 from umemma_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -111,6 +112,13 @@ def test_the_command_line_goes_on_with_the_run(model, workdir):
         np.testing.assert_allclose(arrays["probabilities"], model.predict_proba(rows(60, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_the_examples_of_the_documentation(model, workdir):
+    given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": QUICK}
+    found = doctest.testmod(predictor, extraglobs={**given, "model": model, "workdir": workdir})
+    assert found.attempted >= 10
+    assert not found.failed
+
+
 def test_programs_are_not_made_anew(model):
     model.predict({"title": "dial"})
     made = model.traces
@@ -148,7 +156,7 @@ def test_a_class_that_training_never_saw(model):
 
 
 def test_rows_without_labels_are_no_test(model):
-    with pytest.raises(UserError, match="no row has a label in column 'kind'"):
+    with pytest.raises(UserError, match="--label=kind: none of the 1 rows has a label"):
         model.evaluate([{"title": "sole"}])
 
 

@@ -1,5 +1,6 @@
 """README's code runs as it stands there."""
 
+import csv
 import pathlib
 import re
 
@@ -7,11 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests import own_family
+from tests import own_family, test_predictor
 from umemma_jax.data.dataset import open_dataset
 
 README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text()
-FAMILY, ENCODER, DATASET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+THREE_LINES, FAMILY, ENCODER, DATASET = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_three_lines_train_report_and_answer(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("train", 150), ("test", 30)):
+        rows = test_predictor.rows(count, count)
+        with open(f"{name}.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    names = {}
+    exec(THREE_LINES, names)
+    assert names["answer"].prediction == "shoe"
+    assert "title alone (tabular missing)" in capsys.readouterr().out
 
 
 def test_the_family_is_the_one_that_the_tests_convert():

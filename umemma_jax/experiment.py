@@ -96,7 +96,7 @@ class Experiment:
 
     def check_dataset(self) -> None:
         """Raises UserError if another dataset lies where this one was opened: splits are read anew at every use."""
-        if open_dataset(self.dataset.path).fingerprint != self.dataset.fingerprint:
+        if not open_dataset(self.dataset.path).is_as(self.dataset):
             raise UserError(
                 f"{self.dataset.path}: was replaced by another dataset since this command has begun: put the old one "
                 "back and the same command continues, or use another --workdir"

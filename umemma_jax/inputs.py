@@ -140,9 +140,12 @@ def build_input(config: ConfigDict, dataset: Dataset, name: str) -> Input:
         _check_vocabulary(fields["vocabulary"], tokenizer, field)
     if config.parallel == "pmap" and hasattr(model, "axis_name"):
         fields["axis_name"] = sharding.AXIS
+    preprocessing = build_preprocess(recipe, modality, converted, name)
+    if isinstance(preprocessing, preprocess.Columns) and "levels" in field_types(model):
+        fields.setdefault("levels", preprocessing.levels)
     tower = Tower(
         name=name,
-        preprocess=build_preprocess(recipe, modality, converted, name),
+        preprocess=preprocessing,
         encoder=functools.partial(model, **fields),
         frozen=recipe.frozen or config.fusion.only,
     )

@@ -1,6 +1,8 @@
 """The Python object: fits a model to any table, reports on it, and answers for rows that lack whatever they lack.
 
-It drives the rooms of the command line: a run of either is loaded by the other.
+It drives the rooms of the command line: a run of either is loaded by the other. In the examples, `train`, `validation`
+and `test` are tables of things with a `kind` ("shirt", "shoe" or "watch"), a `title`, a `price` and a `weight`, some of
+them empty.
 """
 
 import dataclasses
@@ -55,6 +57,7 @@ def fit(
     method: str = "ume_mma",
     preset: str = "small",
     checkpoints: str | Mapping[str, str] = "",
+    time_limit: float = 0.0,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
     **choices: Any,
@@ -62,6 +65,12 @@ def fit(
     """Trains a model on a table, and reports on it.
 
     The same call on the same workdir goes on where an earlier one was ended, or does not train again.
+
+    >>> model = fit(train, "kind", workdir, validation=validation, test=test, config=config)  # doctest: +ELLIPSIS
+    column  type    modality  filled  why
+    ...
+    >>> model.modalities
+    ('tabular', 'title')
 
     Args:
       train: the table: a data frame of pandas or polars, a list of dicts, a dict of columns, or the path of a CSV, TSV,
@@ -81,6 +90,7 @@ def fit(
       method: `ume_mma`, `ume`, `augmentation` or `late_fusion`.
       preset: `small`, encoders that learn from scratch, or `base`, pre-trained ones from `checkpoints`.
       checkpoints: folder of checkpoints, or modality -> folder or `hf://OWNER/NAME`, as of `presets.base`.
+      time_limit: seconds for training and report; 0 for no limit.
       seed: of everything random.
       config: fields of the recipe, by their dotted names, as in {"fusion.epochs": 3}.
       **choices: other fields of `data_prep.table.Choices`, as label_separator, na_values, target or drop_unseen.
@@ -96,7 +106,7 @@ def fit(
     folder = Path(workdir or Path("runs") / "_".join(chosen.label_columns))
     _prepare(folder, table, chosen, splits)
     recipe = _preset(preset, str(folder / DATA), method, checkpoints)
-    recipe.seed = seed
+    recipe.seed, recipe.time_limit = seed, float(time_limit)
     _require(recipe, required)
     config_lib.set_fields(recipe, config or {})
     built = experiment.build(recipe)
@@ -113,6 +123,9 @@ def fit(
 
 def load(folder: str | Path) -> "Predictor":
     """A trained model.
+
+    >>> load(workdir).classes
+    ('shirt', 'shoe', 'watch')
 
     Args:
       folder: the workdir of a run, of `fit` or of the command line; or a folder that `Predictor.save` wrote.
@@ -153,6 +166,12 @@ class Predictor:
     def predict(self, data: Any, floor: float = 0.0) -> Answer | list[Answer]:
         """Answers: one for a row that is given as a dict, a list of them for several rows.
 
+        >>> answer = model.predict({"title": "sole lace heel", "price": None})
+        >>> answer.prediction, answer.used
+        ('shoe', ('title',))
+        >>> model.predict({"title": "sole lace heel"}, floor=1).abstain
+        True
+
         Args:
           data: rows in any form that `fit` takes. Columns go by name, in any order; one that is lacking, or empty, is a
             missing input.
@@ -167,13 +186,21 @@ class Predictor:
     def predict_proba(self, data: Any) -> np.ndarray:
         """Calibrated probabilities of the classes, float32 [N, K], or [K] of one row; NaN where there is no input.
 
+        >>> model.predict_proba({"title": "sole"}).shape
+        (3,)
+
         Arguments and errors are those of `predict`.
         """
+        if not self.classes:
+            raise UserError("predict_proba: this model predicts numbers, not classes: use predict")
         probabilities = self._predictions(table_of(data)).probabilities
         return probabilities[0] if is_row(data) else probabilities
 
     def features(self, data: Any) -> dict[str, np.ndarray]:
         """What each encoder makes of its input, float32 [N, D_m] by modality; NaN where a row lacks it.
+
+        >>> sorted(model.features({"title": "sole"}))
+        ['tabular', 'title']
 
         Arguments and errors are those of `predict`.
         """
@@ -186,6 +213,10 @@ class Predictor:
 
         Thresholds and temperatures are those of the training's validation examples. Rows without a label are left out,
         and counted.
+
+        >>> print(model.evaluate(test))  # doctest: +ELLIPSIS
+        data: UME-MMA with modalities missing
+        ...
 
         Args:
           data: rows in any form that `fit` takes.
@@ -200,11 +231,19 @@ class Predictor:
         return evaluate_rows(self._model, self._run, values, label, table.path.stem)
 
     def report(self) -> Evaluation:
-        """The robustness report of the test examples that `fit` left aside, or was given."""
+        """The robustness report of the test examples that `fit` left aside, or was given.
+
+        >>> sorted(model.report().results["patterns"])
+        ['tabular', 'tabular+title', 'title']
+        """
         return Evaluation(read_report(self.folder / saved_model.REPORT))
 
     def save(self, folder: str | Path) -> None:
         """Copies the model into a folder that can be moved anywhere; `load` reads it.
+
+        >>> model.save(workdir / "saved")
+        >>> load(workdir / "saved").modalities
+        ('tabular', 'title')
 
         Raises:
           UserError: the folder exists, or cannot be written.

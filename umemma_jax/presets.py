@@ -1,16 +1,20 @@
 """Recipes for any prepared dataset: encoders and settings by what its modalities are."""
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from umemma_jax.config import apply_method, default_config, tower_config
-from umemma_jax.data.dataset import Modality, open_dataset
+from umemma_jax.data import example
+from umemma_jax.data.dataset import Dataset, Modality, open_dataset
 from umemma_jax.data.info import Info
+from umemma_jax.data.ngrams import NGRAMS, NGrams
 from umemma_jax.errors import UserError
 from umemma_jax.model import encoder_module, field_types
 from umemma_jax.weights import files, hub, recognition
@@ -24,7 +28,8 @@ PRETRAINED_INPUTS = {  # kind -> lengths and preprocessing
 SCRATCH_SCALE = 20.0  # on the learning rate of pre-trained encoders
 PHOTO_SIDE = 64  # pixels, of frames too
 FRAMES = 3  # of a video
-LONGEST_TEXT = 64  # tokens
+LOOKED_AT = 1000  # training texts, for how many n-grams they have
+MOST_NGRAMS = 512
 
 
 def small(folder: str, method: str = "ume_mma") -> ConfigDict:
@@ -79,7 +84,8 @@ def base(folder: str, method: str = "ume_mma", checkpoints: str | Mapping[str, s
 
 def _for_dataset(folder: str) -> tuple[ConfigDict, Info]:
     """What all presets have in common, with encoders from scratch; and what the dataset says of itself."""
-    info = open_dataset(folder, prep="python -m data_prep.table --table=... --label=...").info
+    dataset = open_dataset(folder, prep="python -m data_prep.table --table=... --label=...")
+    info = dataset.info
     config = default_config()
     config.data.dir = folder
     config.data.validation_split = "val" if "val" in info.splits else ""
@@ -88,7 +94,7 @@ def _for_dataset(folder: str) -> tuple[ConfigDict, Info]:
     config.data.batch_size = min(64, 1 << (eighth.bit_length() - 1))  # a power of two, for any number of devices
     config.modalities = tuple(info.modalities)
     for name, modality in info.modalities.items():
-        config.inputs[name] = TOWERS[modality.kind](modality)
+        config.inputs[name] = TOWERS[modality.kind](dataset, name)
         config.inputs[name].learning_rate_scale.unimodal = 3.0 if modality.kind == "text" else 1.0
     return config, info
 
@@ -122,21 +128,23 @@ def _pretrained(family: str, checkpoint: str, modality: Modality) -> dict[str, A
 # --- encoders from scratch --------------------------------------------------------------------------------------------
 
 
-def image(modality: Modality) -> dict[str, Any]:
+def image(dataset: Dataset, name: str) -> dict[str, Any]:
     """As many convolutions as the size allows, at most four."""
+    modality = dataset.info.modalities[name]
     side = min(modality.shape[:2]) if modality.shape else PHOTO_SIDE
     encoder = {"name": "lenet", "channels": 16, "layers": max(1, min(3, side.bit_length() - 2))}
     return tower_config(encoder, {"shift": side / 16}, length=0 if modality.shape else PHOTO_SIDE)
 
 
-def video(modality: Modality) -> dict[str, Any]:
+def video(dataset: Dataset, name: str) -> dict[str, Any]:
     """Four convolutions on each of a few frames."""
     encoder = {"name": "lenet", "channels": 16, "layers": 3}
     return tower_config(encoder, {"frames": FRAMES, "shift": PHOTO_SIDE / 16}, length=PHOTO_SIDE)
 
 
-def audio(modality: Modality) -> dict[str, Any]:
+def audio(dataset: Dataset, name: str) -> dict[str, Any]:
     """Convolutions on a log-mel spectrogram of 25 ms frames, every 10 ms; at most four."""
+    modality = dataset.info.modalities[name]
     window, hop = max(2, modality.sample_rate // 40), max(1, modality.sample_rate // 100)
     frames = -(-modality.max_samples // hop)
     channels = (16, 32, 64, 128)[: max(1, frames.bit_length() - 2)]
@@ -145,14 +153,26 @@ def audio(modality: Modality) -> dict[str, Any]:
     return tower_config({"name": "spectrogram_cnn", "channels": channels}, {**spectrogram, **augmentation})
 
 
-def text(modality: Modality) -> dict[str, Any]:
-    """Sum of word embeddings."""
-    return tower_config({"name": "word_embeddings"}, length=LONGEST_TEXT, buckets=(16, 32))
+def text(dataset: Dataset, name: str) -> dict[str, Any]:
+    """TF-IDF of n-grams, of which 99 in 100 training texts have no more than are kept, unless that is MOST_NGRAMS."""
+    length = min(MOST_NGRAMS, _ngrams(dataset, name))
+    return tower_config({"name": "bag_of_words", "width": 64}, length=length, buckets=(length // 2,), tokenizer=NGRAMS)
 
 
-def tabular(modality: Modality) -> dict[str, Any]:
-    """Two dense layers."""
-    return tower_config({"name": "mlp"})
+def _ngrams(dataset: Dataset, name: str) -> int:
+    """The 99 % quantile of the numbers of n-grams in training texts, in steps of 32."""
+    if "train" not in dataset.info.splits:
+        return MOST_NGRAMS  # refused when it is built
+    source = dataset.source("train")
+    some = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(int)) if len(source) else []
+    values = (example.bytes_value(row, name) for row in source.examples(some))
+    counts = NGrams().count([value.decode() for value in values if value is not None])
+    return 32 * max(1, math.ceil(np.quantile(counts, 0.99) / 32)) if len(counts) else 32
+
+
+def tabular(dataset: Dataset, name: str) -> dict[str, Any]:
+    """Two dense layers on embedded columns."""
+    return tower_config({"name": "tabular_mlp"}, {"form": "columns"})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}

@@ -80,7 +80,7 @@ ENCODERS = {
     "image": {"lenet": {"layers": 1}, "resnet": {}, "vit": {"patch": 4, "depth": 1}},
     "audio": {"spectrogram_cnn": {}, "ast": {"depth": 1}, "lenet": {"layers": 1}},
     "video": {"lenet": {"layers": 1}, "resnet": {}},
-    "text": {"word_embeddings": {}, "bag_of_words": {}, "bert": {"depth": 1}},
+    "text": {"word_embeddings": {}, "bert": {"depth": 1}},
     "numbers": {"mlp": {}},
 }
 

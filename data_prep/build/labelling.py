@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep.build.assemble import RawExample, labelled, trained_classes
-from data_prep.build.labels import read_labels, sorted_classes
+from data_prep.build.labels import class_names, sorted_classes
 from data_prep.build.prep_report import Report
 from data_prep.build.rows import MISSING_MARKS, Row
 from data_prep.build.targets import read_targets, strata
@@ -115,7 +115,7 @@ def labels_as_trained(rows: Sequence[Row], info: Info, report: Report) -> tuple[
         kept = [row for row in rows if row.where in numbers]
         labels = np.array([numbers[row.where] for row in kept], np.float32)
     else:
-        names, _ = read_labels(rows, columns[0], made_by.get("label_separator"), missing, report)
+        names, _ = class_names(rows, columns[0], made_by.get("label_separator"), missing, report)
         kept = [row for row in rows if row.where in names]
         labels = _indices([names[row.where] for row in kept], kept, info)
     if not kept:

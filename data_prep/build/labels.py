@@ -29,6 +29,15 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 def read_labels(
     rows: Sequence[Row], column: str, separator: str | None, missing: Sequence[str], report: Report
 ) -> tuple[dict[str, list[str]], bool]:
+    """Classes to learn: as `class_names`. Raises UserError also where the column is not one of classes."""
+    labels, several = class_names(rows, column, separator, missing, report)
+    _check(labels, column, report)
+    return labels, several
+
+
+def class_names(
+    rows: Sequence[Row], column: str, separator: str | None, missing: Sequence[str], report: Report
+) -> tuple[dict[str, list[str]], bool]:
     """Class names of each row, by `Row.where`, and whether rows may have several.
 
     A row without label is left out, but not one with an empty list.
@@ -41,7 +50,7 @@ def read_labels(
       report: gets what is dropped or changed.
 
     Raises:
-      UserError: a field is no label, or the column is not one of classes.
+      UserError: a field is no label, or no row has one.
     """
     fields = {}
     for row in rows:
@@ -70,7 +79,6 @@ def read_labels(
         labels[where] = _parts(single[where], separator, missing)
         report.add(SEVERAL, f"{where}: {single[where]}")
     labels = _whole({where: list(dict.fromkeys(names)) for where, names in labels.items()}, report)
-    _check(labels, column, report)
     return labels, lists or any(len(names) > 1 for names in labels.values())
 
 

@@ -252,7 +252,8 @@ def _stripped(value: Any) -> Any:
     if isinstance(value, bytes):
         value = _text(value)
     if isinstance(value, str):
-        return value.encode(errors="replace").decode().strip() or None  # JSON can hold what UTF-8 cannot
+        # JSON can hold what UTF-8 cannot.
+        return (value if value.isascii() else value.encode(errors="replace").decode()).strip() or None
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
     if isinstance(value, dict) and all(item is None for item in value.values()):

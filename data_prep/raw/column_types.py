@@ -1,12 +1,12 @@
-"""What the columns of a table hold, by rules that are said: their types, and which of them make which modality.
+"""What the columns of a table hold, by rules that are said.
 
 The first rule that fits a column decides:
 
 1. No value: left out.
 2. Of `MOST` of the fields, pictures, videos or sound: what they are, whether in memory or named by path. Addresses on
    the network are left out: nothing is downloaded.
-3. The same value in every row: left out. (The same or none is a category: whether there is one can tell.)
-4. Lists of numbers: one vector, a modality of its own. Other lists and objects are left out.
+3. Lists of numbers: one vector, a modality of its own. Other lists and objects are left out.
+4. The same value in every row: left out. (The same or none is a category: whether there is one can tell.)
 5. True and false: a category.
 6. Dates (`data_prep.raw.dates`), if `MOST` of the fields are; the others, if they are no more than `STRAYS` different
    ones, count as missing in this column, and are named. What could be read if it were written otherwise is left out.
@@ -20,23 +20,21 @@ The first rule that fits a column decides:
 """
 
 import datetime
-import fnmatch
 import functools
 import itertools
 import math
 import numbers
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_prep.build.rows import MISSING_MARKS, Table, check_columns, is_missing, short
 from data_prep.raw import media
-from data_prep.raw.columns import LONGEST_NAME, RESERVED, Column
 from data_prep.raw.dates import as_date
 from data_prep.raw.numbers import as_number
 from umemma_jax.errors import UserError
@@ -53,15 +51,15 @@ KIND_OF = {
     "video": "video",
 }
 JOINED = ("number", "category", "date")  # types of which several columns make one modality
-TABULAR = "tabular"  # the modality of those that are in no other
 
 MOST = 0.95  # share of the fields that makes a rule fit
 NEARLY_ALL = 0.9  # share of the rows with a value that others have too, of texts of many words
 STRAYS = 20  # different fields that are no numbers, in a column of numbers
 SHORT = 3  # words
 LEVELS = 100  # of a category whose names are long
-SAMPLE = 1_000  # fields that are looked at where that takes long
+SAMPLE, FEW = 1_000, 20  # fields that are looked at where that takes long
 _ID = re.compile(r"(.*[\W_])?(id|uuid|guid)|index|idx|key|row|unnamed: \d+|.*[a-z](?-i:I[Dd])", re.IGNORECASE)
+_BOOLEANS = {"false", "true"}
 _CODE = re.compile(r"\S*\d\S*")
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 
@@ -85,6 +83,10 @@ class ColumnType:
     strays: tuple[str, ...] = ()
 
 
+def _spread(values: Sequence[Any], most: int) -> list[Any]:
+    return list(values[:: -(-len(values) // most)])
+
+
 class _Fields:
     """The values of a column, and what the rules ask of them."""
 
@@ -94,11 +96,17 @@ class _Fields:
         self.folder = folder
         self.missing = missing
         self.values = [value for value in values if not is_missing(value, missing)]
+        self._read: dict[str, _Read] = {}
 
     @functools.cached_property
     def sample(self) -> list[Any]:
         """Values from all of the table, `SAMPLE` at most."""
-        return self.values[:: -(-len(self.values) // SAMPLE)]
+        return _spread(self.values, SAMPLE)
+
+    @functools.cached_property
+    def few(self) -> list[Any]:
+        """Values from all of the table, `FEW` at most: a rule that fits hardly any of them is not tried on more."""
+        return _spread(self.values, FEW)
 
     @functools.cached_property
     def times(self) -> Counter[str]:
@@ -114,6 +122,12 @@ class _Fields:
     def words(self) -> float:
         """Of a value, on average."""
         return float(np.mean([len(str(value).split()) for value in self.sample]))
+
+    def read(self, type: str) -> "_Read":
+        """All values as "number" or "date"."""
+        if type not in self._read:
+            self._read[type] = _read_all(_READ[type], self.values)
+        return self._read[type]
 
     def share(self, holds: Callable[[Any], bool]) -> float:
         """Of the sample's values."""
@@ -138,6 +152,8 @@ def _empty(fields: _Fields) -> Verdict | None:
 
 
 def _media(fields: _Fields) -> Verdict | None:
+    if not any(media.is_url(value) or media.kind_of(value, fields.folder) for value in fields.few):
+        return None
     if fields.share(media.is_url) >= MOST:
         return None, f"URLs, as {short(fields.sample[0])}: nothing is downloaded; name files instead"
     kinds = Counter(media.kind_of(value, fields.folder) for value in fields.sample)
@@ -175,27 +191,30 @@ def _constant(fields: _Fields) -> Verdict | None:
 
 
 def _dates(fields: _Fields) -> Verdict | None:
-    return _read_as("date", fields, lambda: f"dates, as {short(str(fields.sample[0]))}")
+    return _read_as("date", "dates from {0:%Y-%m-%d} to {1:%Y-%m-%d}", fields)
 
 
 def _numbers(fields: _Fields) -> Verdict | None:
-    return _read_as("number", fields, lambda: _range(fields))
+    return _read_as("number", "numbers from {0:g} to {1:g}", fields)
 
 
-def _read_as(type: str, fields: _Fields, reason: Callable[[], str]) -> Verdict | None:
+def _read_as(type: str, reason: str, fields: _Fields) -> Verdict | None:
     """The type if most of the fields can be read; left out if they could be, were they written otherwise."""
     read = _READ[type]
+    if all(_fault(read, value) in _WITHOUT_REMEDY for value in fields.few):
+        return None
     faults = Counter(_fault(read, value) for value in fields.sample)
     right = faults.pop(None, 0)
     for fault in _WITHOUT_REMEDY:
         faults.pop(fault, None)
     if right + faults.total() < MOST * len(fields.sample):
         return None
-    if right >= MOST * len(fields.sample):
-        return (type, reason()) if len(_strays(type, fields)) <= STRAYS else None
-    fault, _ = faults.most_common(1)[0]
-    example = next(value for value in fields.sample if _fault(read, value) == fault)
-    return None, f"{short(example)} {fault}"
+    if right < MOST * len(fields.sample):
+        fault, _ = faults.most_common(1)[0]
+        example = next(value for value in fields.sample if _fault(read, value) == fault)
+        return None, f"{short(example)} {fault}"
+    found, strays = fields.read(type)
+    return (type, reason.format(min(found), max(found))) if len(strays) <= STRAYS else None
 
 
 def _fault(read: Callable[[Any], Any], value: Any) -> str | None:
@@ -213,19 +232,38 @@ def _number(field: Any) -> float | None:
 
 
 _READ: dict[str, Callable[[Any], Any]] = {"number": _number, "date": as_date}
+
+
+class _Read(NamedTuple):
+    """Of all values, what those are that can be read, and the different texts that are something else altogether."""
+
+    found: list[Any]
+    strays: tuple[str, ...]
+
+
+def _read_all(read: Callable[[Any], Any], values: Sequence[Any]) -> _Read:
+    found, strays = [], set()
+    for value in values:
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            if isinstance(value, str) and str(error) in _WITHOUT_REMEDY:
+                strays.add(value)
+    return _Read(found, tuple(sorted(strays)))
+
+
 # What is said of values that are something else altogether.
 _WITHOUT_REMEDY = {_fault(as_number, "x"), _fault(as_date, "x"), _fault(as_date, "1"), _fault(as_date, 1)}
 
 
 def _booleans(fields: _Fields) -> Verdict | None:
-    found = {str(value).casefold() for value in fields.times}
-    return ("category", " or ".join(sorted(fields.times))) if found == {"false", "true"} else None
+    found = {value.casefold() for value in fields.times} if len(fields.times) <= len(_BOOLEANS) else set()
+    return ("category", " or ".join(sorted(fields.times))) if found == _BOOLEANS else None
 
 
 def _identifiers(fields: _Fields) -> Verdict | None:
     """Whole numbers that name things."""
-    found = [_whole(value) for value in fields.values]
-    if None in found:
+    if None in map(_whole, fields.few) or None in (found := [_whole(value) for value in fields.values]):
         return None
     if len(set(found)) == len(found) and {later - sooner for sooner, later in itertools.pairwise(found)} == {1}:
         return None, f"an identifier: counts up from {found[0]}"
@@ -297,109 +335,7 @@ def _column_type(
         type, reason = given[name], "as you say"
     else:
         type, reason = next(verdict for rule in _RULES if (verdict := rule(fields)))
-    strays = _strays(type, fields) if type in _READ else ()
+    strays = fields.read(type).strays if type in _READ else ()
     if strays:
         reason += f"; {', '.join(map(repr, strays))} count as missing"
     return ColumnType(name, type, reason, filled, strays)
-
-
-def _range(fields: _Fields) -> str:
-    found = [_number(value) for value in fields.values if _fault(_number, value) is None]
-    return f"numbers from {min(found):g} to {max(found):g}"
-
-
-def _strays(type: str, fields: _Fields) -> tuple[str, ...]:
-    """The different texts that are none of the type."""
-    texts = {value for value in fields.values if isinstance(value, str)}
-    return tuple(sorted(text for text in texts if _fault(_READ[type], text) in _WITHOUT_REMEDY))
-
-
-# --- modalities -------------------------------------------------------------------------------------------------------
-
-
-def modalities(types: Sequence[ColumnType], groups: Mapping[str, str | Sequence[str]] | None = None) -> list[Column]:
-    """Which columns make which modality.
-
-    All numbers, categories and dates that are in no group make the modality "tabular"; each other column makes one of
-    its own, which is called as the column in letters, digits and underscores.
-
-    >>> types = [ColumnType(name, "number", "", 1.0) for name in ("hr", "bp", "lab_na", "lab_k", "age")]
-    >>> [(m.name, m.columns) for m in modalities(types, {"vitals": ["hr", "bp"], "labs": "lab_*"})]
-    [('vitals', ('hr', 'bp')), ('labs', ('lab_na', 'lab_k')), ('tabular', ('age',))]
-
-    Args:
-      types: of the table's columns.
-      groups: name of a modality -> its columns, or a pattern of their names: numbers, categories and dates, or one
-        column of any type.
-
-    Raises:
-      UserError: no column is left, or a group names a column that is not there, is left out, in another group, or of a
-        type that cannot be joined.
-    """
-    inputs = {column.name: column for column in types if column.type is not None}
-    if not inputs:
-        reasons = "; ".join(f"{column.name}: {column.reason}" for column in types)
-        raise UserError(
-            f"no column is left to be an input ({reasons}): say what one is, as in columns={{NAME: 'text'}}"
-        )
-    found: dict[str, list[ColumnType]] = {}
-    for name, wanted in (groups or {}).items():
-        found[name] = [inputs.pop(column) for column in _members(name, wanted, types, inputs)]
-    joined = [column for column in inputs.values() if column.type in JOINED]
-    alone = [column for column in inputs.values() if column.type not in JOINED]
-    for name, members in [(TABULAR, joined), *((column.name, [column]) for column in alone)]:
-        if members:
-            found[_valid(name, found)] = members
-    return [_modality(name, members) for name, members in found.items()]
-
-
-def _members(
-    group: str, wanted: str | Sequence[str], types: Sequence[ColumnType], inputs: Mapping[str, ColumnType]
-) -> list[str]:
-    """The names of a group's columns."""
-    where = f"modality {group!r}"
-    names = [column.name for column in types]
-    if isinstance(wanted, str):
-        members = [name for name in fnmatch.filter(names, wanted) if name in inputs]
-        if not members:
-            raise UserError(f"{where}: no input is called {wanted!r}; there are: {', '.join(inputs)}")
-    else:
-        members = list(check_columns(where, wanted, names))
-    for name in members:
-        if name not in inputs:
-            reason = next(column.reason for column in types if column.name == name)
-            raise UserError(f"{where}: column {name!r} is left out or in another modality ({reason})")
-        if len(members) > 1 and inputs[name].type not in JOINED:
-            raise UserError(
-                f"{where}: column {name!r} is {inputs[name].type}: only numbers, categories and dates can be joined"
-            )
-    return members
-
-
-def _modality(name: str, members: Sequence[ColumnType]) -> Column:
-    return Column(
-        KIND_OF[members[0].type],
-        name,
-        tuple(column.name for column in members),
-        {column.name: column.type for column in members if column.type in ("category", "date")},
-        {column.name: column.strays for column in members if column.strays},
-    )
-
-
-def _valid(name: str, taken: Collection[str]) -> str:
-    """A modality's name in letters, digits and underscores that is not taken yet."""
-    plain = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[: LONGEST_NAME - 10] or "column"
-    numbered = itertools.chain([plain], (f"{plain}_{number}" for number in itertools.count(2)))
-    return next(name for name in numbered if name not in taken and name not in RESERVED)
-
-
-def describe(types: Sequence[ColumnType], modalities: Sequence[Column]) -> str:
-    """The types as a table for people: column, type, modality, share of rows that have a value, and the reason."""
-    modality_of = {column: modality.name for modality in modalities for column in modality.columns}
-    lines = [("column", "type", "modality", "filled", "why")]
-    for column in types:
-        shown = column.name if column.name.isprintable() else ascii(column.name)
-        filled = f"{100 * column.filled:.0f} %".rjust(6)
-        lines.append((shown, column.type or "-", modality_of.get(column.name, "-"), filled, column.reason))
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -56,6 +56,8 @@ def _of_value(value: Any) -> float:
 
 
 def _of_text(text: str) -> float:
+    if _PLAIN.fullmatch(text):
+        return float(text)
     bare = text.replace("\u2212", "-")
     percent = bare.endswith("%")
     bare = _without_currency(bare.removesuffix("%").strip())

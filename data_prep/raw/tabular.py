@@ -26,7 +26,8 @@ QUANTILES = np.linspace(0, 1, 33)  # that the dataset states of each number
 def as_level(field: Any, marks: Sequence[str] = MISSING_MARKS) -> str | None:
     """The category that a field of a table holds; None where it is missing.
 
-    A whole number is written as such, although pandas makes 2.0 of 2 in a column with holes.
+    A whole number is written as such, although pandas makes 2.0 of 2 in a column with holes; true and false are
+    written small, although pandas writes them large into files.
 
     Args:
       field: of a row.
@@ -43,7 +44,7 @@ def as_level(field: Any, marks: Sequence[str] = MISSING_MARKS) -> str | None:
     level = str(int(field) if whole else field).strip()
     if len(level) > LONGEST_LEVEL:
         raise ValueError(f"is no category: it is longer than {LONGEST_LEVEL} characters")
-    return level
+    return level.casefold() if level.casefold() in ("true", "false") else level
 
 
 class Type(Protocol):

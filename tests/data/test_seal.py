@@ -151,6 +151,16 @@ def test_a_shard_copied_over_another_of_version_1(equal_shards: Dataset):
         open_dataset(dataset.path)
 
 
+def test_shards_of_version_1_that_change_places_make_another_dataset(equal_shards: Dataset):
+    dataset = unsealed(equal_shards)
+    assert open_dataset(dataset.path).is_as(dataset)
+    first, second = (dataset.path / shard.file for shard in dataset.info.splits["train"].shards[:2])
+    shutil.move(first, dataset.path / "aside")
+    shutil.move(second, first)
+    shutil.move(dataset.path / "aside", second)
+    assert not open_dataset(dataset.path).is_as(dataset)
+
+
 def test_labels_of_version_1_are_those_of_rows_npz(equal_shards: Dataset):
     dataset = unsealed(equal_shards)
     rows = dict(np.load(dataset.path / "rows.npz"))

@@ -1,5 +1,6 @@
 """Several processes as one run: real processes on this machine, each with simulated devices, over loopback."""
 
+import json
 import signal
 import socket
 import time
@@ -9,12 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from tests import small_run
+from tests import small_run, test_multi_label
 from tests.processes import assert_same_figures, finish, free_port, start_together, wait_for
 from umemma_jax import config as config_lib
 from umemma_jax import experiment
 from umemma_jax.devices import distributed, roll_call
 from umemma_jax.errors import UserError
+from umemma_jax.methods import METHODS
 from umemma_jax.training import train
 
 RECIPE = """
@@ -25,6 +27,13 @@ def get_config():
     config = small_run.get_config({path!r}, modalities=("image", "vector"), unimodal__epochs=2, fusion__epochs=2)
     config.inputs.vector = tower_config({{"name": "tests.own_encoder"}})
     return config
+"""
+MULTI_LABEL = """
+from tests import test_multi_label
+
+def get_config():
+    changes = dict(unimodal__epochs=1, fusion__epochs=1, evaluation__rates=(0.0, 1.0), evaluation__resamples=100)
+    return test_multi_label.get_config({path!r}, **changes)
 """
 ENDED_SECONDS = distributed.SILENCE_SECONDS + 15  # what README promises, and a slow machine's 15 s
 
@@ -100,6 +109,23 @@ def test_two_processes_of_two_devices_report_and_predict_what_one_of_four_does(r
         predictions[processes] = np.load(workdir / "predictions" / "small_test.npz")
     assert predictions[1]["ids"].tolist() == predictions[2]["ids"].tolist() == [f"test{n}" for n in range(41)]
     assert_close(predictions[2]["probabilities"], predictions[1]["probabilities"])
+
+
+@pytest.mark.slow
+def test_two_processes_compare_methods_on_multi_label_data_and_one_finds_them_finished(tmp_path):
+    test_multi_label.write_dataset(tmp_path / "data")
+    (tmp_path / "recipe.py").write_text(MULTI_LABEL.format(path=str(tmp_path / "data")))
+    comparisons = []
+    for processes, devices in ((2, 2), (1, 4)):
+        flags = ("--mode=compare", "--seeds=1")
+        first, *others = finish(start(tmp_path / "recipe.py", tmp_path / "run", processes, devices, *flags))
+        assert "Comparison: " in first and not any("Comparison: " in output for output in others)
+        assert ("fusion 1/" in first) == (processes == 2)  # nothing is trained again
+        comparisons.append((tmp_path / "run" / "report" / "comparison.json").read_bytes())
+    assert comparisons[0] == comparisons[1]
+    paired = json.loads(comparisons[0])["paired"]
+    assert paired["metric"] == "tuned_macro_f1"
+    assert len(paired["differences"]) == 3 * len(METHODS) * (len(METHODS) - 1) // 2
 
 
 @pytest.mark.slow

@@ -23,10 +23,10 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def random_variables(model: nn.Module, x: Any) -> dict:
+def random_variables(model: nn.Module, *x: Any) -> dict:
     """Variables of a Model without a checkpoint, every one random, so that none is 0 or 1."""
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *x)
     return jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 

@@ -10,6 +10,7 @@ lengths, and of shards the ends; the other files whenever they are read, and of 
 own checksums, and by that which `rows.npz` has of it. So what is read is what was written, or there is an error.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -48,6 +49,11 @@ class Dataset:
         self.path = path
         self.info = info
         self.fingerprint = fingerprint
+
+    def is_as(self, other: "Dataset") -> bool:
+        """Whether all that is known of the files, without reading them, is the same as of another dataset."""
+        mine, others = ([split.shards for split in dataset.info.splits.values()] for dataset in (self, other))
+        return self.fingerprint == other.fingerprint and mine == others
 
     @cached_property
     def statistics(self) -> dict[str, np.ndarray]:
@@ -158,7 +164,7 @@ def open_dataset(path: str | os.PathLike | RemotePath, prep: str | None = None) 
         raise UserError(f"{file}: {reason}: make the dataset again with {remedy}") from error
     if isinstance(path, Path):
         _check_files(path, info, remedy)
-    shards.check(path, info.splits.values())
+    info = dataclasses.replace(info, splits=shards.checked(path, info.splits))
     return Dataset(path, info, hashlib.sha256(data).hexdigest())
 
 

@@ -45,8 +45,8 @@ class Shard:
       file: its name within the folder.
       examples: how many there are.
       bytes: its length.
-      crc32c: of its content; this and the next two are None in version 1.
-      last_crc32c: its last four bytes, the masked CRC-32C of its last record.
+      crc32c: of its content; this and `index_crc32c` are None in version 1.
+      last_crc32c: its last four bytes, the masked CRC-32C of its last record; in version 1 those found on opening.
       index_crc32c: of its index's content.
     """
 

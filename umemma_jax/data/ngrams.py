@@ -26,6 +26,7 @@ class NGrams:
     Attributes:
       vocabulary: V, of ids; different n-grams may share one.
       path: stands for it in messages.
+      files: it is read from, none.
       fingerprint: of the definition above.
     """
 

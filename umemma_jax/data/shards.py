@@ -1,7 +1,8 @@
 """The TFRecord shards of a split, on disk or behind a URL: any record, by its shard and its bytes in it."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,13 +96,17 @@ class RemoteShards:
         return records
 
 
-def check(folder: Location, splits: Iterable[Split]) -> None:
+def checked(folder: Location, splits: Mapping[str, Split]) -> dict[str, Split]:
     """Looks at the length and the end of each shard, and so finds one that is cut, or another's copy.
+
+    Returns:
+      The splits, with the ends of their shards, which dataset.json does not state in version 1.
 
     Raises:
       UserError: a shard is not there or not as `dataset.json` says, or, in version 1, ends as another one of its split.
     """
-    for split in splits:
+    found = {}
+    for name, split in splits.items():
         ends = (_local_ends if isinstance(folder, Path) else _remote_ends)(folder, split.shards)
         seen: dict[str, str] = {}
         for shard, end in zip(split.shards, ends, strict=True):
@@ -110,6 +115,9 @@ def check(folder: Location, splits: Iterable[Split]) -> None:
             if shard.last_crc32c is None and end in seen:
                 raise UserError(f"{folder / shard.file}: ends as {seen[end]} does, of which it seems a copy: {_REMEDY}")
             seen[end] = shard.file
+        pairs = zip(split.shards, ends, strict=True)
+        found[name] = replace(split, shards=tuple(replace(shard, last_crc32c=end) for shard, end in pairs))
+    return found
 
 
 def _local_ends(folder: Path, shards: Sequence[Shard]) -> list[str]:

@@ -23,7 +23,7 @@ class Model(nn.Module):
           UserError: the input is no vector, or there is no layer.
         """
         if getattr(x, "ndim", 0) != 2:
-            raise UserError("encoder mlp: takes vectors [B, C], give it a modality of kind tabular")
+            raise UserError("encoder mlp: takes vectors [B, C], of the preprocess.form 'standardised' of kind tabular")
         if not self.widths:
             raise UserError("encoder mlp: widths is empty, name at least the features' own")
         for index, width in enumerate(self.widths):

@@ -55,7 +55,7 @@ class Columns:
 
     A number becomes that quantile of the normal distribution that it is of the column in training, so that neither
     scale nor tail of a column matters: linearly between the quantiles that are known, and the outermost one beyond.
-    Where they are not known it is standardised. Columns that never vary in training are left out.
+    Where they are not known it is standardised. Columns that never vary in training are left out, if others do.
 
     A category's level becomes an id: 0 where it is missing, 1 if training has it in fewer than `pooled_below` rows or
     not at all, and from 2 on the others, most frequent first.
@@ -84,8 +84,6 @@ class Columns:
         check_positive(self, "pooled_below")
         if len({len(known) for known in self.quantiles if known}) > 1:
             raise ValueError("quantiles: must be as many of each column that has any")
-        if not self._numbers.size and not self._categories.size:
-            raise ValueError("form: 'columns' needs a column that varies in training, there is none")
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -98,17 +96,16 @@ class Columns:
 
     @property
     def _numbers(self) -> np.ndarray:
-        """Those columns that vary, in value or in whether they are missing."""
-        varies = np.array(self.std) > 0
-        if self.missing:
-            varies |= np.array(self.missing) > 0
-        varies[self._categories] = False
-        return np.flatnonzero(varies)
+        """Those columns that vary, in value or in whether they are missing; all if nothing varies."""
+        varies = (np.array(self.std) > 0) | (np.array(self.missing or 0) > 0)
+        numbers = np.setdiff1d(np.arange(len(self.std)), self._categories)
+        kept = numbers[varies[numbers]]
+        return kept if kept.size or self._categories.size else numbers
 
     def __call__(self, raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> dict[str, jax.Array]:
-        """Raw [B, D] -> `numbers` float32 [B, Dn], 0 where missing, `missing` bool [B, Dn], `categories` int32 [B, Dc].
+        """Raw [B, D] -> `numbers` float32 [B, Dn], `missing` float32 [B, Dn], `categories` int32 [B, Dc].
 
-        Nothing is random.
+        A number that is missing is 0, and `missing` 1 there, else 0. Nothing is random.
         """
         numbers, levels = raw[:, self._numbers], raw[:, self._categories]
         lacking, unknown = jnp.isnan(numbers), jnp.isnan(levels)
@@ -117,7 +114,7 @@ class Columns:
         scaled = self._to_normal(numbers) if self.quantiles else self._standardised(numbers)
         return {
             "numbers": jnp.where(lacking, 0, scaled),
-            "missing": lacking,
+            "missing": lacking.astype(jnp.float32),
             "categories": jnp.where(unknown, MISSING, ids),
         }
 

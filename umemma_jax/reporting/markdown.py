@@ -261,7 +261,7 @@ def _grid_table(results: dict, metric: str) -> str:
         if (kind, rate) not in cells:
             return ABSENT
         cell = cells[kind, rate]
-        return _plus_minus(cell["mean"][metric], cell["std"][metric], results["examples"], _form(metric))
+        return _spread(metric, cell["mean"][metric], cell["std"][metric], results["examples"])
 
     rows = [
         [f"{100 * rate:.4g} %", *(text(kind, rate) for kind in columns)] for rate in sorted({rate for _, rate in cells})
@@ -276,12 +276,12 @@ def _method_table(comparison: dict, metric: str) -> str:
     rows = []
     for pattern in patterns_by_size(next(iter(methods.values()))):
         row = [pattern_label(pattern, comparison["modalities"])]
-        row += [_cell(method["patterns"][pattern][metric], examples, _form(metric)) for method in methods.values()]
+        row += [_metric_cell(metric, method["patterns"][pattern][metric], examples) for method in methods.values()]
         if ceilings and pattern == _complete(comparison):
             row.append(ABSENT)
         elif ceilings:
             best, _ = best_left(means, pattern, metric)
-            row.append(_cell(ceilings[best][metric], examples, _form(metric)))
+            row.append(_metric_cell(metric, ceilings[best][metric], examples))
         rows.append(row)
     header = ["pattern", *map(method_label, methods), *(["ceiling"] if ceilings else [])]
     return _table(header, rows)
@@ -371,12 +371,18 @@ def _cell(value: dict, examples: int, form: Callable[[float | None, int], str] =
 def _plus_minus(
     mean: float | None, std: float | None, examples: int, form: Callable[[float | None, int], str] = percent
 ) -> str:
-    spread = percent if form is points else form
-    return form(mean, examples) + ("" if std is None else f" ± {spread(std, examples)}")
+    return form(mean, examples) + ("" if std is None else f" ± {percent(std, examples)}")
 
 
-def _form(metric: str) -> Callable[[float | None, int], str]:
-    return functools.partial(metric_text, metric)
+def _metric_cell(metric: str, value: dict, examples: int) -> str:
+    return _spread(metric, value["mean"], value["std"], examples)
+
+
+def _spread(metric: str, mean: float | None, std: float | None, examples: int) -> str:
+    """Mean and standard deviation of a metric; of what is in a unit the latter with two digits."""
+    if metric not in IN_UNITS or std is None:
+        return _plus_minus(mean, std, examples, functools.partial(metric_text, metric))
+    return f"{metric_text(metric, mean, examples)} ± {std:.2g}"
 
 
 def _heading(results: dict) -> str:

@@ -1,10 +1,12 @@
 import datetime
 import decimal
+import doctest
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.build import dataframes
 from data_prep.build.dataframes import table_of
 from data_prep.build.rows import Row
 from umemma_jax.errors import UserError
@@ -124,3 +126,7 @@ def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n")
     with pytest.raises(UserError, match=r"t\.csv: no rows"):
         table_of(tmp_path / "t.csv")
+
+
+def test_the_examples_of_the_documentation():
+    assert doctest.testmod(dataframes) == (0, 3)

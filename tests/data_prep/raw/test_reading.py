@@ -144,6 +144,35 @@ def test_columns_that_are_lacking_are_said(folder):
         reader(folder, ["title"]).notes(["Title", "x"])
 
 
+@pytest.mark.parametrize("form", ["parquet", "polars", "pandas"])
+def test_pictures_and_sound_as_data_sets_of_hugging_face_have_them(tmp_path, form):
+    """As files in a struct, or as objects, in a file or in memory: all are found, and stored as they are."""
+    rows = [
+        {
+            "image": {"bytes": photo_bytes(n), "path": f"{n}.jpg"} if n % 4 else None,
+            "audio": {"bytes": wav_bytes(PCM.tobytes()), "path": None},
+            "label": n % 2,
+        }
+        for n in range(12)
+    ]
+    if form == "pandas":
+        opened = [row["image"] and Image.open(io.BytesIO(row["image"]["bytes"])) for row in rows]
+        sound = [{"array": PCM / 32768, "sampling_rate": 8000} for _ in rows]
+        data = pytest.importorskip("pandas").DataFrame({"image": opened, "audio": sound, "label": [0, 1] * 6})
+    else:
+        data = pytest.importorskip("polars").DataFrame(rows)
+        if form == "parquet":
+            data.write_parquet(tmp_path / "t.parquet")
+            data = tmp_path / "t.parquet"
+    given = table_of(data)
+    choices, _ = table.inferred(given, table.Choices(label="label", split="1,0,0", rate=8000))
+    assert [(column.kind, column.name) for column in choices.modalities] == [("image", "image"), ("audio", "audio")]
+    table.prepare_rows(str(tmp_path / "out"), given.rows, choices, given.path, "mine")
+    for number, example in enumerate(read_features(tmp_path / "out", "train")):
+        assert example.get("image") == (photo_bytes(number) if number % 4 else None)
+        assert example["audio"] == PCM.tobytes()
+
+
 def test_several_pictures_are_frames_beside_those_of_videos(tmp_path):
     write_clip(tmp_path / "0.mp4", 3)
     files = [{"clip": "0.mp4", "kind": "ab"[number % 2]} for number in range(4)]

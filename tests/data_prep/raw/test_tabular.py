@@ -83,7 +83,17 @@ def test_lists_of_numbers_have_no_names():
 
 @pytest.mark.parametrize(
     ("field", "level"),
-    [("red", "red"), (2, "2"), (2.0, "2"), (2.5, "2.5"), (True, "True"), ("2.0", "2.0"), ("n/a", None), (None, None)],
+    [
+        ("red", "red"),
+        (2, "2"),
+        (2.0, "2"),
+        (2.5, "2.5"),
+        (True, "true"),
+        ("True", "true"),
+        ("2.0", "2.0"),
+        ("n/a", None),
+        (None, None),
+    ],
 )
 def test_what_is_a_level(field, level):
     assert as_level(field) == level
