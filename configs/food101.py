@@ -51,7 +51,7 @@ def large(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """Four convolutions on 64x64 pixels, and TF-IDF of n-grams."""
+    """Four convolutions on 64x64 pixels, and word embeddings."""
     config.inputs.image = tower_config(
         encoder={"name": "lenet", "channels": 16, "layers": 3},
         preprocess={"flip": True},
@@ -59,10 +59,10 @@ def small(config: ConfigDict) -> None:
         framing="whole",
     )
     config.inputs.text = tower_config(
-        encoder={"name": "bag_of_words", "width": 64},
-        tokenizer="ngrams",
-        length=128,
+        encoder={"name": "word_embeddings", "width": 256},
+        length=32,
     )
+    config.inputs.text.learning_rate_scale.unimodal = 5.0
     config.unimodal.epochs = 12
     config.unimodal.label_smoothing = 0.1  # not in the fusion stage: the sum of two smoothed logits is right as it is
     config.fusion.epochs = 6

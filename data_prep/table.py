@@ -14,6 +14,11 @@ names a column and makes a modality, which is called as its kind, or NAME with -
 the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
 listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
 
+--tabular takes several columns with commas between them, or patterns of their names, each with its type unless it is
+of numbers: --tabular=size=weight,lab_*,colour:category,made:date. Levels of a category that no training row has are
+kept as unseen; a date is the year and the turns of year, week and day. What is read as a number or date, and what is
+refused, is said in `data_prep/raw/numbers.py` and `dates.py`.
+
 Videos and sound are whatever FFmpeg reads; --audio takes the sound of videos too. Of both the first --seconds count. A
 video that --video and --audio name is read once, and may lack either.
 

@@ -30,6 +30,7 @@ PHOTO_SIDE = 64  # pixels, of frames too
 FRAMES = 3  # of a video
 LOOKED_AT = 1000  # training texts, for how many n-grams they have
 MOST_NGRAMS = 512
+WIDEST_TABLE = 4096  # numbers that the embeddings of all columns have together, if there are not many columns
 
 
 def small(folder: str, method: str = "ume_mma") -> ConfigDict:
@@ -95,7 +96,6 @@ def _for_dataset(folder: str) -> tuple[ConfigDict, Info]:
     config.modalities = tuple(info.modalities)
     for name, modality in info.modalities.items():
         config.inputs[name] = TOWERS[modality.kind](dataset, name)
-        config.inputs[name].learning_rate_scale.unimodal = 3.0 if modality.kind == "text" else 1.0
     return config, info
 
 
@@ -171,8 +171,12 @@ def _ngrams(dataset: Dataset, name: str) -> int:
 
 
 def tabular(dataset: Dataset, name: str) -> dict[str, Any]:
-    """Two dense layers on embedded columns."""
-    return tower_config({"name": "tabular_mlp"}, {"form": "columns"})
+    """Two dense layers on embedded columns; or on numbers without names, those of a list, which are of one scale."""
+    columns = dataset.info.modalities[name].columns
+    if columns is None:
+        return tower_config({"name": "mlp"})
+    embedding = max(4, min(16, WIDEST_TABLE // len(columns)))
+    return tower_config({"name": "tabular_mlp", "embedding": embedding}, {"form": "columns"})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfTransformer
 
-from umemma_jax.encoders.bag_of_words import Model
+from umemma_jax.encoders.bag_of_words import NORM, Model
 from umemma_jax.errors import UserError
 
 COUNTS = np.array([[0, 2, 1, 0, 1], [1, 0, 0, 0, 3], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]])
@@ -20,7 +20,7 @@ def inputs(counts=COUNTS, length=6):
 
 def fitted(train=COUNTS, width=3):
     """A model of a table without zeros, and its variables, which know the training texts."""
-    model = Model(vocabulary=5, width=width, scale=2.0)
+    model = Model(vocabulary=5, width=width)
     variables = model.fit(model.init(jax.random.key(0), inputs()), [inputs(train[:2]), inputs(train[2:])])
     table = np.random.default_rng(0).normal(size=(5, width)).astype(np.float32)
     return model, {**variables, "params": {"ngrams": table}}
@@ -31,7 +31,7 @@ def test_features_are_tf_idf_times_the_table():
     new = np.array([[5, 1, 0, 2, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
     reference = TfidfTransformer(sublinear_tf=True).fit(COUNTS[:3])  # a text without n-grams is none
     np.testing.assert_allclose(variables["batch_stats"]["idf"], reference.idf_, rtol=1e-6)
-    expected = 2 * reference.transform(new) @ variables["params"]["ngrams"]
+    expected = NORM * reference.transform(new) @ variables["params"]["ngrams"]
     np.testing.assert_allclose(model.apply(variables, inputs(new)), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -10,9 +10,13 @@ import numpy as np
 
 from umemma_jax.errors import UserError
 
+# Of all weights of a text: with Adam, and vectors that start at zero, it is a factor on their learning rate, which so
+# is that of other encoders.
+NORM = 4.0
+
 
 class Model(nn.Module):
-    """A text's n-grams, weighted by TF-IDF and of Euclidean norm 1, times a table of vectors.
+    """A text's n-grams, weighted by TF-IDF and of one Euclidean norm, times a table of vectors.
 
     The weight of an n-gram is (1 + ln tf) idf, tf how often the text has it, idf = 1 + ln((1 + n) / (1 + df)), df how
     many of the n training texts have it: Salton and Buckley (1988), smoothed as in scikit-learn's TfidfTransformer.
@@ -21,12 +25,10 @@ class Model(nn.Module):
     Attributes:
       vocabulary: V, number of ids.
       width: D.
-      scale: norm of what the table is multiplied with.
     """
 
     vocabulary: int = 1 << 15
     width: int = 128
-    scale: float = 4.0
 
     @nn.compact
     def __call__(self, x: Mapping[str, jax.Array], mask: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -47,7 +49,7 @@ class Model(nn.Module):
         counts = jnp.arange(x["tokens"].shape[1])[None] < x["length"][:, None]
         weights = jnp.where(counts, x["weights"] * idf[x["tokens"]], 0)
         norm = jnp.sqrt(jnp.maximum(jnp.square(weights).sum(axis=1, keepdims=True), jnp.finfo(weights.dtype).tiny))
-        return jnp.einsum("bt,btd->bd", self.scale * weights / norm, table[x["tokens"]])
+        return jnp.einsum("bt,btd->bd", NORM * weights / norm, table[x["tokens"]])
 
     def fit(self, variables: Mapping[str, Any], batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Any]:
         """Variables with the inverse document frequencies of texts.
