@@ -123,6 +123,12 @@ def test_flags_come_in_any_order_and_form(recipe, tmp_path):
     assert (command.workdir, command.mode) == (pathlib.Path("w"), "eval")
 
 
+def test_fields_whose_keys_are_the_users_own_are_set_by_flags(recipe):
+    command = cli.parse(["main.py", recipe, "--config.class_weights.a=5.0", "--config.inputs.image.encoder.layers=2"])
+    assert command.config.class_weights.to_dict() == {"a": 5.0}
+    assert command.config.inputs.image.encoder.layers == 2
+
+
 @pytest.mark.parametrize(("name", "workdir"), [("", "runs/quickstart"), (":ume", "runs/quickstart_ume")])
 def test_every_method_has_its_own_default_workdir(name, workdir):
     assert cli.parse(["main.py", f"--config={ROOT}/configs/quickstart.py{name}"]).workdir == pathlib.Path(workdir)

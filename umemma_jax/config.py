@@ -46,7 +46,8 @@ LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-OPEN_FIELDS = ("inputs", "keep", "encoder", "preprocess", "deployment", "class_weights")
+_OF_VALUES = ("keep", "encoder", "preprocess", "deployment", "class_weights")
+OPEN_FIELDS = ("inputs", *_OF_VALUES)
 
 
 def load(recipe: str) -> ConfigDict:
@@ -483,7 +484,7 @@ def add_open_field(config: ConfigDict, field: str, text: str) -> None:
       text: the value, a Python literal; anything else is a string.
     """
     parent, _, key = field.rpartition(".")
-    if parent.rpartition(".")[2] not in ("encoder", "preprocess") or key in get(config, parent):
+    if parent.rpartition(".")[2] not in _OF_VALUES or key in get(config, parent):
         return
     try:
         value = ast.literal_eval(text)
