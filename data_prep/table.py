@@ -14,6 +14,11 @@ names a column and makes a modality, which is called as its kind, or NAME with -
 the table's folder. An empty field is a missing modality; so is a file that does not exist or cannot be read, which is
 listed in `prep_report.json` beside the data. Rows without label are dropped, and listed.
 
+--tabular takes several columns with commas between them, or patterns of their names, each with its type unless it is
+of numbers: --tabular=size=weight,lab_*,colour:category,made:date. Levels of a category that no training row has are
+kept as unseen; a date is the year and the turns of year, week and day. What is read as a number or date, and what is
+refused, is said in `data_prep/raw/numbers.py` and `dates.py`.
+
 Videos and sound are whatever FFmpeg reads; --audio takes the sound of videos too. Of both the first --seconds count. A
 video that --video and --audio name is read once, and may lack either.
 
@@ -34,7 +39,6 @@ Without --label the dataset has no labels: a trained model can predict them, but
 measured. All rows are then of the split `test`, unless --split names a column.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -330,17 +334,6 @@ def _labels(rows: Sequence[Row], choices: Choices, report: Report) -> Labelling:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
-
-
-def _typed(text: str) -> tuple[str, str]:
-    column, sign, type = text.rpartition("=")
-    if not sign or type not in column_types.KIND_OF:
-        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(column_types.KIND_OF)}")
-    return column, type
-
-
 def _names(text: str) -> str | tuple[str, ...]:
     return tuple(text.split(",")) if "," in text else text
 
@@ -357,18 +350,7 @@ def main() -> None:
         parser.add_argument(f"--{flag}", metavar="FILE", help=f"in place of --table: of the examples {what}")
     add_column_arguments(parser)
     add_video_arguments(parser)
-    parser.add_argument(
-        "--type",
-        dest="types",
-        action="append",
-        default=[],
-        type=_typed,
-        metavar="COLUMN=TYPE",
-        help=f"of a column, where no modality is named: {', '.join(column_types.KIND_OF)} (default: inferred)",
-    )
-    parser.add_argument(
-        "--leave-out", type=_listed, default=(), metavar="A,B,...", help="columns, where no modality is named"
-    )
+    column_types.add_type_arguments(parser)
     parser.add_argument(
         "--label",
         type=_names,
@@ -387,7 +369,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--na-values",
-        type=_listed,
+        type=console.names,
         default=MISSING_MARKS,
         metavar="A,B,...",
         help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",

@@ -262,6 +262,8 @@ def test_the_levels_of_categories_are_those_of_the_dataset(tmp_path):
             writer.write("train" if number < 6 else "test", id=str(number), label=number % 2, **values)
     config = presets.small(str(tmp_path / "t"))
     assert experiment.build(config).inputs[0].tower.encoder().levels == (4,)
+    assert config.inputs.table.encoder.embedding == 16
+    assert config.inputs.note.encoder.name == "mlp"  # of numbers without names
     config.inputs.table = tower_config({"name": "mlp"})
     assert "preprocess.form: 'standardised' takes numbers alone, for categories choose 'columns'" in refusal(config)
     config.inputs.table = tower_config({"name": "mlp"}, {"form": "columns"})

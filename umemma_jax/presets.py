@@ -30,6 +30,7 @@ PHOTO_SIDE = 64  # pixels, of frames too
 FRAMES = 3  # of a video
 LOOKED_AT = 1000  # training texts, for how many n-grams they have
 MOST_NGRAMS = 512
+WIDEST_TABLE = 4096  # numbers that the embeddings of all columns have together, if there are not many columns
 
 
 def small(folder: str, method: str = "ume_mma") -> ConfigDict:
@@ -174,8 +175,12 @@ def _ngrams(dataset: Dataset, name: str) -> int:
 
 
 def tabular(dataset: Dataset, name: str) -> dict[str, Any]:
-    """Two dense layers on embedded columns."""
-    return tower_config({"name": "tabular_mlp"}, {"form": "columns"})
+    """Two dense layers on embedded columns; or on numbers without names, those of a list, which are of one scale."""
+    columns = dataset.info.modalities[name].columns
+    if columns is None:
+        return tower_config({"name": "mlp"})
+    embedding = max(4, min(16, WIDEST_TABLE // len(columns)))
+    return tower_config({"name": "tabular_mlp", "embedding": embedding}, {"form": "columns"})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}

@@ -15,7 +15,9 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import traceback
+import types
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -269,7 +271,8 @@ class _Pool:
         resource_tracker.ensure_running()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            process.start()
+            with _without_main():
+                process.start()
             self._workers.append(_Worker(process, ours))
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -318,6 +321,17 @@ class _Pool:
                 )
         self._todo.extendleft(reversed(worker.chunks))
         self._start()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the module that was started, which new processes would run once more: a user's script has no guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _ending(exit_code: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from tests.preprocess.raw_rows import TABLE, preprocess
+from tests.preprocess.raw_rows import TABLE, keys, preprocess
 from umemma_jax.data.kinds import UNSEEN, Modality
 from umemma_jax.errors import UserError
 
@@ -75,6 +75,18 @@ def test_numbers_beyond_the_quantiles_are_the_outermost_one():
     assert_allclose(found[:, 2], [low, low, (low + high / 2) / 2, high / 2, high / 2], atol=1e-6)
 
 
+def test_a_share_of_the_values_is_taken_as_missing_in_training():
+    rows = np.tile(np.float32([15, 0, 3, 0]), (1000, 1))
+    dropping = preprocess(MIXED, form="columns", drop=0.25)
+    found = jax.jit(lambda rows, keys: dropping(rows, keys, train=True))(rows, keys(1000))
+    for missing in (found["missing"] == 1, found["categories"] == 0):
+        assert_allclose(missing.mean(axis=0), 0.25, atol=0.05)
+    assert_array_equal(found["numbers"], np.where(found["missing"] == 1, 0, 1))
+    again = dropping(rows[:3], keys(1000)[:3], train=True)  # a row's values depend on its own key alone
+    assert_array_equal(again["categories"], found["categories"][:3])
+    assert not dropping(rows, keys(1000), train=False)["missing"].any()
+
+
 def test_categories_alone():
     modality = dataclasses.replace(MIXED, std=(0.0,) * 4)
     found = columns(modality, [[15, 0, 3, np.nan]])
@@ -86,6 +98,7 @@ def test_categories_alone():
     [
         (MIXED, {}, "preprocess.form: 'standardised' takes numbers alone, for categories choose 'columns'"),
         (MIXED, {"form": "columns", "pooled_below": 0}, "pooled_below: must be positive"),
+        (MIXED, {"form": "columns", "drop": 1.5}, "drop: must be 1 or less"),
     ],
 )
 def test_what_is_refused(modality, config, message):

@@ -17,6 +17,7 @@ from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.training import features, train
+from umemma_jax.training.ending import TimeLimit
 
 RECIPE = """
 from tests import small_run
@@ -193,7 +194,9 @@ def test_ends_between_two_batches_when_asked_to(dataset, tmp_path):
     """SIGTERM during the pass of the encoders, as `train` sees it."""
     built = experiment.build(recipe(dataset))
     with pytest.raises(train.Preempted, match="stage fusion"):
-        train._run_stage(built, "fusion", train.initial_variables(built), tmp_path, lambda: signal.SIGTERM)
+        train._run_stage(
+            built, "fusion", train.initial_variables(built), tmp_path, lambda: signal.SIGTERM, TimeLimit(0, {})
+        )
     assert not (tmp_path / "features").exists()
 
 

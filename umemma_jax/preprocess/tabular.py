@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from umemma_jax.preprocess.ranges import check_not_negative, check_positive
+from umemma_jax.preprocess.ranges import check_at_most, check_not_negative, check_positive
 
 MISSING, POOLED = 0, 1  # ids of a category; its levels follow
 
@@ -60,6 +60,9 @@ class Columns:
     A category's level becomes an id: 0 where it is missing, 1 if training has it in fewer than `pooled_below` rows or
     not at all, and from 2 on the others, most frequent first.
 
+    In training, a share of the values can be taken as missing, so that a column may be missing later which never was in
+    training.
+
     Attributes:
       mean: per column.
       std: per column.
@@ -67,6 +70,7 @@ class Columns:
       level_counts: as `Modality.level_counts`; empty where all columns are numbers.
       quantiles: as `Modality.quantiles`; empty where they are not known.
       pooled_below: rows of the training.
+      drop: share of the values that are taken as missing, in training.
     """
 
     mean: tuple[float, ...]
@@ -75,6 +79,7 @@ class Columns:
     level_counts: tuple[tuple[int, ...] | None, ...] = ()
     quantiles: tuple[tuple[float, ...], ...] = ()
     pooled_below: int = 3
+    drop: float = 0.0
 
     STATED = ("mean", "std", "missing", "level_counts", "quantiles")
 
@@ -82,6 +87,8 @@ class Columns:
         """Checks ranges; messages start with the field, as `build` expects."""
         check_not_negative(self, "std")
         check_positive(self, "pooled_below")
+        check_not_negative(self, "drop")
+        check_at_most(self, drop=1.0)
         if len({len(known) for known in self.quantiles if known}) > 1:
             raise ValueError("quantiles: must be as many of each column that has any")
 
@@ -105,8 +112,11 @@ class Columns:
     def __call__(self, raw: jax.Array, keys: jax.Array | None = None, train: bool = False) -> dict[str, jax.Array]:
         """Raw [B, D] -> `numbers` float32 [B, Dn], `missing` float32 [B, Dn], `categories` int32 [B, Dc].
 
-        A number that is missing is 0, and `missing` 1 there, else 0. Nothing is random.
+        A number that is missing is 0, and `missing` 1 there, else 0.
         """
+        if train and self.drop:
+            dropped = jax.vmap(lambda key: jax.random.bernoulli(key, self.drop, raw.shape[1:]))(keys)
+            raw = jnp.where(dropped, jnp.nan, raw)
         numbers, levels = raw[:, self._numbers], raw[:, self._categories]
         lacking, unknown = jnp.isnan(numbers), jnp.isnan(levels)
         ids = jnp.where(unknown | (levels < 0), -1, levels).astype(jnp.int32) + 2

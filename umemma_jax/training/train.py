@@ -348,7 +348,7 @@ def _run_stage(
                     checkpoints.wait()
                     raise Preempted(f"stage {name}: saved at step {step} of {total}", stopping)
             if last < total:
-                progress.event("ended", last, {"of_steps": total})
+                progress.event("ended", last, {})
         checkpoints.wait()
     return sharding.place(state, experiment.mesh), train_step
 

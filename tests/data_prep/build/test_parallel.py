@@ -195,12 +195,11 @@ import sys
 from pathlib import Path
 from data_prep.build.parallel import FileTask, run_tasks, work_folder
 from tests.data_prep.conversions import Slow
-if __name__ == "__main__":
-    folder, log = Path(sys.argv[1]), Path(sys.argv[2])
-    tasks = [FileTask(Slow(log, 0.02), path) for path in sorted(folder.iterdir())]
-    with work_folder(folder.parent / "out") as work:
-        print(b" ".join(run_tasks(tasks, work, 2, chunk=5)).decode())
-"""
+folder, log = Path(sys.argv[1]), Path(sys.argv[2])
+tasks = [FileTask(Slow(log, 0.02), path) for path in sorted(folder.iterdir())]
+with work_folder(folder.parent / "out") as work:
+    print(b" ".join(run_tasks(tasks, work, 2, chunk=5)).decode())
+"""  # without a guard of __name__, as people write
 
 
 def has_ended(process):
