@@ -52,7 +52,7 @@ def large(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    """Four convolutions on 64x64 pixels, and TF-IDF of n-grams; a long plot loses some of the longest."""
+    """Four convolutions on 64x64 pixels, and word embeddings."""
     config.inputs.image = tower_config(
         encoder={"name": "lenet", "channels": 16, "layers": 3},
         preprocess={"flip": True},
@@ -60,10 +60,9 @@ def small(config: ConfigDict) -> None:
         framing="whole",
     )
     config.inputs.text = tower_config(
-        encoder={"name": "bag_of_words"},
-        tokenizer="ngrams",
-        length=768,
-        buckets=(192,),
+        encoder={"name": "word_embeddings", "width": 256},
+        length=64,
+        buckets=(16, 32),
     )
     config.inputs.text.learning_rate_scale = {"unimodal": 4.0, "fusion": 0.25}
     for stage in (config.unimodal, config.fusion):

@@ -156,7 +156,11 @@ def audio(dataset: Dataset, name: str) -> dict[str, Any]:
 def text(dataset: Dataset, name: str) -> dict[str, Any]:
     """TF-IDF of n-grams, of which 99 in 100 training texts have no more than are kept, unless that is MOST_NGRAMS."""
     length = min(MOST_NGRAMS, _ngrams(dataset, name))
-    return tower_config({"name": "bag_of_words", "width": 64}, length=length, buckets=(length // 2,), tokenizer=NGRAMS)
+    encoder = {"name": "bag_of_words", "width": 64}
+    tower = tower_config(encoder, length=length, buckets=(length // 2,), tokenizer=NGRAMS)
+    if dataset.info.multi_label:
+        tower["learning_rate_scale"]["unimodal"] = 3.0  # its losses are means over classes, most of which are rare
+    return tower
 
 
 def _ngrams(dataset: Dataset, name: str) -> int:
