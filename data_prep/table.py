@@ -39,7 +39,6 @@ Without --label the dataset has no labels: a trained model can predict them, but
 measured. All rows are then of the split `test`, unless --split names a column.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -335,17 +334,6 @@ def _labels(rows: Sequence[Row], choices: Choices, report: Report) -> Labelling:
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
-
-
-def _typed(text: str) -> tuple[str, str]:
-    column, sign, type = text.rpartition("=")
-    if not sign or type not in column_types.KIND_OF:
-        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(column_types.KIND_OF)}")
-    return column, type
-
-
 def _names(text: str) -> str | tuple[str, ...]:
     return tuple(text.split(",")) if "," in text else text
 
@@ -362,18 +350,7 @@ def main() -> None:
         parser.add_argument(f"--{flag}", metavar="FILE", help=f"in place of --table: of the examples {what}")
     add_column_arguments(parser)
     add_video_arguments(parser)
-    parser.add_argument(
-        "--type",
-        dest="types",
-        action="append",
-        default=[],
-        type=_typed,
-        metavar="COLUMN=TYPE",
-        help=f"of a column, where no modality is named: {', '.join(column_types.KIND_OF)} (default: inferred)",
-    )
-    parser.add_argument(
-        "--leave-out", type=_listed, default=(), metavar="A,B,...", help="columns, where no modality is named"
-    )
+    column_types.add_type_arguments(parser)
     parser.add_argument(
         "--label",
         type=_names,
@@ -392,7 +369,7 @@ def main() -> None:
     )
     parser.add_argument(
         "--na-values",
-        type=_listed,
+        type=console.names,
         default=MISSING_MARKS,
         metavar="A,B,...",
         help=f"no labels and no numbers, in upper or lower case (default: {','.join(MISSING_MARKS)})",

@@ -169,7 +169,7 @@ class Predictor:
         >>> answer = model.predict({"title": "sole lace heel", "price": None})
         >>> answer.prediction, answer.used
         ('shoe', ('title',))
-        >>> model.predict({"title": "sole lace heel"}, floor=1).abstain
+        >>> model.predict({"title": "new"}, floor=0.99).abstain
         True
 
         Args:

@@ -97,6 +97,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """The type of an argument that lists names, with commas between them."""
+    return tuple(name for name in text.split(",") if name)
+
+
 def share(text: str) -> float:
     """The type of an argument that is a share, from 0 to below 1."""
     try:

@@ -19,6 +19,7 @@ The first rule that fits a column decides:
 10. Texts.
 """
 
+import argparse
 import datetime
 import functools
 import itertools
@@ -33,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep.build import console
 from data_prep.build.rows import MISSING_MARKS, Table, check_columns, is_missing, short
 from data_prep.raw import media
 from data_prep.raw.dates import as_date
@@ -339,3 +341,29 @@ def _column_type(
     if strays:
         reason += f"; {', '.join(map(repr, strays))} count as missing"
     return ColumnType(name, type, reason, filled, strays)
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def add_type_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --type, which goes into a list `types` of pairs, and --leave-out."""
+    parser.add_argument(
+        "--type",
+        dest="types",
+        action="append",
+        default=[],
+        type=_typed,
+        metavar="COLUMN=TYPE",
+        help=f"of a column, where no modality is named: {', '.join(KIND_OF)} (default: inferred)",
+    )
+    parser.add_argument(
+        "--leave-out", type=console.names, default=(), metavar="A,B,...", help="columns, where no modality is named"
+    )
+
+
+def _typed(text: str) -> tuple[str, str]:
+    column, sign, type = text.rpartition("=")
+    if not sign or type not in KIND_OF:
+        raise argparse.ArgumentTypeError(f"{text!r} is not COLUMN=TYPE with one of {', '.join(KIND_OF)}")
+    return column, type
