@@ -6,7 +6,6 @@ disturbed, bit for bit, and with nothing half-written in its workdir.
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from benchmarks.faults.trial import REFUSED, SAME, SILENT, TRACEBACK
 from tests import small_run
 from umemma_jax import experiment
 from umemma_jax.training import train
+from umemma_jax.training.lock import locked
 
 COUNT = 20
 KILLS = 10  # of one run at most
@@ -75,16 +75,9 @@ class _Recipe:
         return killed
 
     def beside_another(self, workdir: Path) -> tuple[str, str]:
-        """The outcome of the same command while it runs; the first process goes on to its end."""
-        (workdir / ".lock").unlink(missing_ok=True)  # of a killed process
-        first = self._start(workdir)
-        _wait(first, (workdir / ".lock").exists)
-        first.send_signal(signal.SIGSTOP)  # until the second process has had its say
-        _, errors = self._start(workdir).communicate()
-        first.send_signal(signal.SIGCONT)
-        _, errors_of_first = first.communicate()
-        if errors_of_first:
-            return TRACEBACK, errors_of_first
+        """The outcome of the same command where this process holds the workdir, as another run would."""
+        with locked(workdir):
+            _, errors = self._start(workdir).communicate()
         return (REFUSED if errors.startswith("error: ") and errors.count("\n") == 1 else TRACEBACK), errors
 
     def finished(self, workdir: Path) -> tuple[str, str]:
