@@ -180,7 +180,8 @@ def tabular(dataset: Dataset, name: str) -> dict[str, Any]:
     if columns is None:
         return tower_config({"name": "mlp"})
     embedding = max(4, min(16, WIDEST_TABLE // len(columns)))
-    return tower_config({"name": "tabular_mlp", "embedding": embedding}, {"form": "columns"})
+    # Values are dropped so that what stands for a missing one is learned of every column.
+    return tower_config({"name": "tabular_mlp", "embedding": embedding}, {"form": "columns", "drop": 0.1})
 
 
 TOWERS = {"image": image, "video": video, "audio": audio, "text": text, "tabular": tabular}
