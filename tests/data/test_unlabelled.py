@@ -1,5 +1,6 @@
 """Datasets without labels: they have no classes, and are otherwise like any other."""
 
+import dataclasses
 import json
 from itertools import islice
 from pathlib import Path
@@ -46,7 +47,10 @@ def test_there_are_no_classes_and_the_counts_are_the_same(pair):
     found, expected = (dataset.info.splits["train"] for dataset in pair)
     assert (found.examples, found.present, found.classes) == (N, expected.present, ())
     assert unlabelled.info.modalities == labelled.info.modalities
-    assert from_json(json.loads((unlabelled.path / "dataset.json").read_text())) == unlabelled.info
+    stated, opened = from_json(json.loads((unlabelled.path / "dataset.json").read_text())), unlabelled.info
+    if stated.files is None:  # version 1 states no ends of shards, which are read when it is opened
+        opened = dataclasses.replace(opened, splits=stated.splits)
+    assert stated == opened
 
 
 def test_records_have_everything_but_the_label(pair):
