@@ -157,6 +157,7 @@ class Predictor:
         self.folder = folder
         self._model = saved_model.read(folder)
         self._reader = RowReader(self._model.info, self._model.modalities)
+        self._told: set[str] = set()  # notes on tables, which are printed once
         model = self._model
         self._run = ByPattern(model.module, model.variables, model.inputs, model.info, model.means)
         self.modalities = self._model.modalities
@@ -266,7 +267,9 @@ class Predictor:
     def _values(self, table: Table) -> list[dict[str, Stored]]:
         """The stored values of each row, by modality; without what it lacks."""
         for note in self._reader.notes(table.columns, all_lacking=len(table.rows) > 1):
-            print(note)
+            if note not in self._told:
+                self._told.add(note)
+                print(note)
         folder = table.path.parent
         values = [self._reader.read(row, folder) for row in table.rows]
         for row, found in zip(table.rows, values, strict=True):
