@@ -176,6 +176,9 @@ def test_a_column_that_is_not_there(tmp_path):
         ({"preset": "huge"}, "preset='huge': unknown, use small or base"),
         ({"preset": "base"}, "checkpoints='': none for tabular, title"),
         ({"checkpoints": "x"}, "are for preset='base'"),
+        ({"na_value": ["-"]}, "no option 'na_value' .is 'na_values' meant"),
+        ({"folds": 5}, "folds are for the command line"),
+        ({"required": ("title",), "optional": ("title",)}, "'title' is both"),
         ({"required": ("sound",)}, "required='sound': no modality, there are tabular, title"),
         ({"config": {"fusion.epoch": 1}}, "config.fusion.epoch: unknown field"),
         ({"config": {"fusion.epochs": "many"}}, "config.fusion.epochs: 'many' does not fit"),
@@ -195,9 +198,22 @@ def test_a_folder_without_a_model(tmp_path):
         um.load(tmp_path)
 
 
-def test_a_required_input(model, workdir, tmp_path):
-    folder = tmp_path / "required"
-    fitted = um.fit(rows(60, 0), "kind", folder, required=("title",), config={**QUICK, "fusion.epochs": 1})
+def test_a_required_input(tmp_path):
+    titled = [row for row in rows(80, 0) if row["title"]]
+    quick = {**QUICK, "unimodal.epochs": 1, "fusion.epochs": 1}
+    fitted = um.fit(titled, "kind", tmp_path / "run", optional=("tabular",), config=quick)
     assert fitted.predict({"title": "sole"}).used == ("title",)
     with pytest.raises(UserError, match=r"data\[0\]: lacks 'title', which this model requires"):
         fitted.predict({"price": 3})
+
+
+def test_rows_that_lack_a_required_input_are_counted(tmp_path):
+    with pytest.raises(UserError, match="required='title': 6 rows lack it"):
+        um.fit(rows(60, 0), "kind", tmp_path / "run", required=("title",))
+
+
+def test_what_was_prepared_but_not_trained_on_is_prepared_anew(tmp_path):
+    with pytest.raises(UserError, match="required='sound'"):
+        um.fit(rows(60, 0), "kind", tmp_path / "run", required=("sound",))
+    with pytest.raises(UserError, match="required='noise'"):
+        um.fit(rows(60, 1), "kind", tmp_path / "run", required=("noise",))

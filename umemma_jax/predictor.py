@@ -19,10 +19,11 @@ import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from data_prep import table as data_table  # noqa: E402
+from data_prep.build import console  # noqa: E402
 from data_prep.build.dataframes import is_row, table_of  # noqa: E402
 from data_prep.build.labelling import labels_as_trained  # noqa: E402
 from data_prep.build.prep_report import Report  # noqa: E402
-from data_prep.build.rows import Row, Table  # noqa: E402
+from data_prep.build.rows import Row, Table, meant  # noqa: E402
 from data_prep.build.splits import SPLITS  # noqa: E402
 from data_prep.raw.reading import RowReader  # noqa: E402
 from umemma_jax import config as config_lib  # noqa: E402
@@ -30,6 +31,7 @@ from umemma_jax import experiment, predict, presets, runs, saved_model  # noqa: 
 from umemma_jax.answers import Answer, answers  # noqa: E402
 from umemma_jax.by_pattern import ByPattern  # noqa: E402
 from umemma_jax.data.dataset import open_dataset  # noqa: E402
+from umemma_jax.data.info import Info  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
 from umemma_jax.errors import UserError  # noqa: E402
 from umemma_jax.patterns import all_patterns, pattern_name  # noqa: E402
@@ -54,6 +56,7 @@ def fit(
     columns: Mapping[str, str | None] | None = None,
     modalities: Mapping[str, str | Sequence[str]] | None = None,
     required: Sequence[str] = (),
+    optional: Sequence[str] | None = None,
     method: str = "ume_mma",
     preset: str = "small",
     checkpoints: str | Mapping[str, str] = "",
@@ -85,8 +88,9 @@ def fit(
         leaves one out.
       modalities: columns that make one modality, by its name: a list of them or a pattern, as in {"labs": "lab_*"}.
         All numbers, categories and dates that are in none make the modality `tabular`.
-      required: modalities that are always there: the model is not trained for their absence, and answers no row that
-        lacks one.
+      required: modalities that are always there: the model is not trained for their absence, no row of the tables may
+        lack one, and none that does is answered.
+      optional: modalities that may be missing, where all others are required; None: those that are not `required`.
       method: `ume_mma`, `ume`, `augmentation` or `late_fusion`.
       preset: `small`, encoders that learn from scratch, or `base`, pre-trained ones from `checkpoints`.
       checkpoints: folder of checkpoints, or modality -> folder or `hf://OWNER/NAME`, as of `presets.base`.
@@ -107,9 +111,12 @@ def fit(
     _prepare(folder, table, chosen, splits)
     recipe = _preset(preset, str(folder / DATA), method, checkpoints)
     recipe.seed, recipe.time_limit = seed, float(time_limit)
-    _require(recipe, required)
+    required = _required(tuple(recipe.modalities), required, optional)
+    if required:  # training drops none of them
+        recipe.missing.keep = ConfigDict(dict.fromkeys(_with(required, recipe.modalities), 1.0))
     config_lib.set_fields(recipe, config or {})
     built = experiment.build(recipe)
+    _check_present(built.dataset.info, required)
     for line in built.cut_texts():
         print(line)
     try:
@@ -148,7 +155,7 @@ class Predictor:
     Attributes:
       folder: of the saved model.
       modalities: names of the inputs, M of them.
-      classes: K names.
+      classes: K names; () where numbers are predicted.
       quality: the report's headline metric by missing pattern.
     """
 
@@ -257,7 +264,9 @@ class Predictor:
         return self._run.traces.traces
 
     def __repr__(self) -> str:
-        return f"Predictor({self.folder}: {', '.join(self.modalities)} -> {len(self.classes)} classes)"
+        targets = ", ".join(target.name for target in self._model.info.targets)
+        predicted = targets or f"{len(self.classes)} classes"
+        return f"Predictor({self.folder}: {', '.join(self.modalities)} -> {predicted})"
 
     def _predictions(self, table: Table) -> Predictions:
         said, model = self._run(self._values(table)), self._model
@@ -308,6 +317,12 @@ def _choices(
     """What is taken of the table; prints of each column what, and why."""
     types = {name: type for name, type in columns.items() if type is not None}
     left_out = tuple(name for name, type in columns.items() if type is None)
+    known = [field.name for field in dataclasses.fields(data_table.Choices)]
+    for name in others:
+        if name not in known:
+            raise UserError(f"fit: no option {name!r}{meant(name, known)}: there are {', '.join(known)}")
+    if others.get("folds"):
+        raise UserError("fit: folds are for the command line, see --folds of data_prep.table and --mode=folds")
     choices = data_table.Choices(types=types, leave_out=left_out, label=label, split=split, **others)
     chosen, description = data_table.inferred(table, choices, groups)
     print(description)
@@ -318,11 +333,12 @@ def _prepare(workdir: Path, table: Table, choices: data_table.Choices, splits: M
     """Prepares the data in the workdir, or makes sure that those which are there are the same."""
     place, name = workdir / DATA, "_".join(choices.label_columns)
 
-    def prepare(folder: Path) -> None:
-        data_table.prepare_rows(str(folder), table.rows, choices, table.path, name, given=splits)
+    def prepare(folder: Path, overwrite: bool = False) -> None:
+        rows, processes = table.rows, console.cores()
+        data_table.prepare_rows(str(folder), rows, choices, table.path, name, overwrite, processes, given=splits)
 
-    if not place.exists():
-        prepare(place)
+    if not (workdir / RECORD).exists():  # nothing was trained on what may be there
+        prepare(place, overwrite=True)
         return
     with tempfile.TemporaryDirectory(dir=workdir, prefix=".data.partial-") as folder:
         prepare(Path(folder, DATA))
@@ -340,13 +356,23 @@ def _preset(preset: str, data: str, method: str, checkpoints: str | Mapping[str,
     return presets.small(data, method)
 
 
-def _require(config: ConfigDict, required: Sequence[str]) -> None:
-    """Has training drop none of the required modalities."""
+def _required(modalities: Sequence[str], required: Sequence[str], optional: Sequence[str] | None) -> tuple[str, ...]:
+    """The required ones of all modalities, by what was said of either. Raises UserError where that cannot be."""
+    for kind, names in (("required", required), ("optional", optional or ())):
+        for m in names:
+            if m not in modalities:
+                raise UserError(f"{kind}={m!r}: no modality, there are {', '.join(modalities)}")
+    if both := set(required) & set(optional or ()):
+        raise UserError(f"required and optional: {min(both)!r} is both: leave it in one")
+    return tuple(required) if optional is None else tuple(m for m in modalities if m not in optional)
+
+
+def _check_present(info: Info, required: Sequence[str]) -> None:
+    """Raises UserError if an example lacks a required modality."""
     for m in required:
-        if m not in config.modalities:
-            raise UserError(f"required={m!r}: no modality, there are {', '.join(config.modalities)}")
-    if required:
-        config.missing.keep = ConfigDict(dict.fromkeys(_with(required, config.modalities), 1.0))
+        lacking = sum(split.examples - split.present[m] for split in info.splits.values())
+        if lacking:
+            raise UserError(f"required={m!r}: {lacking} rows lack it: leave them out, or make it optional")
 
 
 def _with(required: Sequence[str], modalities: Sequence[str]) -> list[str]:

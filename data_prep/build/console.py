@@ -47,9 +47,13 @@ def run(parser: Parser, prepare: Callable[..., None]) -> None:
         raise UserError(f"interrupted, nothing was written{continues}") from error
 
 
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --size, --max-pixels, --processes and --max-unreadable, for preparations that read many image files."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--size", type=count, default=256, metavar="PIXELS", help="longest shorter side of an image (default: 256)"
     )
@@ -60,7 +64,7 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a file of more is refused (default: {limits.PIXELS:,}; a frame of a video {limits.FRAME_PIXELS:,})",
     )
     parser.add_argument(
-        "--processes", type=count, default=cores, metavar="N", help=f"that read files (default: all cores, {cores})"
+        "--processes", type=count, default=cores(), metavar="N", help=f"that read files (default: all cores, {cores()})"
     )
     parser.add_argument(
         "--max-unreadable",
