@@ -173,6 +173,10 @@ def test_a_column_that_is_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"preset": "base", "checkpoints": "nowhere"}, "checkpoints='nowhere': no such folder"),
+        ({"seed": -1}, "seed=-1: is no whole number from 0 on"),
+        ({"time_limit": "soon"}, "config.time_limit: 'soon' does not fit"),
+        ({"modalities": {"a+b": ["price"]}}, r"modality 'a\+b': up to 100 letters"),
         ({"preset": "huge"}, "preset='huge': unknown, use small or base"),
         ({"preset": "base"}, "checkpoints='': none for tabular, title"),
         ({"checkpoints": "x"}, "are for preset='base'"),

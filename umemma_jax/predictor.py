@@ -102,6 +102,8 @@ def fit(
     Raises:
       UserError: the data cannot be understood, or the workdir holds a run of other data or another recipe.
     """
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed={seed!r}: is no whole number from 0 on")
     tables = dict(zip(SPLITS, (train, validation, test), strict=True))
     table, splits = _joined({part: table_of(data) for part, data in tables.items() if data is not None})
     if splits and split is not None:
@@ -110,7 +112,7 @@ def fit(
     folder = Path(workdir or Path("runs") / "_".join(chosen.label_columns))
     _prepare(folder, table, chosen, splits)
     recipe = _preset(preset, str(folder / DATA), method, checkpoints)
-    recipe.seed, recipe.time_limit = seed, float(time_limit)
+    config_lib.set_fields(recipe, {"seed": seed, "time_limit": time_limit})
     required = _required(tuple(recipe.modalities), required, optional)
     if required:  # training drops none of them
         recipe.missing.keep = ConfigDict(dict.fromkeys(_with(required, recipe.modalities), 1.0))

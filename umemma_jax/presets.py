@@ -110,6 +110,8 @@ def _checkpoint(checkpoints: str | Mapping[str, str], name: str, kind: str) -> t
             return None
         place = str(hub.local(checkpoints[name]))
         return recognition.family_of(files.open_weights(place), families), place
+    if checkpoints and not Path(checkpoints).is_dir():
+        raise UserError(f"checkpoints={checkpoints!r}: no such folder: name one with checkpoints in it")
     folders = sorted(path for path in Path(checkpoints).iterdir() if path.is_dir()) if checkpoints else []
     for path in folders:
         with contextlib.suppress(UserError):  # a folder of something else

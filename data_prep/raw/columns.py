@@ -26,6 +26,7 @@ from data_prep.raw.photos import ToJpeg, ToPixels
 from data_prep.raw.pictures import PicturesTask
 from data_prep.raw.tabular import TYPES, Tabular, learned
 from umemma_jax.data.dataset import Modality
+from umemma_jax.data.info import check_name
 from umemma_jax.errors import UserError
 
 RESERVED = ("self", "split", "id", "label", "file")  # no names for modalities: arguments of DatasetWriter.write
@@ -350,6 +351,10 @@ def check_names(modalities: Sequence[Column] | None) -> None:
             raise UserError(f"--{name}: {times} modalities of this name: name them, as in --{name}=NAME=COLUMN")
         if name in RESERVED or len(name) > LONGEST_NAME:
             raise UserError(f"{name}=COLUMN: a modality cannot be called {name!r}: choose another name")
+        try:
+            check_name("modality", name)
+        except ValueError as error:
+            raise UserError(f"{error}: choose another name") from error
     for modality in modalities:
         for column, times in Counter(modality.columns).items():
             if times > 1:
