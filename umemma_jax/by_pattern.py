@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from umemma_jax.data.buckets import shortened
 from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import Stored, codec
 from umemma_jax.devices.sharding import Counted
@@ -117,8 +118,7 @@ class ByPattern:
         if name not in self._lengths:
             return decoded
         longest = decoded["length"].max()
-        length = next(length for length in self._lengths[name] if length >= longest)
-        return {key: x if key == "length" else x[:, :length] for key, x in decoded.items()}
+        return shortened(decoded, next(length for length in self._lengths[name] if length >= longest))
 
     # What runs on the device.
 

@@ -53,12 +53,7 @@ def evaluate_rows(
     said, unimodal = run(examples), {}
     if model.ceilings is not None:
         unimodal = ByPattern(model.module, model.ceilings, model.inputs, model.info, model.means)(examples).unimodal
-    arrays = {
-        "label": label,
-        "available": said.present,
-        **{f"features/{m}": x for m, x in said.features.items()},
-        **{f"unimodal/{m}": x for m, x in unimodal.items()},
-    }
+    arrays = evaluate.as_arrays(label, said.present, said.features, unimodal)
     mesh = make_mesh(devices=jax.devices()[:1])
     evaluator = Evaluator(model.module, mesh, model.means, model.info.targets)
 

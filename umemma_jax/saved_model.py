@@ -8,10 +8,11 @@ them under one list of checksums.
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import flax
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -247,24 +248,11 @@ def copy(source: Path, target: Path) -> None:
 
 
 def _write_variables(path: Path, variables: PyTree) -> None:
-    arrays = dict(_named(variables))
-    files.write_safetensors(path, list(arrays), arrays.values())
-
-
-def _named(tree: PyTree, path: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _named(value, f"{path}{key}/")
-        else:
-            yield f"{path}{key}", np.asarray(jax.device_get(value))
+    arrays = flax.traverse_util.flatten_dict(jax.device_get(variables), sep="/")
+    files.write_safetensors(path, list(arrays), map(np.asarray, arrays.values()))
 
 
 def _read_variables(path: Path) -> PyTree:
-    opened, tree = files.open_weights(path), {"params": {}, "batch_stats": {}}
-    for name in opened.shapes:
-        *parents, leaf = name.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[leaf] = opened.read(name)
-    return tree
+    opened = files.open_weights(path)
+    tree = flax.traverse_util.unflatten_dict({name: opened.read(name) for name in opened.shapes}, sep="/")
+    return {"batch_stats": {}, **tree}

@@ -1,6 +1,9 @@
 """Rows of a table as encoders take them, and the embeddings of their columns in PyTorch."""
 
+import jax
 import numpy as np
+
+from tests.encoders.parity import random_variables
 
 LEVELS = (3, 4)
 
@@ -14,6 +17,14 @@ def rows(number: int = 5, columns: int = 3) -> dict[str, np.ndarray]:
         "missing": missing.astype(np.float32),
         "categories": np.stack([draw.integers(0, levels, number) for levels in LEVELS], axis=1).astype(np.int32),
     }
+
+
+def assert_rows_are_independent(model):
+    """The features of two rows stay as they are when the others become copies of the first."""
+    x = rows()
+    variables = random_variables(model, x)
+    others = jax.tree.map(lambda leaf: np.concatenate([leaf[:2], leaf[:1], leaf[:1], leaf[:1]]), x)
+    np.testing.assert_array_equal(model.apply(variables, x)[:2], model.apply(variables, others)[:2])
 
 
 def torch_tokens(params, x, encoded):

@@ -52,6 +52,10 @@ class Buckets:
         """Inputs of some of the `rows` of a global batch, cut to the lengths that all of its rows fit into."""
         inputs = dict(inputs)
         for (name, lengths), number in zip(self._lengths.items(), self.numbers(rows).max(axis=0), strict=True):
-            length = lengths[number]
-            inputs[name] = {key: x if key == "length" else x[:, :length] for key, x in inputs[name].items()}
+            inputs[name] = shortened(inputs[name], lengths[number])
         return inputs
+
+
+def shortened(values: Mapping[str, np.ndarray], length: int) -> dict[str, np.ndarray]:
+    """Decoded values of variable length, arrays [B, T, ...] and `length` [B], cut to a T that holds them all."""
+    return {key: x if key == "length" else x[:, :length] for key, x in values.items()}

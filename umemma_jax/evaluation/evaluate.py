@@ -153,8 +153,15 @@ def on_host(encoded: Encoded, unimodal: Encoded | None) -> dict[str, np.ndarray]
     """
     label, available, features = _in_order((encoded.label, encoded.available, encoded.features), encoded)
     logits = {} if unimodal is None else _in_order(unimodal.logits, unimodal)
-    arrays = {f"features/{m}": x.astype(np.float32) for m, x in features.items()}
-    return {"label": label, "available": available, **arrays, **{f"unimodal/{m}": x for m, x in logits.items()}}
+    return as_arrays(label, available, {m: x.astype(np.float32) for m, x in features.items()}, logits)
+
+
+def as_arrays(
+    label: np.ndarray, available: np.ndarray, features: Mapping[str, np.ndarray], unimodal: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What `from_host` takes of N examples: attributes of `Encoded`, whose logits are those of the uni-modal models."""
+    named = {f"{kind}/{m}": x for kind, of in (("features", features), ("unimodal", unimodal)) for m, x in of.items()}
+    return {"label": label, "available": available, **named}
 
 
 def from_host(arrays: Mapping[str, np.ndarray]) -> Encoded:

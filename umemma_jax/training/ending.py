@@ -5,7 +5,6 @@ step. It stays: the same command trains a stage that has ended no further.
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -59,11 +58,8 @@ def write_end(workdir: Path, stage: str, end: End) -> None:
     """Writes the end of a stage, of several processes by the first. Raises UserError if it cannot be written."""
 
     def write() -> None:
-        path = _path(workdir, stage)
-        partial = path.with_name(f".{path.name}.partial")
         try:
-            partial.write_text(json.dumps(checksums.seal(asdict(end)), indent=2) + "\n")
-            os.replace(partial, path)
+            checksums.write_sealed(_path(workdir, stage), asdict(end))
         except OSError as error:
             raise not_written(workdir, error) from error
 
