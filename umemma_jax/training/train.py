@@ -86,7 +86,8 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     with hold_workdir(workdir), _signals() as stop:
         claim_workdir(experiment.config, experiment.fingerprints, workdir)
         limit = TimeLimit(experiment.config.time_limit, {name: total_steps(experiment, name) for name in STAGES})
-        trained = _run_stages(experiment, functools.partial(_run_stage, workdir=workdir, stop=stop, limit=limit))
+        run = functools.partial(_run_stage, workdir=workdir, stop=stop, limit=limit)
+        trained = _run_stages(experiment, run, initial_variables)
         if number := stop():
             raise Preempted("all stages are finished and saved", number)
         return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
@@ -101,14 +102,21 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     if not os.path.exists(workdir / RECORD):  # which Path.exists can fail to say, of a name that is too long
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
-    trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir))
+    trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir), _unfitted_variables)
     return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
 
 
-def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, CompiledStep | None]]) -> Trained:
-    """Hands the variables from stage to stage; `run` gives a stage's final state, and its step if it took any."""
+def _run_stages(
+    experiment: Experiment,
+    run: Callable[..., tuple[TrainState, CompiledStep | None]],
+    begin: Callable[[Experiment], PyTree],
+) -> Trained:
+    """Hands the variables from stage to stage, those of `begin` to the first.
+
+    `run` gives a stage's final state, and its step if it took any.
+    """
     experiment.check_dataset()
-    variables, taken = initial_variables(experiment), {}
+    variables, taken = begin(experiment), {}
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
         state, taken["unimodal"] = run(experiment, "unimodal", variables)
@@ -130,11 +138,23 @@ def _run_stages(experiment: Experiment, run: Callable[..., tuple[TrainState, Com
 
 def initial_variables(experiment: Experiment) -> PyTree:
     """Fresh variables on the mesh: pre-trained encoders where the config names any, others fitted that can be."""
+    variables = _started_variables(experiment)
+    for x in experiment.inputs:
+        variables = x.fit(variables, experiment.training_inputs(x))
+    return sharding.place(variables, experiment.mesh)
+
+
+def _unfitted_variables(experiment: Experiment) -> PyTree:
+    """As `initial_variables`, without a look at the training inputs: enough to restore others in their place."""
+    return sharding.place(_started_variables(experiment), experiment.mesh)
+
+
+def _started_variables(experiment: Experiment) -> PyTree:
     rows = next(experiment.batches(experiment.config.data.test_split))
     variables = steps.init_variables(experiment.model, rows, experiment.config.seed, experiment.means)
     for x in experiment.inputs:
-        variables = x.fit(x.start(variables), experiment.training_inputs(x))
-    return sharding.place(variables, experiment.mesh)
+        variables = x.start(variables)
+    return variables
 
 
 def total_steps(experiment: Experiment, name: str) -> int:
