@@ -1,10 +1,10 @@
-"""Reading video clips: data_prep.raw.clips against FFmpeg's own command line doing the same extraction.
+"""Reading video clips: umemma_jax.data_prep.raw.clips against FFmpeg's own command line doing the same extraction.
 
 python -m benchmarks.clips [--clips=N]
 
 Both take from clips of 10 s (h264 and aac in mp4, 25 frames in a second) one frame of each second as a JPEG file whose
 shorter side is 256 at most, and the sound as mono int16 at 16 kHz; each works on one file after another in one thread.
-FFmpeg starts anew for each, as in a shell script, and writes files; data_prep.raw.clips keeps the result in memory. The
+FFmpeg starts anew for each, as in a shell script, and writes files; raw.clips keeps the result in memory. The
 table gives medians. Without the command `ffmpeg` there is nothing to compare with, and its rows are left out.
 """
 
@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks import timing, workload
 from benchmarks.jpeg import synthetic_photo
-from data_prep.raw.clips import ToClip
 from umemma_jax import command
+from umemma_jax.data_prep.raw.clips import ToClip
 
 SIZES = ((340, 256), (1280, 720))  # of Kinetics' usual copies, and as YouTube has them
 QUICK_SIZES = ((96, 64),)
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 write_clip(Path(folder) / f"{size[0]}x{size[1]}-{number}.mp4", size, duration, number)
                 for number in range(count)
             ]
-            runs = {"data_prep.raw.clips": functools.partial(read_all, paths, ToClip(0, duration, size=SIDE))}
+            runs = {"raw.clips": functools.partial(read_all, paths, ToClip(0, duration, size=SIDE))}
             if shutil.which("ffmpeg"):
                 runs["ffmpeg"] = functools.partial(extract_all, paths, duration)
             seconds = timing.interleaved(runs, 0 if quick else SECONDS)

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 import umemma_jax as um
-from data_prep.build.dataframes import table_of
-from data_prep.raw.reading import RowReader
 from umemma_jax import saved_model
 from umemma_jax.by_pattern import ByPattern
 from umemma_jax.data.kinds import Modality
+from umemma_jax.data_prep.build.dataframes import table_of
+from umemma_jax.data_prep.raw.reading import RowReader
 from umemma_jax.patterns import all_patterns, pattern_name
 from umemma_jax.saved_model import SavedModel
 

@@ -30,12 +30,12 @@ import numpy as np
 from sklearn import datasets
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from data_prep.build.rows import Row
-from data_prep.raw.columns import Column
-from data_prep.table import Choices, prepare_rows
 from umemma_jax import command, experiment, presets
 from umemma_jax.data.dataset import Dataset, open_dataset
 from umemma_jax.data.pipeline import eval_batches
+from umemma_jax.data_prep.build.rows import Row
+from umemma_jax.data_prep.raw.columns import Column
+from umemma_jax.data_prep.table import Choices, prepare_rows
 from umemma_jax.training import train
 
 HOLES = 0.3  # share of the numbers that are taken out, where a table has none of its own

@@ -17,7 +17,7 @@ def get_config(method: str = "ume_mma") -> ConfigDict:
     """The recipe of one method, for the small variant (1,050 training pairs)."""
     config = default_config()
     config.data.dir = "runs/data/av_mnist"
-    config.data.prep = "data_prep.av_mnist --mnist=DIR --fsdd=DIR"
+    config.data.prep = "umemma_jax.data_prep.av_mnist --mnist=DIR --fsdd=DIR"
     config.data.batch_size = 64
 
     config.modalities = ("image", "audio")

@@ -33,7 +33,7 @@ def get_config(argument: str = "ume_mma") -> ConfigDict:
     encoders, method = form_and_method(argument, tuple(ENCODERS))
     config = default_config()
     config.data.dir = "runs/data/ave"
-    config.data.prep = "data_prep.ave --raw=DIR"
+    config.data.prep = "umemma_jax.data_prep.ave --raw=DIR"
     config.data.validation_split = "val"
     config.data.batch_size = 64
     config.modalities = ("video", "audio")
@@ -66,7 +66,7 @@ def resnets(config: ConfigDict) -> None:
 
 def resnet_audionet(config: ConfigDict) -> None:
     """ResNet-18 on a frame of 224x224 pixels, AudioNet on 5.9 s of sound at 11,025 Hz."""
-    config.data.prep = "data_prep.ave --raw=DIR --rate=11025"
+    config.data.prep = "umemma_jax.data_prep.ave --raw=DIR --rate=11025"
     config.inputs.video = tower_config(
         encoder={"name": "resnet", "pool": "max"},
         preprocess={**IMAGENET, "frames": 1, "crop": 224, "flip": True},

@@ -19,7 +19,7 @@ def get_config(argument: str = "ume_mma") -> ConfigDict:
     form, method = form_and_method(argument, ("large", "small"))
     config = default_config()
     config.data.dir = "runs/data/mm_imdb"
-    config.data.prep = "data_prep.mm_imdb --raw=DIR"
+    config.data.prep = "umemma_jax.data_prep.mm_imdb --raw=DIR"
     config.data.validation_split = "val"
     config.data.batch_size = 64
     config.modalities = ("image", "text")

@@ -16,7 +16,7 @@ def get_config(method: str = "ume_mma") -> ConfigDict:
     """The recipe of one method."""
     config = default_config()
     config.data.dir = "runs/data/quickstart"
-    config.data.prep = "data_prep.quickstart"
+    config.data.prep = "umemma_jax.data_prep.quickstart"
     config.data.prepare = True
     config.data.batch_size = 64
 

@@ -97,9 +97,9 @@ def test_clips_are_read_at_a_rate_beside_that_of_ffmpeg():
     assert done.returncode == 0, done.stderr
     lines = list(filter(None, done.stdout.splitlines()))
     if shutil.which("ffmpeg"):
-        rows = ["96x64, data_prep.raw.clips", "96x64, ffmpeg"]
+        rows = ["96x64, raw.clips", "96x64, ffmpeg"]
     else:
-        rows = ["96x64, data_prep.raw.clips"]
+        rows = ["96x64, raw.clips"]
         assert lines.pop(0) == "ffmpeg is not installed: nothing to compare with"
     title, header, rule, *table, machine = lines
     assert "Clips of 2 s to frames and sound: medians" in title and "clips/s per core" in header and "cores" in machine

@@ -263,7 +263,7 @@ def test_data_folder_absent(workdir, tmp_path):
     folder = tmp_path / "absent"
     line = refusal("--config=configs/av_mnist.py", f"--config.data.dir={folder}", f"--workdir={workdir}")
     assert line.startswith(f"{folder}: the data folder does not exist")
-    assert f"python -m data_prep.av_mnist --mnist=DIR --fsdd=DIR --out={folder}" in line
+    assert f"python -m umemma_jax.data_prep.av_mnist --mnist=DIR --fsdd=DIR --out={folder}" in line
     assert not workdir.exists()
 
 
@@ -272,7 +272,7 @@ def test_data_folder_empty(workdir, tmp_path):
     folder.mkdir()
     line = refusal("--config=configs/quickstart.py", f"--config.data.dir={folder}", f"--workdir={workdir}")
     assert line.startswith(f"{folder}: the data folder is empty")
-    assert f"python -m data_prep.quickstart --out={folder}" in line
+    assert f"python -m umemma_jax.data_prep.quickstart --out={folder}" in line
     assert not workdir.exists()
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from data_prep import ave, rendered_clips, table
 from tests import small_run
 from umemma_jax import config as config_lib
 from umemma_jax import experiment, presets
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
+from umemma_jax.data_prep import ave, rendered_clips, table
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.methods import METHODS
@@ -44,7 +44,7 @@ def test_clip_recipes_with_every_pair_of_encoders(name, encoders):
     config = config_lib.load(f"configs/{name}.py:{encoders},late_fusion")
     config_lib.check(config)
     assert config_lib.method_name(config) == "late_fusion"
-    assert config.data.prep.startswith(f"data_prep.{name} ")
+    assert config.data.prep.startswith(f"umemma_jax.data_prep.{name} ")
     with pytest.raises(UserError, match="config argument 'tiny': unknown"):
         config_lib.load(f"configs/{name}.py:{encoders},tiny")
 

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import table
-from data_prep.raw.columns import Column
 from tests import small_run
 from tests.example_results import example_results
 from umemma_jax import cross_validation
 from umemma_jax.config import tower_config
+from umemma_jax.data_prep import table
+from umemma_jax.data_prep.raw.columns import Column
 from umemma_jax.errors import UserError
 from umemma_jax.reporting.cross_validation import over_folds
 from umemma_jax.reporting.markdown import cross_validation_markdown, cross_validation_summary

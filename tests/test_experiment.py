@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.build.vocabulary import tokenizer_file
 from tests import small_run
 from umemma_jax import experiment
 from umemma_jax.config import tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data.tokenizer import TOKENIZER
+from umemma_jax.data_prep.build.vocabulary import tokenizer_file
 from umemma_jax.errors import UserError
 
 

@@ -109,7 +109,7 @@ def default_config() -> ConfigDict:
             "inputs": {},  # modality -> tower_config(...)
             "data": {
                 "dir": "",  # a folder, or the URL of a copy of one: gs://, s3://, https:// ...
-                "prep": "",  # module that makes `dir`, e.g. data_prep.quickstart
+                "prep": "",  # module that makes `dir`, e.g. umemma_jax.data_prep.quickstart
                 "prepare": False,  # run it where `dir` is absent; for prep modules that need nothing but `dir`
                 "train_split": "train",
                 "validation_split": "",  # "" = a stratified share of the training split

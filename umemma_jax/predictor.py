@@ -18,14 +18,6 @@ start.as_library()  # before JAX is loaded
 import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from data_prep import table as data_table  # noqa: E402
-from data_prep.build import console  # noqa: E402
-from data_prep.build.dataframes import is_row, table_of  # noqa: E402
-from data_prep.build.labelling import labels_as_trained  # noqa: E402
-from data_prep.build.prep_report import Report  # noqa: E402
-from data_prep.build.rows import Row, Table, meant  # noqa: E402
-from data_prep.build.splits import SPLITS  # noqa: E402
-from data_prep.raw.reading import RowReader  # noqa: E402
 from umemma_jax import config as config_lib  # noqa: E402
 from umemma_jax import experiment, predict, presets, runs, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
@@ -33,6 +25,14 @@ from umemma_jax.by_pattern import ByPattern  # noqa: E402
 from umemma_jax.data.dataset import open_dataset  # noqa: E402
 from umemma_jax.data.info import Info  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
+from umemma_jax.data_prep import table as data_table  # noqa: E402
+from umemma_jax.data_prep.build import console  # noqa: E402
+from umemma_jax.data_prep.build.dataframes import is_row, table_of  # noqa: E402
+from umemma_jax.data_prep.build.labelling import labels_as_trained  # noqa: E402
+from umemma_jax.data_prep.build.prep_report import Report  # noqa: E402
+from umemma_jax.data_prep.build.rows import Row, Table, meant  # noqa: E402
+from umemma_jax.data_prep.build.splits import SPLITS  # noqa: E402
+from umemma_jax.data_prep.raw.reading import RowReader  # noqa: E402
 from umemma_jax.errors import UserError  # noqa: E402
 from umemma_jax.patterns import all_patterns, pattern_name  # noqa: E402
 from umemma_jax.predict import Predictions  # noqa: E402

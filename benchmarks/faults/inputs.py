@@ -20,12 +20,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.faults.trial import REFUSED, SILENT, TRACEBACK
-from data_prep.build.vocabulary import tokenizer_file
 from umemma_jax import cli, command, experiment
 from umemma_jax.config import default_config, tower_config
 from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data.tokenizer import TOKENIZER
+from umemma_jax.data_prep.build.vocabulary import tokenizer_file
 from umemma_jax.inputs import LOADING_FIELDS
 from umemma_jax.model import encoder_module
 from umemma_jax.preprocess import KINDS

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.faults.trial import REFUSED, SAME, SILENT, TRACEBACK
-from data_prep.build.parallel import FileTask, run_tasks
-from data_prep.build.results import Failure, Noted, Result
-from data_prep.raw.clips import ToClip, ToSound
-from data_prep.raw.photos import ToJpeg
 from umemma_jax.data import jpeg
+from umemma_jax.data_prep.build.parallel import FileTask, run_tasks
+from umemma_jax.data_prep.build.results import Failure, Noted, Result
+from umemma_jax.data_prep.raw.clips import ToClip, ToSound
+from umemma_jax.data_prep.raw.photos import ToJpeg
 
 COUNT = 400  # of each kind
 HEADER = 400  # bytes in which bits are flipped

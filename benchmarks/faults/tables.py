@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.faults.trial import outcome
-from data_prep import table
-from data_prep.build.prep_report import FILE_NAME
-from data_prep.raw.columns import Column
 from umemma_jax.data import example
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import table
+from umemma_jax.data_prep.build.prep_report import FILE_NAME
+from umemma_jax.data_prep.raw.columns import Column
 
 COUNT = 400
 ROWS = 60

@@ -1,4 +1,4 @@
-"""Conversions for tests of data_prep.build.parallel, which finds them by name in its processes."""
+"""Conversions for tests of umemma_jax.data_prep.build.parallel, which finds them by name in its processes."""
 
 import os
 import signal
@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import DAMAGED
-from data_prep.build.results import Noted
+from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.prep_report import DAMAGED
+from umemma_jax.data_prep.build.results import Noted
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
-from data_prep import av_mnist
-from data_prep.raw.download import RemoteFile
-from data_prep.raw.fsdd import find_recordings, split_recordings
-from data_prep.raw.mnist import read_mnist
 from tests.data_prep.prepared import contents, read_split
 from tests.data_prep.raw_files import TEST_PER_DIGIT, TRAIN_PER_DIGIT, write_fsdd, write_mnist
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import av_mnist
+from umemma_jax.data_prep.raw.download import RemoteFile
+from umemma_jax.data_prep.raw.fsdd import find_recordings, split_recordings
+from umemma_jax.data_prep.raw.mnist import read_mnist
 from umemma_jax.errors import UserError
 
 

@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import ave
-from data_prep.build import clip_dataset
-from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from tests.data_prep.prepared import contents
 from tests.data_prep.raw_clips import (
     AVE_CLASSES,
@@ -28,6 +25,9 @@ from tests.data_prep.raw_clips import (
     write_video,
 )
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import ave
+from umemma_jax.data_prep.build import clip_dataset
+from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from data_prep import table
-from data_prep.build.dataframes import table_of
-from data_prep.build.labels import NO_LABEL
-from data_prep.build.prep_report import FILE_NAME
-from data_prep.raw.columns import Column
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import table
+from umemma_jax.data_prep.build.dataframes import table_of
+from umemma_jax.data_prep.build.labels import NO_LABEL
+from umemma_jax.data_prep.build.prep_report import FILE_NAME
+from umemma_jax.data_prep.raw.columns import Column
 from umemma_jax.errors import UserError
 
 TEXT, NUMBER = Column("text", "text", ("note",)), Column("tabular", "tabular", ("size",))

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.faults import tables
 from benchmarks.faults.trial import REFUSED, SAME, SILENT
-from data_prep.build import delimited
+from umemma_jax.data_prep.build import delimited
 
 
 def test_no_row_gets_what_belongs_to_another(tmp_path):

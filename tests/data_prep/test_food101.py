@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import food101
-from data_prep.build.assemble import NOTHING_LEFT
-from data_prep.build.prep_report import FILE_NAME, UNREADABLE
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import (
     CLASSES,
@@ -22,6 +19,9 @@ from tests.data_prep.raw_photos import (
     write_titles,
 )
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import food101
+from umemma_jax.data_prep.build.assemble import NOTHING_LEFT
+from umemma_jax.data_prep.build.prep_report import FILE_NAME, UNREADABLE
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

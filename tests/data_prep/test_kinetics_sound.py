@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import kinetics_sound
-from data_prep.build import clip_dataset
-from data_prep.build.prep_report import FILE_NAME
 from tests.data_prep.prepared import contents
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, time_of, tone, write_clip, write_video
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import kinetics_sound
+from umemma_jax.data_prep.build import clip_dataset
+from umemma_jax.data_prep.build.prep_report import FILE_NAME
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from data_prep import mm_imdb
-from data_prep.build.assemble import NOTHING_LEFT
-from data_prep.build.prep_report import FILE_NAME
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import GENRES, number_genres, write_mm_imdb, write_movie
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import mm_imdb
+from umemma_jax.data_prep.build.assemble import NOTHING_LEFT
+from umemma_jax.data_prep.build.prep_report import FILE_NAME
 from umemma_jax.errors import UserError
 
 

@@ -6,9 +6,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_prep import quickstart
 from tests.data_prep.prepared import contents, read_split
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import quickstart
 
 KEYPAD = {1209: "147", 1336: "2580", 1477: "369"}, {697: "123", 770: "456", 852: "789", 941: "0"}  # ITU-T Q.23
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import ave, kinetics_sound, rendered_clips
-from data_prep.build import clip_dataset
-from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
-from data_prep.raw import encoding
-from data_prep.raw.clips import ToClip
 from tests.data_prep.raw_clips import read_clips
 from tests.data_prep.raw_files import wav_bytes
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import ave, kinetics_sound, rendered_clips
+from umemma_jax.data_prep.build import clip_dataset
+from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
+from umemma_jax.data_prep.raw import encoding
+from umemma_jax.data_prep.raw.clips import ToClip
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

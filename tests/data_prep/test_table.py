@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import table
-from data_prep.build.assemble import NOTHING_LEFT, UNSEEN
-from data_prep.build.labels import NO_LABEL
-from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
-from data_prep.build.rows import short
-from data_prep.build.splitting import NO_SPLIT
-from data_prep.build.targets import NO_TARGET
-from data_prep.raw import columns
-from data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
-from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_clips import clock, numbers_of, read_clips, tone, write_clip, write_video
 from tests.data_prep.raw_files import wav_bytes
 from tests.data_prep.raw_photos import photo_bytes
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import table
+from umemma_jax.data_prep.build.assemble import NOTHING_LEFT, UNSEEN
+from umemma_jax.data_prep.build.labels import NO_LABEL
+from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE
+from umemma_jax.data_prep.build.rows import short
+from umemma_jax.data_prep.build.splitting import NO_SPLIT
+from umemma_jax.data_prep.build.targets import NO_TARGET
+from umemma_jax.data_prep.raw import columns
+from umemma_jax.data_prep.raw.clips import CUT, NO_PICTURE, NO_SOUND
+from umemma_jax.data_prep.raw.columns import Column
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import tfds as prep
-from data_prep.build.prep_report import FILE_NAME, UNREADABLE
-from data_prep.raw.columns import Column
 from tests.data_prep.prepared import contents, read_features
 from tests.data_prep.raw_photos import photo_bytes
 from tests.data_prep.tiny_pairs import SIZES, TinyPairs
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import tfds as prep
+from umemma_jax.data_prep.build.prep_report import FILE_NAME, UNREADABLE
+from umemma_jax.data_prep.raw.columns import Column
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

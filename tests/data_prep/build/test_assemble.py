@@ -4,7 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build.assemble import (
+from tests.data_prep.conversions import FirstLine, FirstTwoLines
+from tests.data_prep.prepared import read_features
+from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.data_prep.build.assemble import (
     UNSEEN,
     RawExample,
     check_ids,
@@ -14,12 +17,9 @@ from data_prep.build.assemble import (
     unlabelled,
     write_dataset,
 )
-from data_prep.build.parallel import FileTask
-from data_prep.build.prep_report import DAMAGED, FILE_NAME, Report
-from data_prep.raw.photos import ToJpeg
-from tests.data_prep.conversions import FirstLine, FirstTwoLines
-from tests.data_prep.prepared import read_features
-from umemma_jax.data.dataset import DatasetWriter, Modality
+from umemma_jax.data_prep.build.parallel import FileTask
+from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, Report
+from umemma_jax.data_prep.raw.photos import ToJpeg
 from umemma_jax.errors import UserError
 
 

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from data_prep.build import clip_dataset
-from data_prep.build.clip_dataset import find_videos, modalities, raw_clip, read_lines, write_clips
-from data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE, Report
-from data_prep.raw.clips import ToClip
 from tests.data_prep.raw_clips import numbers_of, read_clips, write_clip
 from umemma_jax.data.dataset import DatasetWriter
+from umemma_jax.data_prep.build import clip_dataset
+from umemma_jax.data_prep.build.clip_dataset import find_videos, modalities, raw_clip, read_lines, write_clips
+from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, UNREADABLE, Report
+from umemma_jax.data_prep.raw.clips import ToClip
 from umemma_jax.errors import UserError
 
 CLASSES = ("a", "b", "c")

@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep.build import console
 from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
+from umemma_jax.data_prep.build import console
 from umemma_jax.errors import UserError
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.build import dataframes
-from data_prep.build.dataframes import table_of
-from data_prep.build.rows import Row
+from umemma_jax.data_prep.build import dataframes
+from umemma_jax.data_prep.build.dataframes import table_of
+from umemma_jax.data_prep.build.rows import Row
 from umemma_jax.errors import UserError
 
 PICTURE = Image.new("RGB", (2, 2))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from data_prep.build.delimited import read_records
+from umemma_jax.data_prep.build.delimited import read_records
 from umemma_jax.errors import UserError
 
 

@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
-from data_prep.build import labels
-from data_prep.build.labels import read_labels, sorted_classes
-from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row
+from umemma_jax.data_prep.build import labels
+from umemma_jax.data_prep.build.labels import read_labels, sorted_classes
+from umemma_jax.data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row
 from umemma_jax.errors import UserError
 
 
@@ -74,7 +74,8 @@ def test_order_of_classes():
 
 
 def test_order_of_classes_does_not_depend_on_the_hash_seed():
-    command = "from data_prep.build.labels import sorted_classes; print(sorted_classes({'1', '01', '001', '2', '02'}))"
+    module = "umemma_jax.data_prep.build.labels"
+    command = f"from {module} import sorted_classes; print(sorted_classes({{'1', '01', '001', '2', '02'}}))"
     found = {
         subprocess.run(
             [sys.executable, "-c", command], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import parallel
-from data_prep.build.parallel import FileTask, run_tasks, work_folder, work_folder_path
-from data_prep.build.results import Failure
 from tests.data_prep.conversions import Slow, Twice
+from umemma_jax.data_prep.build import parallel
+from umemma_jax.data_prep.build.parallel import FileTask, run_tasks, work_folder, work_folder_path
+from umemma_jax.data_prep.build.results import Failure
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -193,7 +193,7 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 RUN = """
 import sys
 from pathlib import Path
-from data_prep.build.parallel import FileTask, run_tasks, work_folder
+from umemma_jax.data_prep.build.parallel import FileTask, run_tasks, work_folder
 from tests.data_prep.conversions import Slow
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 tasks = [FileTask(Slow(log, 0.02), path) for path in sorted(folder.iterdir())]

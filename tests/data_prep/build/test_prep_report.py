@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from data_prep.build import prep_report
-from data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build import prep_report
+from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.errors import UserError
 
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from data_prep.build.rows import read_rows
 from umemma_jax.data import bounds
+from umemma_jax.data_prep.build.rows import read_rows
 from umemma_jax.errors import UserError
 
 VALUES = [

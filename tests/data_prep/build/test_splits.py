@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from data_prep.build.splits import SPLITS, read_split_file
+from umemma_jax.data_prep.build.splits import SPLITS, read_split_file
 from umemma_jax.errors import UserError
 
 

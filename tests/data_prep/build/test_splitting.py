@@ -3,9 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data_prep.build.prep_report import Report
-from data_prep.build.rows import Row
-from data_prep.build.splitting import NO_GROUP, check_groups, draw_folds, draw_splits, read_groups
+from umemma_jax.data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build.rows import Row
+from umemma_jax.data_prep.build.splitting import NO_GROUP, check_groups, draw_folds, draw_splits, read_groups
 from umemma_jax.errors import UserError
 
 SHARES = (0.8, 0.1, 0.1)

@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from data_prep.build import targets
-from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row
-from data_prep.build.targets import is_regression, read_targets, strata
+from umemma_jax.data_prep.build import targets
+from umemma_jax.data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row
+from umemma_jax.data_prep.build.targets import is_regression, read_targets, strata
 from umemma_jax.errors import UserError
 
 MANY = [x / 7 for x in range(30)]

@@ -1,8 +1,8 @@
 import subprocess
 import sys
 
-from data_prep.build.vocabulary import tokenizer_file
 from umemma_jax.data.tokenizer import load_tokenizer
+from umemma_jax.data_prep.build.vocabulary import tokenizer_file
 
 TEXTS = ["Red shirt for men", "red SHOES, red bags", "Café shirts", "blue shoe for women"] * 5
 

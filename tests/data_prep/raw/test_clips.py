@@ -9,11 +9,6 @@ import scipy.signal
 from av.stream import Disposition
 from PIL import Image
 
-from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import DAMAGED
-from data_prep.build.results import Noted
-from data_prep.raw.clips import NO_SOUND, Clip, ToClip, ToFrames, ToFramesAndSound, ToSound
-from data_prep.raw.tracks import Track
 from tests.data_prep.raw_clips import (
     FORMS,
     add_pictures,
@@ -28,6 +23,11 @@ from tests.data_prep.raw_clips import (
 )
 from tests.data_prep.raw_files import wav_bytes
 from umemma_jax.data import jpeg
+from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.prep_report import DAMAGED
+from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.raw.clips import NO_SOUND, Clip, ToClip, ToFrames, ToFramesAndSound, ToSound
+from umemma_jax.data_prep.raw.tracks import Track
 
 FPS, RATE = 25, 16000
 TOLERANCE = 2.5 / 40  # s: levels of brightness that an encoder may be off

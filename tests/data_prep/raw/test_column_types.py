@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.build.dataframes import table_of
-from data_prep.raw.column_types import infer
+from umemma_jax.data_prep.build.dataframes import table_of
+from umemma_jax.data_prep.raw.column_types import infer
 from umemma_jax.errors import UserError
 
 WORDS = (

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from data_prep.raw.dates import PARTS, as_date, date_parts
+from umemma_jax.data_prep.raw.dates import PARTS, as_date, date_parts
 
 MARCH = datetime.datetime(2024, 3, 1)
 NOON = datetime.datetime(2024, 3, 1, 12, 30)

@@ -5,8 +5,8 @@ import scipy.signal
 import scipy.stats
 from sklearn.decomposition import PCA
 
-from data_prep.raw.degrade import Degradation, add_white_noise, fit_energy_removal
-from data_prep.raw.mnist import read_mnist
+from umemma_jax.data_prep.raw.degrade import Degradation, add_white_noise, fit_energy_removal
+from umemma_jax.data_prep.raw.mnist import read_mnist
 from umemma_jax.errors import UserError
 
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from data_prep.raw import download, mnist
-from data_prep.raw.download import RemoteFile, fetch, registered_files, unpack
+from umemma_jax.data_prep.raw import download, mnist
+from umemma_jax.data_prep.raw.download import RemoteFile, fetch, registered_files, unpack
 from umemma_jax.errors import UserError
 
 

@@ -3,11 +3,11 @@ import socket
 
 import pytest
 
-from data_prep.build.parallel import Unreadable
-from data_prep.raw.clips import ToClip
-from data_prep.raw.files import open_file
-from data_prep.raw.fsdd import read_recording
-from data_prep.raw.photos import ToJpeg
+from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.raw.clips import ToClip
+from umemma_jax.data_prep.raw.files import open_file
+from umemma_jax.data_prep.raw.fsdd import read_recording
+from umemma_jax.data_prep.raw.photos import ToJpeg
 from umemma_jax.errors import UserError
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
-from data_prep.raw.fsdd import find_recordings, read_recording, split_recordings
 from tests.data_prep.raw_files import wav_bytes, write_fsdd
+from umemma_jax.data_prep.raw.fsdd import find_recordings, read_recording, split_recordings
 from umemma_jax.errors import UserError
 
 SAMPLES = np.array([0, 1, -1, 32767, -32768, 1234], "<i2")

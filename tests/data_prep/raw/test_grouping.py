@@ -2,10 +2,10 @@ import doctest
 
 import pytest
 
-from data_prep.raw import grouping
-from data_prep.raw.column_types import ColumnType
-from data_prep.raw.columns import Column
-from data_prep.raw.grouping import describe, modalities
+from umemma_jax.data_prep.raw import grouping
+from umemma_jax.data_prep.raw.column_types import ColumnType
+from umemma_jax.data_prep.raw.columns import Column
+from umemma_jax.data_prep.raw.grouping import describe, modalities
 from umemma_jax.errors import UserError
 
 

@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data_prep.raw.idx import read_idx
 from tests.data_prep.raw_files import idx_bytes
+from umemma_jax.data_prep.raw.idx import read_idx
 from umemma_jax.errors import UserError
 
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.raw import media
-from data_prep.raw.clips import ToSound
-from data_prep.raw.media import content_of, kind_of, path_of
-from data_prep.raw.photos import ToJpeg
 from tests.data_prep.raw_files import wav_bytes
 from tests.data_prep.raw_photos import photo_bytes
+from umemma_jax.data_prep.raw import media
+from umemma_jax.data_prep.raw.clips import ToSound
+from umemma_jax.data_prep.raw.media import content_of, kind_of, path_of
+from umemma_jax.data_prep.raw.photos import ToJpeg
 
 PHOTO = photo_bytes(0)
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from data_prep.raw.mnist import read_mnist
+from umemma_jax.data_prep.raw.mnist import read_mnist
 
 
 def test_real_files(shared_data):

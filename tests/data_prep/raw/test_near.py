@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from data_prep.raw.near import below, near
+from umemma_jax.data_prep.raw.near import below, near
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from data_prep.raw.numbers import as_number
+from umemma_jax.data_prep.raw.numbers import as_number
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin, PngImagePlugin
 
-from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import DAMAGED, Report
-from data_prep.build.results import Noted
-from data_prep.raw import photos
-from data_prep.raw.photos import ToJpeg
 from umemma_jax.data import jpeg
+from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
+from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.raw import photos
+from umemma_jax.data_prep.raw.photos import ToJpeg
 
 RED, GREEN, BLUE, WHITE = (220, 30, 40), (20, 200, 60), (30, 40, 210), (255, 255, 255)
 
@@ -497,7 +497,7 @@ def test_size_is_a_matter_of_the_limit():
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from data_prep.raw.photos import ToJpeg
+from umemma_jax.data_prep.raw.photos import ToJpeg
 def most():
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 ToJpeg()(Path(sys.argv[1]))

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import quickstart, table
-from data_prep.build.dataframes import table_of
-from data_prep.build.prep_report import DAMAGED, Report
-from data_prep.raw.columns import Column
-from data_prep.raw.reading import RowReader
 from tests.data_prep.prepared import read_features
 from tests.data_prep.raw_clips import read_clips, write_clip, write_video
 from tests.data_prep.raw_files import wav_bytes
 from tests.data_prep.raw_photos import photo_bytes
 from umemma_jax.data import kinds
 from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data_prep import quickstart, table
+from umemma_jax.data_prep.build.dataframes import table_of
+from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
+from umemma_jax.data_prep.raw.columns import Column
+from umemma_jax.data_prep.raw.reading import RowReader
 from umemma_jax.errors import UserError
 
 PCM = np.arange(-50, 50, dtype="<i2")

@@ -1,7 +1,7 @@
 import pytest
 
-from data_prep.build.rows import Row
-from data_prep.raw.sample_weights import read_sample_weights
+from umemma_jax.data_prep.build.rows import Row
+from umemma_jax.data_prep.raw.sample_weights import read_sample_weights
 from umemma_jax.errors import UserError
 
 

@@ -8,11 +8,11 @@ import pytest
 import scipy.io.wavfile
 import scipy.signal
 
-from data_prep.build.parallel import Unreadable
-from data_prep.build.prep_report import DAMAGED
-from data_prep.raw.clips import CUT, ToSound
 from tests.data_prep.raw_clips import add_sound, encode, sound_frame
 from tests.data_prep.raw_files import wav_bytes
+from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.prep_report import DAMAGED
+from umemma_jax.data_prep.raw.clips import CUT, ToSound
 
 RATE = 8000
 TONE = np.rint(12000 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.int64)  # one second

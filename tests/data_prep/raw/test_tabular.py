@@ -4,11 +4,11 @@ import math
 import numpy as np
 import pytest
 
-from data_prep.build.prep_report import Report
-from data_prep.build.rows import MISSING_MARKS, Row
-from data_prep.raw.dates import date_parts
-from data_prep.raw.tabular import MOST_LEVELS, PARTS, Tabular, as_level, learned
 from umemma_jax.data.kinds import UNSEEN
+from umemma_jax.data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row
+from umemma_jax.data_prep.raw.dates import date_parts
+from umemma_jax.data_prep.raw.tabular import MOST_LEVELS, PARTS, Tabular, as_level, learned
 from umemma_jax.errors import UserError
 
 MARCH = datetime.datetime(2024, 3, 1)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 
-from data_prep.raw import ffmpeg
-from data_prep.raw.files import open_file
-from data_prep.raw.wav import read_plain
 from tests.data_prep.raw_files import wav_bytes
+from umemma_jax.data_prep.raw import ffmpeg
+from umemma_jax.data_prep.raw.files import open_file
+from umemma_jax.data_prep.raw.wav import read_plain
 
 RATE = 8000
 SAMPLES = np.random.default_rng(0).integers(-32768, 32768, 3 * RATE + 7).astype("<i2")
