@@ -33,12 +33,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from raw.dates import as_date
-from raw.numbers import as_number
 
 from umemma_jax.data_prep.build import console
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, Table, check_columns, is_missing, short
 from umemma_jax.data_prep.raw import media
+from umemma_jax.data_prep.raw.dates import as_date
+from umemma_jax.data_prep.raw.numbers import as_number
 from umemma_jax.errors import UserError
 
 # type -> kind of the modality (a key of columns.KINDS)
