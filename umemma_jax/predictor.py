@@ -19,7 +19,7 @@ import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
 from umemma_jax import config as config_lib  # noqa: E402
-from umemma_jax import experiment, predict, presets, runs, saved_model  # noqa: E402
+from umemma_jax import experiment, export, predict, presets, runs, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
 from umemma_jax.by_pattern import ByPattern  # noqa: E402
 from umemma_jax.data.dataset import open_dataset  # noqa: E402
@@ -259,6 +259,23 @@ class Predictor:
           UserError: the folder exists, or cannot be written.
         """
         saved_model.copy(self.folder, Path(folder))
+
+    def export(self, path: str | Path) -> None:
+        """Writes the model into one file that JAX and NumPy alone run, on CPUs, GPUs and TPUs: see docs/export.md.
+
+        >>> from umemma_jax import serving
+        >>> model.export(workdir / "model.stablehlo")
+        >>> serving.load(workdir / "model.stablehlo")
+        ExportedModel(tabular, title -> 3 classes)
+
+        Args:
+          path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
+            is in it.
+
+        Raises:
+          UserError: it cannot be written, or an encoder of your own cannot do with any number of rows.
+        """
+        export.export(self._model, Path(path))
 
     @property
     def traces(self) -> int:
