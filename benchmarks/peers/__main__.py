@@ -26,17 +26,23 @@ class Software(NamedTuple):
       label: what people call it.
       install: what pip is told.
       module: that takes part, see `protocol.take_part`.
+      environment: name of the one it runs in.
+      takes_text: whether it is given the pre-trained BERT.
     """
 
     label: str
     install: tuple[str, ...]
     module: str
+    environment: str
+    takes_text: bool
 
 
+OURS = ("-e", str(ROOT), "pandas")
 SOFTWARE = {
-    "ours": Software("umemma_jax", ("-e", str(ROOT), "pandas"), "benchmarks.peers.ours"),
-    "automm": Software("AutoMM 1.6.3", ("autogluon.multimodal==1.6.3",), "benchmarks.peers.automm"),
-    "ludwig": Software("Ludwig 0.11.0", ("ludwig==0.11.0",), "benchmarks.peers.ludwig_peer"),
+    "ours": Software("umemma_jax, pre-trained text", OURS, "benchmarks.peers.ours", "ours", True),
+    "scratch": Software("umemma_jax, from scratch", OURS, "benchmarks.peers.ours", "ours", False),
+    "automm": Software("AutoMM 1.6.3", ("autogluon.multimodal==1.6.3",), "benchmarks.peers.automm", "automm", True),
+    "ludwig": Software("Ludwig 0.11.0", ("ludwig==0.11.0",), "benchmarks.peers.ludwig_peer", "ludwig", False),
 }
 
 
@@ -57,24 +63,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name in arguments.software.split(","):
             out = work / "runs" / table / name
             if not (out / "times.json").exists():
-                _run(SOFTWARE[name], _environment(name, work), work / "tables" / table, out, arguments)
-            found[name] = (*_read(out), _size(work / "environments" / name))
+                _run(SOFTWARE[name], _environment(SOFTWARE[name], work), work / "tables" / table, out, arguments)
+            found[name] = (*_read(out), _size(work / "environments" / SOFTWARE[name].environment))
         print(_page(table, found), flush=True)
 
 
-def _environment(name: str, work: Path) -> Path:
+def _environment(software: Software, work: Path) -> Path:
     """The Python of the software's own environment."""
-    folder = work / "environments" / name
+    folder = work / "environments" / software.environment
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *SOFTWARE[name].install], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *software.install], check=True)
     return python
 
 
 def _run(software: Software, python: Path, table: Path, out: Path, arguments: argparse.Namespace) -> None:
     given = [f"--table={table}", f"--out={out}", f"--seconds={arguments.seconds}"]
-    given += [f"--text={arguments.text.resolve()}"] if arguments.text else []
+    given += [f"--text={arguments.text.resolve()}"] if arguments.text and software.takes_text else []
     out.mkdir(parents=True, exist_ok=True)
     print(f"{software.label}: {table.name}, see {out / 'log.txt'}", file=sys.stderr, flush=True)
     with open(out / "log.txt", "w", encoding="utf-8") as log:
