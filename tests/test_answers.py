@@ -31,6 +31,12 @@ def test_what_is_less_sure_than_the_floor_abstains():
     assert [answer.abstain for answer in answers(said, QUALITY, floor=0.8)] == [True, False]
 
 
+@pytest.mark.parametrize("floor", ["x", None, np.nan, True])
+def test_a_floor_is_a_number(floor):
+    with pytest.raises(UserError, match=f"floor={floor!r}: is no number"):
+        answers(predictions([[0.1, 0.7, 0.2]], [[True, True]]), QUALITY, floor)
+
+
 def test_a_row_without_inputs_has_no_answer():
     said = predictions([[np.nan] * 3], [[False, False]], sets=[[False] * 3])
     assert answers(said, QUALITY) == [NOTHING]

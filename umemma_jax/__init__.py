@@ -13,9 +13,15 @@ from typing import Any
 from umemma_jax import command
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "UserError", "fit", "load"]
+__all__ = ["Predictor", "UserError", "cross_validate", "fit", "load"]
 
-_WHERE = {"Predictor": "predictor", "UserError": "errors", "fit": "predictor", "load": "predictor"}
+_WHERE = {
+    "Predictor": "predictor",
+    "UserError": "errors",
+    "cross_validate": "fitting",
+    "fit": "fitting",
+    "load": "predictor",
+}
 
 command.begin(__name__)  # where one of its modules is the command
 

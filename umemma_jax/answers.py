@@ -1,7 +1,9 @@
 """What a model says of one example, with all that one needs to know to build on it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
@@ -52,8 +54,10 @@ def answers(
         about any class, whether the row has it or not.
 
     Raises:
-      UserError: there is a floor on the probability of targets.
+      UserError: the floor is no number, or is one on the probability of targets.
     """
+    if isinstance(floor, bool) or not isinstance(floor, Real) or math.isnan(floor):
+        raise UserError(f"floor={floor!r}: is no number: give a probability from 0 to 1")
     of_targets = isinstance(predictions, TargetPredictions)
     if of_targets and floor:
         raise UserError(f"floor={floor}: is of a class's probability, and this model predicts numbers: leave it out")

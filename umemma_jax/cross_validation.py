@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from umemma_jax.training import train
 from umemma_jax.training.workdir import claim_workdir, write_into
 
 
-def cross_validate(config: ConfigDict, workdir: Path, command: str) -> dict[str, Any]:
+def cross_validate(config: ConfigDict, workdir: Path, command: str, required: Sequence[str] = ()) -> dict[str, Any]:
     """Trains and evaluates on every fold.
 
     Each has its run in `<workdir>/fold<n>`, with a report and a model of its own; one that is finished there is not
@@ -30,6 +31,7 @@ def cross_validate(config: ConfigDict, workdir: Path, command: str) -> dict[str,
       config: the recipe; `data.dir` names one of the folds, beside which the others are.
       workdir: of the cross-validation.
       command: that made it, as the reports shall show it.
+      required: modalities without which the folds' saved models answer nothing.
 
     Returns:
       What cross_validation.json holds, see `reporting.cross_validation.over_folds`.
@@ -43,7 +45,7 @@ def cross_validate(config: ConfigDict, workdir: Path, command: str) -> dict[str,
         own.data.dir = str(folder)
         if distributed.is_first():
             print(folder.name)
-        rows.append(_results(own, workdir / folder.name, command))
+        rows.append(_results(own, workdir / folder.name, command, required))
     found = over_folds(rows)
     from umemma_jax.reporting import report  # here, since what draws takes long to load
 
@@ -63,12 +65,12 @@ def fold_folders(data_dir: str) -> list[Path]:
     return [folder.with_name(f"fold{number}") for number in range(count)]
 
 
-def _results(config: ConfigDict, workdir: Path, command: str) -> dict[str, Any]:
+def _results(config: ConfigDict, workdir: Path, command: str, required: Sequence[str]) -> dict[str, Any]:
     """What report.json of a fold holds; of a fold that is not finished, once it is."""
     built, report = experiment.build(config), workdir / "report" / "report.json"
     claim_workdir(config, built.fingerprints, workdir)
     if report.exists():
         return read_report(report)
-    results = runs.conclude(built, train.train(built, workdir), workdir, command)
+    results = runs.conclude(built, train.train(built, workdir), workdir, command, required)
     jax.clear_caches()  # the next fold compiles its own functions
     return results

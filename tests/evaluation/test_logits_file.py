@@ -84,7 +84,6 @@ WRONG = {
     "labels outside the classes": ({"labels": LABELS + 1}, r"labels: are 1 to 4: there are classes 0 to 3"),
     "negative labels": ({"labels": LABELS - 1}, r"labels: are -1 to 2: there are classes 0 to 3"),
     "labels that are no numbers": ({"labels": LABELS.astype(str)}, r"labels: are <U21\[200\], not int \[N\]"),
-    "targets": ({"targets": np.array(["price"])}, r"targets: regression is reported of runs, not of files yet"),
     "labels of fractions": ({"labels": LABELS + 0.5}, r"labels: are float64\[200\], not int \[N\]"),
     "labels in columns that are not the classes": ({"labels": np.eye(3)[[0, 1]]}, r"labels: have 3 columns"),
     "labels of other columns": ({"labels": 2 * np.eye(4)[LABELS]}, r"labels: .* must hold 0 and 1"),

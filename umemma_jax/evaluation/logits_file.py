@@ -6,11 +6,16 @@ Nothing in the file is believed: what does not fit ends in one line.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from umemma_jax import gaussian
 from umemma_jax.data import npz
+from umemma_jax.data.targets import Target
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation import target_arrays
+from umemma_jax.evaluation.array_checks import Arrays, finite, names, numbers, require, take
 from umemma_jax.evaluation.split_logits import PriorCorrected, SplitLogits, find_prior
 from umemma_jax.patterns import (
     MOST_MODALITIES,
@@ -21,10 +26,8 @@ from umemma_jax.patterns import (
     pattern_numbers,
 )
 
-Arrays = dict[str, np.ndarray]
-
 VALIDATION = "validation/"  # begins the names of what is of the validation examples
-OF_FILE = ("modalities", "classes", "prior")
+OF_FILE = ("modalities", "classes", "prior", "targets", "target_mean", "target_std")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class LogitsFile:
     Attributes:
       test: examples to report on.
       validation: others to calibrate on, or None.
-      prior: log-prior of the classes, float [K], multi-label their logits.
+      prior: log-prior of the classes, float [K], multi-label their logits; of T targets, zeros [2 T].
       prior_source: where it comes from.
       is_ensemble: whether patterns of several modalities are the prior-corrected ensemble of logits of single ones.
     """
@@ -66,42 +69,87 @@ def read(path: Path) -> LogitsFile:
 
 
 def _read(arrays: Arrays) -> LogitsFile:
-    _require("targets" not in arrays, "targets", "regression is reported of runs, not of files yet: give classes")
-    modalities, classes = _names(arrays, "modalities"), _names(arrays, "classes")
-    _require(2 <= len(modalities) <= MOST_MODALITIES, "modalities", f"name 2 to {MOST_MODALITIES}")
-    _require(
+    modalities = names(arrays, "modalities")
+    require(2 <= len(modalities) <= MOST_MODALITIES, "modalities", f"name 2 to {MOST_MODALITIES}")
+    require(
         not any("+" in name for name in modalities), "modalities", "a name has a '+', which joins those of patterns"
     )
     test = {key: array for key, array in arrays.items() if not key.startswith(VALIDATION) and key not in OF_FILE}
     validation = {key.removeprefix(VALIDATION): x for key, x in arrays.items() if key.startswith(VALIDATION)}
-    found = _split(test, modalities, classes, "")
-    other = _split(validation, modalities, classes, VALIDATION) if validation else None
+    read = _of_targets if "targets" in arrays else _of_classes
+    found, other, prior, source = read(arrays, modalities, test, validation)
     if other is not None:
         same = (other.logits.keys(), other.unimodal.keys()) == (found.logits.keys(), found.unimodal.keys())
-        _require(same, "validation/logits", "are not of the same patterns as logits")
-        _require(other.label.ndim == found.label.ndim, "validation/labels", "are not of the form of labels")
-    given = _prior(arrays, found.label.ndim == 2, len(classes)) if "prior" in arrays else None
-    prior, source = find_prior(given, None if other is None else other.label, found.label, len(classes))
+        require(same, "validation/logits", "are not of the same patterns as logits")
     is_ensemble = all(name in modalities for name in found.logits)
-    return LogitsFile(
-        found.said(modalities, classes, prior),
-        None if other is None else other.said(modalities, classes, prior),
-        prior,
-        source,
-        is_ensemble,
-    )
+    given = None if other is None else other.said(modalities, prior)
+    return LogitsFile(found.said(modalities, prior), given, prior, source, is_ensemble)
+
+
+def _of_classes(arrays: Arrays, modalities: tuple[str, ...], test: Arrays, validation: Arrays) -> "_Read":
+    classes = names(arrays, "classes")
+
+    def split(given: Arrays, where: str) -> _Split:
+        label = _labels(take(given, f"{where}labels", "labels"), len(classes), f"{where}labels")
+        return _split(given, modalities, _Labels(label, classes, ()), where)
+
+    found = split(test, "")
+    other = split(validation, VALIDATION) if validation else None
+    if other is not None:
+        require(other.label.ndim == found.label.ndim, "validation/labels", "are not of the form of labels")
+    given = _prior(arrays, found.label.ndim == 2, len(classes)) if "prior" in arrays else None
+    return found, other, *find_prior(given, None if other is None else other.label, found.label, len(classes))
+
+
+def _of_targets(arrays: Arrays, modalities: tuple[str, ...], test: Arrays, validation: Arrays) -> "_Read":
+    of_targets = names(arrays, "targets")
+    for key in ("classes", "prior"):
+        require(key not in arrays, key, "is of classes, and there are targets")
+    label = target_arrays.labels(test, len(of_targets), "labels")
+    validated = target_arrays.labels(validation, len(of_targets), "validation/labels") if validation else None
+    targets = target_arrays.targets(of_targets, arrays, label if validated is None else validated)
+    errors = {}
+    if validated is not None:
+        shape = (len(validated), len(modalities))
+        available = _presence(validation.get("present"), shape, "validation/present")
+        errors = target_arrays.root_errors(validation, validated, available, modalities)
+
+    def split(given: Arrays, label: np.ndarray, where: str) -> _Split:
+        evidence = target_arrays.as_evidence(given, targets, label.shape, errors, where)
+        return _split(evidence, modalities, _Labels(label, (), targets), where)
+
+    other = split(validation, validated, VALIDATION) if validated is not None else None
+    return split(test, label, ""), other, np.zeros(gaussian.width(len(targets)), np.float32), "targets"
+
+
+class _Labels(NamedTuple):
+    """What examples are labelled with, of `classes` or of `targets`."""
+
+    label: np.ndarray
+    classes: tuple[str, ...]
+    targets: tuple[Target, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers of the logits."""
+        return len(self.classes) or gaussian.width(len(self.targets))
 
 
 @dataclass(frozen=True)
 class _Split:
     """Arrays of one split that fit; logits and unimodal are by names in the order of the modalities."""
 
-    label: np.ndarray
+    labelled: _Labels
     available: np.ndarray
     logits: Arrays
     unimodal: Arrays
 
-    def said(self, modalities: tuple[str, ...], classes: tuple[str, ...], prior: np.ndarray) -> SplitLogits:
+    @property
+    def label(self) -> np.ndarray:
+        """Of the examples."""
+        return self.labelled.label
+
+    def said(self, modalities: tuple[str, ...], prior: np.ndarray) -> SplitLogits:
         """With the ensemble in place of patterns that are not given."""
         patterns, unimodal = self.logits, self.unimodal
         if set(patterns) == set(modalities):
@@ -109,7 +157,11 @@ class _Split:
             patterns = PriorCorrected(modalities, self.available, unimodal, prior)
         elif not self.available.all():
             patterns = OfWhatIsLeft(modalities, self.available, patterns)
-        return SplitLogits(modalities, classes, self.label, self.available, patterns, unimodal)
+        label, classes, targets = self.labelled
+        return SplitLogits(modalities, classes, label, self.available, patterns, unimodal, targets)
+
+
+_Read = tuple[_Split, _Split | None, np.ndarray, str]
 
 
 class OfWhatIsLeft(Mapping[str, np.ndarray]):
@@ -139,93 +191,62 @@ class OfWhatIsLeft(Mapping[str, np.ndarray]):
 # Checks.
 
 
-def _split(arrays: Arrays, modalities: tuple[str, ...], classes: tuple[str, ...], where: str) -> _Split:
-    label = _labels(_take(arrays, f"{where}labels", "labels"), len(classes), f"{where}labels")
-    available = _presence(arrays.get("present"), (len(label), len(modalities)), f"{where}present")
+def _split(arrays: Arrays, modalities: tuple[str, ...], labelled: _Labels, where: str) -> _Split:
+    shape = (len(labelled.label), labelled.width)
+    available = _presence(arrays.get("present"), (len(labelled.label), len(modalities)), f"{where}present")
     logits, unimodal = {}, {}
     for key in sorted(arrays.keys() - {"labels", "present"}):
         kind, _, name = key.partition("/")
-        _require(kind in ("logits", "unimodal") and name != "", f"{where}{key}", "unknown, see docs/logits.md")
+        require(kind in ("logits", "unimodal") and name != "", f"{where}{key}", "unknown, see docs/logits.md")
         pattern = parse_pattern(name, modalities, f"{where}{key}")
         rows = available[:, list(pattern)].all(axis=1)
-        checked = _logits(arrays[key], rows, (len(label), len(classes)), f"{where}{key}")
+        checked = finite(numbers(arrays[key], shape, "examples by classes", f"{where}{key}"), rows, f"{where}{key}")
         found, known = pattern_name(pattern, modalities), logits if kind == "logits" else unimodal
-        _require(found not in known, f"{where}{key}", "stands twice")
+        require(found not in known, f"{where}{key}", "stands twice")
         known[found] = checked
     _check_patterns(logits, unimodal, modalities, where)
-    return _Split(label, available, logits, unimodal)
+    return _Split(labelled, available, logits, unimodal)
 
 
 def _check_patterns(logits: Arrays, unimodal: Arrays, modalities: tuple[str, ...], where: str) -> None:
     several = [name for name in logits if name not in modalities]
     for name in pattern_names(modalities) if several else modalities:
-        _require(name in logits, f"{where}logits/{name}", "is missing: give every pattern, or each modality alone")
+        require(name in logits, f"{where}logits/{name}", "is missing: give every pattern, or each modality alone")
     for name in modalities if unimodal else ():
-        _require(name in unimodal, f"{where}unimodal/{name}", "is missing: give them of every modality, or of none")
-    _require(bool(several) or not unimodal, f"{where}unimodal", "are ceilings of a model with logits of every pattern")
+        require(name in unimodal, f"{where}unimodal/{name}", "is missing: give them of every modality, or of none")
+    require(bool(several) or not unimodal, f"{where}unimodal", "are ceilings of a model with logits of every pattern")
     odd = next((name for name in unimodal if name not in modalities), None)
-    _require(odd is None, f"{where}unimodal/{odd}", "is of several modalities")
-
-
-def _take(arrays: Arrays, where: str, name: str) -> np.ndarray:
-    _require(name in arrays, where, "is missing, see docs/logits.md")
-    return arrays[name]
-
-
-def _names(arrays: Arrays, key: str) -> tuple[str, ...]:
-    array = _take(arrays, key, key)
-    _require(array.dtype.kind == "U" and array.ndim == 1, key, "are no names, an array of str")
-    names = tuple(array.tolist())
-    _require(len(set(names)) == len(names) > 0 and all(names), key, "a name is empty or stands twice, or there is none")
-    return names
+    require(odd is None, f"{where}unimodal/{odd}", "is of several modalities")
 
 
 def _labels(array: np.ndarray, num_classes: int, where: str) -> np.ndarray:
     """int [N], or bool [N, K]."""
-    _require(array.size > 0, where, "are of no examples")
+    require(array.size > 0, where, "are of no examples")
     if array.ndim == 2:
-        _require(
-            array.shape[1] == num_classes, where, f"have {array.shape[1]} columns, there are {num_classes} classes"
-        )
-        _require(bool(np.isin(array, (0, 1)).all()), where, "are of several columns, which must hold 0 and 1")
+        require(array.shape[1] == num_classes, where, f"have {array.shape[1]} columns, there are {num_classes} classes")
+        require(bool(np.isin(array, (0, 1)).all()), where, "are of several columns, which must hold 0 and 1")
         return array.astype(bool)
-    _require(array.ndim == 1 and array.dtype.kind in "iu", where, f"are {array.dtype}{list(array.shape)}, not int [N]")
+    require(array.ndim == 1 and array.dtype.kind in "iu", where, f"are {array.dtype}{list(array.shape)}, not int [N]")
     inside = bool((array >= 0).all() and (array < num_classes).all())
-    _require(inside, where, f"are {array.min()} to {array.max()}: there are classes 0 to {num_classes - 1}")
+    require(inside, where, f"are {array.min()} to {array.max()}: there are classes 0 to {num_classes - 1}")
     return array.astype(np.int64)
 
 
 def _presence(array: np.ndarray | None, shape: tuple[int, int], where: str) -> np.ndarray:
     if array is None:
         return np.ones(shape, bool)
-    _require(array.shape == shape, where, f"is {list(array.shape)}, not {list(shape)}: examples by modalities")
-    _require(bool(np.isin(array, (0, 1)).all()), where, "must hold True and False")
+    require(array.shape == shape, where, f"is {list(array.shape)}, not {list(shape)}: examples by modalities")
+    require(bool(np.isin(array, (0, 1)).all()), where, "must hold True and False")
     return array.astype(bool)
-
-
-def _logits(array: np.ndarray, rows: np.ndarray, shape: tuple[int, int], where: str) -> np.ndarray:
-    """float32 [N, K], zero in rows that are not read."""
-    _require(array.shape == shape, where, f"is {list(array.shape)}, not {list(shape)}: examples by classes")
-    _require(array.dtype.kind in "fiu", where, f"is of type {array.dtype}")
-    with np.errstate(over="ignore"):
-        read = np.where(rows[:, None], array, 0).astype(np.float32)
-    finite = np.isfinite(read).all(axis=1)
-    _require(bool(finite.all()), where, f"is not finite in row {finite.argmin()}")
-    return read
 
 
 def _prior(arrays: Arrays, multi_label: bool, num_classes: int) -> np.ndarray:
     """The logarithm of probabilities, or their logit."""
     array = arrays["prior"]
     fits = array.shape == (num_classes,) and array.dtype.kind == "f"
-    _require(
+    require(
         fits and bool((array > 0).all() and (array < 1).all()), "prior", f"is not of {num_classes} shares in (0, 1)"
     )
     if multi_label:
         return np.log(array / (1 - array)).astype(np.float32)
     return np.log(array / array.sum()).astype(np.float32)
-
-
-def _require(condition: bool, where: str, remedy: str) -> None:
-    if not condition:
-        raise UserError(f"{where}: {remedy}")

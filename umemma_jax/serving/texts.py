@@ -13,7 +13,7 @@ from umemma_jax.errors import UserError
 
 
 class Texts:
-    """The tokenizer of one modality; n-grams need no package, the others need `tokenizers`, when they are first used."""
+    """The tokenizer of one modality: n-grams need no package, others need `tokenizers`, when first used."""
 
     def __init__(self, name: str, described: Mapping[str, Any], length: int, files: Mapping[str, bytes]) -> None:
         """Takes the modality, its `tokenizer` and the last of `lengths` in `model.json`, and all parts."""

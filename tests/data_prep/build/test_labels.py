@@ -126,6 +126,7 @@ def test_separators(fields, separator, names, multi_label):
         ([x / 8 % 25 for x in range(2000)], "--label=kind: 200 different numbers in 2000 rows, no classes: say "),
         (list(range(200)), "--label=kind: 200 different numbers in 200 rows, no classes: say --target=numbers"),
         ([f"id {x}" for x in range(60)], "--label=kind: 60 different labels in 60 rows, no classes: name another col"),
+        ([f"id {x // 2}" for x in range(100_000)], "50000 different labels in 100000 rows, no classes: name another"),
     ],
 )
 def test_no_classes(fields, message):

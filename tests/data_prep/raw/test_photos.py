@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin, PngImagePlugin
 
 from umemma_jax.data import jpeg
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import photos
 from umemma_jax.data_prep.raw.photos import ToJpeg
 

@@ -17,8 +17,8 @@ from umemma_jax.data import kinds
 from umemma_jax.data.dataset import open_dataset
 from umemma_jax.data_prep import quickstart, table
 from umemma_jax.data_prep.build.dataframes import table_of
-from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
-from umemma_jax.data_prep.raw.columns import Column
+from umemma_jax.data_prep.build.prep_report import DAMAGED, UNREADABLE, Report
+from umemma_jax.data_prep.raw.columns import NO_FILE, Column
 from umemma_jax.data_prep.raw.reading import RowReader
 from umemma_jax.errors import UserError
 
@@ -110,6 +110,14 @@ def test_anything_may_be_missing(folder):
         "data[0]: 'green'"
     ]
     assert read(folder, {"photo": "0.png", "title": "T"}, ["title"]) == {"title": "T"}
+
+
+def test_files_that_cannot_be_read_count_as_missing_where_that_is_wanted(folder):
+    report = Report()
+    for photo in ("lost.png", "0.wav"):
+        (row,) = table_of([{"photo": photo, "title": "T"}]).rows
+        assert reader(folder).read(row, folder, report, skip_unreadable=True) == {"title": "T"}
+    assert report.count(NO_FILE) == report.count(UNREADABLE) == 1
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def cores() -> int:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --size, --max-pixels, --processes and --max-unreadable, for preparations that read many image files."""
+    """Adds --size, --max-pixels, --processes, --scheduler and --max-unreadable, for preparations that read images."""
     parser.add_argument(
         "--size", type=count, default=256, metavar="PIXELS", help="longest shorter side of an image (default: 256)"
     )
@@ -65,6 +65,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--processes", type=count, default=cores(), metavar="N", help=f"that read files (default: all cores, {cores()})"
+    )
+    parser.add_argument(
+        "--scheduler",
+        dest="processes",
+        type=_address,
+        metavar="HOST:PORT",
+        help="of a Dask cluster whose workers read files, under the same paths, instead of processes here",
     )
     parser.add_argument(
         "--max-unreadable",
@@ -99,6 +106,13 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text
 
 
 def names(text: str) -> tuple[str, ...]:

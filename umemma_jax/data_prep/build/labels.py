@@ -14,6 +14,7 @@ from umemma_jax.errors import UserError
 
 SEPARATOR = "|"  # of which it must be said whether it stands between several labels of a field
 LONGEST = 200  # characters of a label
+FEWEST_TOO_MANY = 50_000  # classes, for any column
 MOST_CLASSES = 20  # that numbers may have, and labels that hardly ever come twice
 
 NO_LABEL = "row without label (dropped)"
@@ -157,7 +158,8 @@ def _check(labels: dict[str, list[str]], column: str, report: Report) -> None:
         raise UserError(f"--label={column}: every row has the same label, {same}: there is nothing to tell apart")
     numbers = all(_NUMBER.fullmatch(name) for name in times)
     fractions = numbers and any(re.search(r"\.0*[^0]", name) for name in times)
-    if len(times) > MOST_CLASSES and (fractions or sum(times.values()) < 2 * len(times)):
+    rare = sum(times.values()) < 2 * len(times)
+    if len(times) >= FEWEST_TOO_MANY or (len(times) > MOST_CLASSES and (fractions or rare)):
         what, remedy = "labels", "name another column"
         if numbers:
             what, remedy = "numbers", "say --target=numbers, or make classes of them, e.g. ranges"

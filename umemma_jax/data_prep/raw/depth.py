@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _RANGES = ((340, 341), (280, 281))  # SMin- and SMaxSampleValue, Min- and MaxSampleValue

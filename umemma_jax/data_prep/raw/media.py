@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import photos
 from umemma_jax.data_prep.raw.files import open_file
 

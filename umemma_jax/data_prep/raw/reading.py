@@ -8,10 +8,10 @@ from typing import Any
 from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data_prep.build.assemble import content_of
-from umemma_jax.data_prep.build.parallel import attempt
-from umemma_jax.data_prep.build.prep_report import Report
+from umemma_jax.data_prep.build.prep_report import UNREADABLE, Report
 from umemma_jax.data_prep.build.results import Failure
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row, meant
+from umemma_jax.data_prep.build.tasks import attempt
 from umemma_jax.data_prep.raw.columns import NO_FILE, Column, Settings, Source, read_once, sources
 from umemma_jax.errors import UserError
 
@@ -60,13 +60,16 @@ class RowReader:
             if hint or all_lacking
         ]
 
-    def read(self, row: Row, folder: Path = Path(), report: Report | None = None) -> dict[str, Any]:
+    def read(
+        self, row: Row, folder: Path = Path(), report: Report | None = None, skip_unreadable: bool = False
+    ) -> dict[str, Any]:
         """The values of a row, by modality, as `DatasetWriter.write` takes them; without what the row lacks.
 
         Args:
           row: with any columns.
           folder: that paths count from.
-          report: gets what is damaged, what a vector lacks, and categories that training does not have.
+          report: gets what is damaged or skipped, what a vector lacks, and categories that training does not have.
+          skip_unreadable: whether a file that does not exist or cannot be read counts as missing.
 
         Raises:
           UserError: a value is not of its column's type, or a file does not exist or cannot be read.
@@ -74,13 +77,13 @@ class RowReader:
         report = report or Report()
         absent = report.count(NO_FILE)
         values = read_once({name: source.take(row, report) for name, source in self._sources(folder).items()})
-        if report.count(NO_FILE) > absent:
+        if report.count(NO_FILE) > absent and not skip_unreadable:
             raise UserError(f"{row.where}: file does not exist: {report.entries(NO_FILE)[-1]}")
         found = {}
         for name, value in values.items():
             if value is None:
                 continue
-            read = _run(value, row, report) if callable(value) else value
+            read = _run(value, row, report, skip_unreadable) if callable(value) else value
             found |= read if isinstance(read, dict) else {name: read}
         return found
 
@@ -101,12 +104,15 @@ class RowReader:
         )
 
 
-def _run(task: Any, row: Row, report: Report) -> Any:
+def _run(task: Any, row: Row, report: Report, skip_unreadable: bool) -> Any:
     result = attempt(task)
-    if isinstance(result, Failure):
-        place = str(task) if str(task).startswith(row.where) else f"{row.where}: {task}"
+    if not isinstance(result, Failure):
+        return task.value(content_of(task, result, report))
+    place = str(task) if str(task).startswith(row.where) else f"{row.where}: {task}"
+    if not skip_unreadable:
         raise UserError(f"{place}: {result.reason}")
-    return task.value(content_of(task, result, report))
+    report.add(UNREADABLE, f"{place}: {result.reason}")
+    return {}
 
 
 def _recorded(made_by: Mapping[str, Any]) -> list[Column]:
