@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import umemma_jax as um
-from umemma_jax import cli, fitting, predictor
+from umemma_jax import cli, fitting, predictor, serving
 from umemma_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -110,6 +110,17 @@ def test_the_command_line_goes_on_with_the_run(model, workdir):
     (written,) = (workdir / "predictions").glob("*.npz")
     with np.load(written) as arrays:
         np.testing.assert_allclose(arrays["probabilities"], model.predict_proba(rows(60, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_the_command_line_exports_the_model(model, workdir, capsys):
+    """It says the same of titles, which its file can read; JAX and NumPy are enough for it."""
+    assert cli.run(["main.py", f"--workdir={workdir}", "--mode=export", "--format=stablehlo"]) == 0
+    path = workdir / "export" / "model.stablehlo"
+    assert f"Exported: {path}" in capsys.readouterr().out
+    titles = [row["title"] for row in rows(40, 6) if row["title"]]
+    said = serving.load(path).predict({"title": titles})
+    wanted = model.predict_proba([{"title": title} for title in titles])
+    np.testing.assert_allclose(said["probabilities"], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_examples_of_the_documentation(model, workdir):

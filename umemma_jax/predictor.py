@@ -15,7 +15,7 @@ start.as_library()  # before JAX is loaded
 
 import numpy as np  # noqa: E402
 
-from umemma_jax import predict, saved_model  # noqa: E402
+from umemma_jax import export, predict, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
 from umemma_jax.by_pattern import ByPattern  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
@@ -163,6 +163,23 @@ class Predictor:
           UserError: the folder exists, or cannot be written.
         """
         saved_model.copy(self.folder, Path(folder))
+
+    def export(self, path: str | Path) -> None:
+        """Writes the model into one file that JAX and NumPy alone run, on CPUs, GPUs and TPUs: see docs/export.md.
+
+        >>> from umemma_jax import serving
+        >>> model.export(workdir / "model.stablehlo")
+        >>> serving.load(workdir / "model.stablehlo")
+        ExportedModel(tabular, title -> 3 classes)
+
+        Args:
+          path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
+            is in it.
+
+        Raises:
+          UserError: it cannot be written, or an encoder of your own cannot do with any number of rows.
+        """
+        export.export(self._model, Path(path))
 
     @property
     def traces(self) -> int:
