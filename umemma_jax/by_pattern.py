@@ -131,7 +131,7 @@ class ByPattern:
     ) -> "_OfBatch":
         towers = self._module.towers
         there = self._module.clone(towers=tuple(t for t, kept in zip(towers, pattern, strict=True) if kept))
-        rows = len(jax.tree.leaves(raw)[0])
+        rows = jax.tree.leaves(raw)[0].shape[0]
         features, unimodal = there.apply(variables, raw, jnp.ones((rows, sum(pattern)), bool), method="encode")
         absent = {m: jnp.zeros((rows, x.shape[1]), x.dtype) for m, x in stand_ins.items()}
         present = jnp.tile(jnp.array([pattern]), (rows, 1))

@@ -22,7 +22,7 @@ from umemma_jax.errors import UserError
 
 USAGE = (
     "{program} --config=RECIPE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I], or "
+    "[--data=DIR] [--split=NAME] [--format=FORMAT] [--coordinator=HOST:PORT --processes=N --process=I], or "
     "{program} --mode=report --logits=FILE.npz [--workdir=DIR]"
 )
 MODES = {
@@ -31,7 +31,7 @@ MODES = {
     "predict": "classes of examples, with or without labels, into WORKDIR/predictions",
     "compare": "every method, several seeds",
     "folds": "every fold of a cross-validation, of which config.data.dir is one",
-    "export": "encoders that started from PyTorch checkpoints, back to those names",
+    "export": "the model as --format says, into WORKDIR/export",
     "report": "the robustness report of any model, from its logits",
 }
 
@@ -51,6 +51,7 @@ class Command:
       processes: how many they are.
       process: the number of this one.
       logits: file that mode `report` is about.
+      format: of mode `export`, `pytorch` or `stablehlo`.
     """
 
     config: ConfigDict | None
@@ -63,6 +64,7 @@ class Command:
     processes: int | None = None
     process: int | None = None
     logits: Path | None = None
+    format: str = "pytorch"
 
 
 def main(argv: Sequence[str], mode: str = "train") -> NoReturn:
@@ -122,6 +124,14 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
     logits = flags.DEFINE_string(
         "logits", None, "Logits of any model in --mode=report, see docs/logits.md.", flag_values=values
     )
+    format = flags.DEFINE_enum(
+        "format",
+        None,
+        ["pytorch", "stablehlo"],
+        "In --mode=export. pytorch, the default: encoders that started from PyTorch checkpoints, back to those names. "
+        "stablehlo: all of a finished run's model in one file, which JAX and NumPy alone run, see docs/export.md.",
+        flag_values=values,
+    )
     coordinator = flags.DEFINE_string(
         "coordinator",
         os.environ.get("JAX_COORDINATOR_ADDRESS", ""),
@@ -140,15 +150,13 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
         os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, 40))  # absl fails on less, and on no number
         print(f"usage: {_usage(argv)}\n{values.module_help(__name__)}")
         return None
-    for flag, its_mode in ((data, "predict"), (split, "predict"), (logits, "report")):
+    for flag, its_mode in ((data, "predict"), (split, "predict"), (logits, "report"), (format, "export")):
         if flag.value is not None and mode.value != its_mode:
             raise UserError(f"--{flag.name}={flag.value}: is for --mode={its_mode}, this is --mode={mode.value}")
     if mode.value == "report":
         return _report_command(logits.value, workdir.value, recipe.value, [argv[0], *rest[1:]])
     if recipe.value is None and workdir.value is None:
-        raise UserError(
-            "--config is missing: name a recipe, e.g. --config=quickstart, or the --workdir of a run"
-        )
+        raise UserError("--config is missing: name a recipe, e.g. --config=quickstart, or the --workdir of a run")
     folder = _folder(workdir.value or _default_workdir(recipe.value))
 
     with command.loading():  # after the flags, so that a typo in them does not wait for JAX
@@ -168,6 +176,7 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
         coordinator.value,
         _number_of(processes, "JAX_NUM_PROCESSES", coordinator),
         _number_of(process, "JAX_PROCESS_ID", coordinator),
+        format=format.value or "pytorch",
     )
 
 
@@ -248,6 +257,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         os.environ.setdefault("MPLCONFIGDIR", str(parsed.workdir / ".matplotlib"))
     if parsed.mode == "report":
         return _report(parsed, argv)
+    if parsed.format == "stablehlo":
+        return _export_model(parsed.workdir)
     with command.loading():
         from umemma_jax import compare, cross_validation, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
@@ -297,6 +308,21 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     except train.Preempted as stop:
         tell(f"{stop}; the same command continues")
         return 128 + stop.signal if stop.signal == signal.SIGINT else 0
+
+
+def _export_model(workdir: Path) -> int:
+    """Writes the model of a finished run into one file; of several processes the first does."""
+    with command.loading():
+        from umemma_jax import predictor
+        from umemma_jax.devices import distributed
+
+    def export() -> None:
+        path = workdir / "export" / "model.stablehlo"
+        predictor.load(workdir).export(path)
+        print(f"Exported: {path}")
+
+    distributed.by_first(export)
+    return 0
 
 
 def _report(parsed: Command, argv: Sequence[str]) -> int:

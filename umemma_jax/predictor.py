@@ -15,7 +15,7 @@ start.as_library()  # before JAX is loaded
 
 import numpy as np  # noqa: E402
 
-from umemma_jax import predict, saved_model  # noqa: E402
+from umemma_jax import export, predict, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
 from umemma_jax.by_pattern import ByPattern  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
@@ -34,8 +34,9 @@ from umemma_jax.training.workdir import RECORD  # noqa: E402
 def load(folder: str | Path) -> "Predictor":
     """A trained model.
 
-    >>> load(workdir).classes
-    ('shirt', 'shoe', 'watch')
+    Examples:
+      >>> load(workdir).classes
+      ('shirt', 'shoe', 'watch')
 
     Args:
       folder: the workdir of a run, of `fit` or of the command line; or a folder that `Predictor.save` wrote.
@@ -77,11 +78,12 @@ class Predictor:
     def predict(self, data: Any, floor: float = 0.0, skip_unreadable: bool = False) -> Answer | list[Answer]:
         """Answers: one for a row that is given as a dict, a list of them for several rows.
 
-        >>> answer = model.predict({"title": "sole lace heel", "price": None})
-        >>> answer.prediction, answer.used
-        ('shoe', ('title',))
-        >>> model.predict({"title": "new"}, floor=0.99).abstain
-        True
+        Examples:
+          >>> answer = model.predict({"title": "sole lace heel", "price": None})
+          >>> answer.prediction, answer.used
+          ('shoe', ('title',))
+          >>> model.predict({"title": "new"}, floor=0.99).abstain
+          True
 
         Args:
           data: rows in any form that `fit` takes. Columns go by name, in any order; one that is lacking, or empty, is a
@@ -99,8 +101,9 @@ class Predictor:
     def predict_proba(self, data: Any, skip_unreadable: bool = False) -> np.ndarray:
         """Calibrated probabilities of the classes, float32 [N, K], or [K] of one row; NaN where there is no input.
 
-        >>> model.predict_proba({"title": "sole"}).shape
-        (3,)
+        Examples:
+          >>> model.predict_proba({"title": "sole"}).shape
+          (3,)
 
         Arguments and errors are those of `predict`.
         """
@@ -112,8 +115,9 @@ class Predictor:
     def features(self, data: Any, skip_unreadable: bool = False) -> dict[str, np.ndarray]:
         """What each encoder makes of its input, float32 [N, D_m] by modality; NaN where a row lacks it.
 
-        >>> sorted(model.features({"title": "sole"}))
-        ['tabular', 'title']
+        Examples:
+          >>> sorted(model.features({"title": "sole"}))
+          ['tabular', 'title']
 
         Arguments and errors are those of `predict`.
         """
@@ -127,9 +131,10 @@ class Predictor:
         Thresholds and temperatures are those of the training's validation examples. Rows without a label are left out,
         and counted.
 
-        >>> print(model.evaluate(test))  # doctest: +ELLIPSIS
-        data: UME-MMA with modalities missing
-        ...
+        Examples:
+          >>> print(model.evaluate(test))  # doctest: +ELLIPSIS
+          data: UME-MMA with modalities missing
+          ...
 
         Args:
           data: rows in any form that `fit` takes.
@@ -147,22 +152,41 @@ class Predictor:
     def report(self) -> Evaluation:
         """The robustness report of the test examples that `fit` left aside, or was given.
 
-        >>> sorted(model.report().results["patterns"])
-        ['tabular', 'tabular+title', 'title']
+        Examples:
+          >>> sorted(model.report().results["patterns"])
+          ['tabular', 'tabular+title', 'title']
         """
         return Evaluation(read_report(self.folder / saved_model.REPORT))
 
     def save(self, folder: str | Path) -> None:
         """Copies the model into a folder that can be moved anywhere; `load` reads it.
 
-        >>> model.save(workdir / "saved")
-        >>> load(workdir / "saved").modalities
-        ('tabular', 'title')
+        Examples:
+          >>> model.save(workdir / "saved")
+          >>> load(workdir / "saved").modalities
+          ('tabular', 'title')
 
         Raises:
           UserError: the folder exists, or cannot be written.
         """
         saved_model.copy(self.folder, Path(folder))
+
+    def export(self, path: str | Path) -> None:
+        """Writes the model into one file that JAX and NumPy alone run, on CPUs, GPUs and TPUs: see docs/export.md.
+
+        >>> from umemma_jax import serving
+        >>> model.export(workdir / "model.stablehlo")
+        >>> serving.load(workdir / "model.stablehlo")
+        ExportedModel(tabular, title -> 3 classes)
+
+        Args:
+          path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
+            is in it.
+
+        Raises:
+          UserError: it cannot be written, or an encoder of your own cannot do with any number of rows.
+        """
+        export.export(self._model, Path(path))
 
     @property
     def traces(self) -> int:
