@@ -76,11 +76,11 @@ def of(model: SavedModel) -> Callable[[Mapping[str, Any], Mapping[str, Any], jax
             encode = functools.partial(features, variables, index)
             found[tower.name] = jax.lax.cond(given[1].any(), encode, _zeros_like(encode, *given), *given)
         _, logits = module.apply(variables, found, stand_ins, present, method="fuse")
-        bits = present.astype(jnp.int32) << jnp.arange(present.shape[1])[None]
+        bits = jnp.where(present, 1 << np.arange(present.shape[1], dtype=np.int32)[None], 0)
         pattern = jnp.asarray(number)[bits.sum(axis=1)]
         said = say(logits.astype(jnp.float32), {name: x[pattern] for name, x in fitted.items()})
         there = present.any(axis=1, keepdims=True)
-        return {name: jnp.where(there, x, False if x.dtype == bool else jnp.nan) for name, x in said.items()}
+        return {name: x & there if x.dtype == bool else jnp.where(there, x, jnp.nan) for name, x in said.items()}
 
     return answer
 
