@@ -219,10 +219,11 @@ class Predictor:
     def export(self, path: str | Path) -> None:
         """Writes the model into one file that JAX and NumPy alone run, on CPUs, GPUs and TPUs: see docs/export.md.
 
-        >>> from umemma_jax import serving
-        >>> model.export(workdir / "model.stablehlo")
-        >>> serving.load(workdir / "model.stablehlo")
-        ExportedModel(tabular, title -> 3 classes)
+        Examples:
+          >>> from umemma_jax import serving
+          >>> model.export(workdir / "model.stablehlo")
+          >>> serving.load(workdir / "model.stablehlo")
+          ExportedModel(tabular, title -> 3 classes)
 
         Args:
           path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
