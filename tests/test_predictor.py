@@ -130,17 +130,17 @@ def test_the_examples_of_the_documentation(model, workdir):
     assert not found.failed
 
 
-def test_the_examples_of_fitting_and_a_fold_is_a_model(tmp_path):
-    config = {**QUICK, "unimodal.epochs": 1, "fusion.epochs": 1}
-    given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": config}
-    found = doctest.testmod(fitting, extraglobs={**given, "workdir": tmp_path})
+def test_the_examples_of_fitting_and_a_fold_is_a_model(workdir):
+    """The model is trained already, so that `fit` only reports."""
+    given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": QUICK}
+    found = doctest.testmod(fitting, extraglobs={**given, "workdir": workdir})
     assert found.attempted >= 4
     assert not found.failed
-    folds = um.cross_validate(given["train"], "kind", tmp_path / "folds", folds=2, config=config)  # trains nothing
+    folds = um.cross_validate(given["train"], "kind", workdir / "folds", folds=2, config=QUICK)  # trains nothing
     assert "all folds" in str(folds)
     assert um.load(folds.folders[1]).classes == ("shirt", "shoe", "watch")
     with pytest.raises(UserError, match="holds a run of other data"):
-        um.cross_validate(rows(150, 9), "kind", tmp_path / "folds", folds=2, config=config)
+        um.cross_validate(rows(150, 9), "kind", workdir / "folds", folds=2, config=QUICK)
     with pytest.raises(UserError, match="folds=1: is no whole number from 2 on"):
         um.cross_validate(given["train"], "kind", folds=1)
 
