@@ -28,5 +28,5 @@ def test_a_mistake_is_said_in_one_line(arguments, reason):
 
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(UserError, match=r"no package uvicorn: install the extra, pip install 'umemma_jax\[serve\]'"):
+    with pytest.raises(UserError, match=r"umemma serve: needs uvicorn, .*pip install 'umemma_jax\[serve\]'"):
         main(["--model=x"])
