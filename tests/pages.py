@@ -7,7 +7,7 @@ import shlex
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (README, *sorted(DOCS.rglob("*.md")))}
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (README, *sorted(DOCS.glob("*.md")))}
 
 
 def blocks(text, language):

@@ -509,7 +509,7 @@ print(most() - before)
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK"])
 def test_memory_for_each_pixel(tmp_path, mode):
-    """As README states it: a tiny file can hold many pixels."""
+    """As docs/own_data.md states it: a tiny file can hold many pixels."""
     form = "TIFF" if mode in ("F", "CMYK") else "PNG"
     options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
     if mode == "P":
