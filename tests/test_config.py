@@ -75,7 +75,7 @@ def test_load_refuses_arguments_that_do_not_fit(tmp_path, parameters, argument):
 def test_load_absent_file_folder_and_binary(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("absent.py", ".", "binary"):
-        with pytest.raises(UserError, match=r"cannot be read.*see configs/ for the recipes"):
+        with pytest.raises(UserError, match=r"cannot be read.*name a file, or one of av_mnist, ave"):
             config_lib.load(str(tmp_path / name))
 
 

@@ -17,7 +17,7 @@ from umemma_jax.data.kinds import Stored, codec
 from umemma_jax.devices.sharding import Counted
 from umemma_jax.inputs import Input
 from umemma_jax.model import LateFusion
-from umemma_jax.patterns import Pattern, pattern_numbers
+from umemma_jax.patterns import Pattern, all_patterns, pattern_numbers
 
 PyTree = Any
 
@@ -92,6 +92,12 @@ class ByPattern:
             for m in kept:
                 features[m][rows], unimodal[m][rows] = found.features[m], found.unimodal[m]
         return Said(present, features, unimodal, logits)
+
+    def compile(self, rows: int) -> None:
+        """Makes the programs of every missing pattern for so many rows, of the shortest texts."""
+        for pattern in all_patterns(len(self.modalities)):
+            kept = [m for m, has in zip(self.modalities, pattern, strict=True) if has]
+            self._batch(tuple(pattern.tolist()), {m: [None] * rows for m in kept})
 
     def _batches(self, present: np.ndarray) -> Iterator[np.ndarray]:
         """Rows that have the same modalities, `MOST_ROWS` at most; without those that have none."""

@@ -6,6 +6,7 @@ them empty.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np  # noqa: E402
 
 from umemma_jax import export, predict, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
-from umemma_jax.by_pattern import ByPattern  # noqa: E402
+from umemma_jax.by_pattern import ByPattern, Said  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
 from umemma_jax.data_prep.build.dataframes import is_row, table_of  # noqa: E402
 from umemma_jax.data_prep.build.labelling import labels_as_trained  # noqa: E402
@@ -28,6 +29,7 @@ from umemma_jax.errors import UserError  # noqa: E402
 from umemma_jax.predict import Predictions  # noqa: E402
 from umemma_jax.reporting.reading import read_report  # noqa: E402
 from umemma_jax.row_evaluation import Evaluation, evaluate_rows  # noqa: E402
+from umemma_jax.target_predictions import TargetPredictions  # noqa: E402
 from umemma_jax.training.workdir import RECORD  # noqa: E402
 
 
@@ -61,6 +63,10 @@ class Predictor:
       modalities: names of the inputs, M of them.
       classes: K names; () where numbers are predicted.
       quality: the report's headline metric by missing pattern.
+      metric: its name.
+      required: modalities that no row may lack.
+      info: what the dataset of the training says of itself.
+      columns: of a table, by the modality that they make.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,7 +79,9 @@ class Predictor:
         self._run = ByPattern(model.module, model.variables, model.inputs, model.info, model.means)
         self.modalities = self._model.modalities
         self.classes = self._model.info.classes
-        self.quality = self._model.quality
+        self.quality, self.metric = self._model.quality, self._model.headline
+        self.required, self.info = self._model.required, self._model.info
+        self.columns = self._reader.columns
 
     def predict(self, data: Any, floor: float = 0.0, skip_unreadable: bool = False) -> Answer | list[Answer]:
         """Answers: one for a row that is given as a dict, a list of them for several rows.
@@ -97,6 +105,43 @@ class Predictor:
         """
         found = answers(self._predictions(table_of(data), skip_unreadable), self.quality, floor)
         return found[0] if is_row(data) else found
+
+    def examples(self, data: Any, skip_unreadable: bool = False) -> list[dict[str, Stored]]:
+        """Rows as the model takes them, modality -> stored value: the part of a prediction that reads and converts.
+
+        Examples:
+          >>> model.examples([{"title": "sole"}, {"price": 3.0}])[0]
+          {'title': b'sole'}
+
+        Arguments and errors are those of `predict`.
+        """
+        return self._values(table_of(data), skip_unreadable)
+
+    def said(self, examples: Sequence[Mapping[str, Stored]]) -> Said:
+        """What the model says of N rows that `examples` has read: the part of a prediction that computes.
+
+        Examples:
+          >>> model.said(model.examples([{"title": "sole"}])).logits.shape
+          (1, 3)
+        """
+        return self._run(examples)
+
+    def predictions(self, said: Said) -> Predictions | TargetPredictions:
+        """Calibrated predictions from what the model says of N rows; they are called "0", "1", ...
+
+        Examples:
+          >>> model.predictions(model.said(model.examples([{"title": "sole"}]))).classes
+          ('shirt', 'shoe', 'watch')
+        """
+        return self._calibrated([str(number) for number in range(len(said.logits))], said)
+
+    def compile(self, rows: int = 1) -> None:
+        """Makes the programs for so many rows, under every missing pattern, before anybody waits for one.
+
+        Examples:
+          >>> model.compile()
+        """
+        self._run.compile(rows)
 
     def predict_proba(self, data: Any, skip_unreadable: bool = False) -> np.ndarray:
         """Calibrated probabilities of the classes, float32 [N, K], or [K] of one row; NaN where there is no input.
@@ -199,9 +244,11 @@ class Predictor:
         predicted = targets or f"{len(self.classes)} classes"
         return f"Predictor({self.folder}: {', '.join(self.modalities)} -> {predicted})"
 
-    def _predictions(self, table: Table, skip_unreadable: bool) -> Predictions:
-        said, model = self._run(self._values(table, skip_unreadable)), self._model
-        ids = [row.where for row in table.rows]
+    def _predictions(self, table: Table, skip_unreadable: bool) -> Predictions | TargetPredictions:
+        return self._calibrated([row.where for row in table.rows], self._run(self._values(table, skip_unreadable)))
+
+    def _calibrated(self, ids: Sequence[str], said: Said) -> Predictions | TargetPredictions:
+        model = self._model
         return predict.from_logits(ids, self.modalities, said.present, said.logits, model.info, model.calibration)
 
     def _values(self, table: Table, skip_unreadable: bool) -> list[dict[str, Stored]]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from umemma_jax import extras
 from umemma_jax.data_prep.build.pool import Pool
 from umemma_jax.data_prep.build.results import Result, read_results, write_results
 from umemma_jax.data_prep.build.tasks import Chunk, Task
@@ -32,10 +33,8 @@ class Cluster:
         Raises:
           UserError: the extra is not installed, no scheduler answers, or it has no worker.
         """
-        try:
+        with extras.needed("dask", f"--scheduler={address}"):
             import distributed
-        except ImportError as error:
-            raise UserError(f"--scheduler={address}: install the extra for it, umemma_jax[dask]") from error
         self._distributed, self._address = distributed, address
         self._todo, self._timeout = todo, timeout
         self._given: dict[Any, Chunk] = {}

@@ -24,8 +24,8 @@ _MOST_COLUMNS = 20  # classes that still make a readable table
 class Parser(command.Parser):
     """A parser that knows the arguments of every preparation: --out, --seed and --overwrite."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=f"python -m {prog}", description=description, allow_abbrev=False)
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(prog=command.program(module), description=description, allow_abbrev=False)
         self.add_argument("--out", required=True, metavar="DIR", help="folder to make")
         self.add_argument("--seed", type=_seed, default=0, help="of every random draw (default: 0)")
         self.add_argument("--overwrite", action="store_true", help="replace an existing folder")
