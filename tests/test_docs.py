@@ -19,6 +19,7 @@ from tests import own_family, pages, test_predictor
 from umemma_jax import cli, command, umemma
 from umemma_jax.data.dataset import open_dataset
 from umemma_jax.data_prep import table
+from umemma_jax.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -189,6 +190,16 @@ def test_extras_are_those_of_the_package():
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == extras
     named = {name for text in pages.PAGES.values() for name in re.findall(r"'\.\[([\w,]+)\]'", text)}
     assert {name for group in named for name in group.split(",")} <= extras
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_described(name):
+    assert any(f"`{name}`" in text and METHODS[name].LABEL in text for text in pages.PAGES.values())
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (pages.ROOT / "configs").glob("[a-z]*.py")))
+def test_a_recipe_is_described(recipe):
+    assert re.search(rf"`{recipe}`", pages.PAGES["docs/recipes.md"])
 
 
 @pytest.mark.parametrize("path", sorted({p for text in pages.PAGES.values() for p in re.findall(FILES, text)}))
