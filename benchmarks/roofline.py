@@ -415,9 +415,15 @@ def _state_key(switches: Switches) -> tuple[bool, str]:
 
 
 def stage_spec(
-    pair: Pair, size: str, switches: Switches, batch_size: int, encoder: type[nn.Module] | None = None
+    pair: Pair,
+    size: str,
+    switches: Switches,
+    batch_size: int,
+    encoder: type[nn.Module] | None = None,
+    stage: str = "fusion",
+    shards: int = 1,
 ) -> steps.StageSpec:
-    """The fusion stage; `encoder` stands in for both of the pair's."""
+    """A stage of training on so many slices of a batch; `encoder` stands in for both of the pair's."""
 
     def tower(name: str) -> Tower:
         model = encoder or encoder_module(pair.families[name]).Model
@@ -429,11 +435,13 @@ def stage_spec(
             encoder=functools.partial(model, **pair.fields[size][name], **chosen),
         )
 
-    stage = config_lib.default_config().fusion
-    stage.update({switch: getattr(switches, switch) for switch in STAGE_SWITCHES})
-    policy = missing.policy_from_config({"augment": switches.layout != "complete", "keep": {}}, tuple(pair.families))
+    config = config_lib.default_config()[stage]
+    config.update({switch: getattr(switches, switch) for switch in STAGE_SWITCHES})
     model = LateFusion(tuple(map(tower, pair.families)), pair.classes)
-    return workload.fusion_spec(model, stage, policy, batch_size, switches.layout)
+    if stage == "unimodal":
+        return workload.unimodal_spec(model, config)
+    policy = missing.policy_from_config({"augment": switches.layout != "complete", "keep": {}}, tuple(pair.families))
+    return workload.fusion_spec(model, config, policy, batch_size, switches.layout, shards)
 
 
 def jit_step(spec: steps.StageSpec, donate: bool) -> Any:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from umemma_jax import command
+from umemma_jax import command, extras
 from umemma_jax.errors import UserError
 
 command.begin(__package__)
@@ -43,15 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         value = getattr(options, name.replace("-", "_"))
         if not 0 < value < math.inf:
             raise UserError(f"--{name}={value}: is not above 0")
-    with command.loading():
-        try:
-            import uvicorn
+    with command.loading(), extras.needed("serve", "umemma serve"):
+        import uvicorn
 
-            from umemma_jax.serving.app import Batching, make_app
-        except ModuleNotFoundError as error:
-            raise UserError(f"no package {error.name}: install the extra, pip install 'umemma_jax[serve]'") from error
         from umemma_jax import predictor
         from umemma_jax.data_prep.build.console import cores
+        from umemma_jax.serving.app import Batching, make_app
         from umemma_jax.serving.limits import Limits
 
     limits = Limits(

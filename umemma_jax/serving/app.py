@@ -80,7 +80,7 @@ class Server:
         return [_answer(answer, predictions, number) for number, answer in enumerate(found)]
 
     def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        return self.model.examples([self.fields.row(row) for row in rows])
+        return self.model.examples(self.fields.table(rows))
 
 
 def make_app(
@@ -223,6 +223,8 @@ async def _of_form(request: Request, limits: Limits) -> tuple[list[dict[str, Any
         for name in form:
             values = [await x.read() if isinstance(x, UploadFile) else x for x in form.getlist(name)]
             row[name] = values if len(values) > 1 else values[0]
+    if not row:
+        raise HTTPException(400, "no field in the form")
     floor = row.pop(FLOOR, 0.0)
     try:
         return [row], float(floor), False
