@@ -192,6 +192,12 @@ def test_extras_are_those_of_the_package():
     assert {name for group in named for name in group.split(",")} <= extras
 
 
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_every_block_says_what_it_is_in(page):
+    fences = re.findall(r"^ *```(.*)$", pages.PAGES[page], flags=re.MULTILINE)
+    assert all(fences[::2]) and not any(fences[1::2])
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_described(name):
     assert any(f"`{name}`" in text and METHODS[name].LABEL in text for text in pages.PAGES.values())
