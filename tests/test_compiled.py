@@ -122,6 +122,23 @@ def test_of_a_conditional_the_cheapest_branch_counts():
     assert hlo.parse(conditional(30, 20, 90)).cycles == 20
 
 
+def test_a_collective_in_pieces_counts_once():
+    text = """HloModule m
+
+%piece (x: f32[2]) -> f32[8] {
+  %x = f32[2]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%x), channel_id=5, dimensions={0}
+}
+
+ENTRY %main (p: f32[2]) -> f32[8] {
+  %p = f32[2]{0} parameter(0)
+  %fusion.1 = f32[8]{0} fusion(%p), kind=kCustom, calls=%piece
+  ROOT %fusion.2 = f32[8]{0} fusion(%fusion.1), kind=kCustom, calls=%piece
+}
+"""
+    assert hlo.parse(text).collectives() == {"all-gather": (1, 32)}
+
+
 def test_asynchronous_collectives_count_once_and_scattered_sums_as_such():
     text = """HloModule m
 

@@ -36,7 +36,7 @@ from benchmarks.compiled import hlo, programs, targets
 from umemma_jax import command
 from umemma_jax.errors import UserError
 
-SWITCHES = tuple(name for name in roofline.VALUES if name not in ("optimisation", "donate"))
+SWITCHES = tuple(name for name in roofline.VALUES if name not in ("optimisation", "donate", "attention", "fused_qkv"))
 COSTLY = 10
 HEADER = (
     *("", "examples", "ms, est.", "examples/s a chip, est.", "of peak, est.", "memory, GB", "of chip", "collectives"),
@@ -115,7 +115,7 @@ def of_pair(arguments: argparse.Namespace, target: targets.Target) -> list[Row]:
     wanted = {"": baseline}
     if arguments.switch:
         variants = roofline.variants(pair, baseline, arguments.switch)
-        wanted |= {name: x for name, x in variants.items() if name != "baseline" and x.attention != "cudnn"}
+        wanted |= {name: x for name, x in variants.items() if name != "baseline"}
     rows = []
     for program in arguments.program or programs.PROGRAMS:
         for name, switches in wanted.items():
