@@ -29,7 +29,7 @@ StackFrames
 %product (a: bf16[8,4], b: f32[4,2]) -> bf16[8,2] {{
   %a = bf16[8,4]{{1,0:T(8,128)(2,1)}} parameter(0)
   %b = f32[4,2]{{1,0:T(8,128)}} parameter(1)
-  ROOT %dot = bf16[8,2]{{1,0:T(8,128)}} convolution(%a, %b), dim_labels=bf_io->bf, metadata={{op_name="jit(step)/dot"}}
+  ROOT %dot = bf16[8,2]{{1,0:T(8,128)}} convolution(%a, %b), dim_labels=bf_io->bf, metadata={{op_name="jit(step)/dot" stack_frame_id=2}}
 }}
 
 %cast (c: bf16[8,2]) -> f32[2,8] {{
@@ -94,7 +94,7 @@ def test_collectives_are_counted_as_often_as_they_run(module):
 
 
 def test_products_have_the_dtypes_of_their_operands(module):
-    assert module.products() == [hlo.Product(("bf16", "f32"), "jit(step)/dot")]
+    assert module.products() == [hlo.Product(("bf16", "f32"), "jit(step)/dot", "encoders/vit.py:87")]
 
 
 def test_results_in_the_memory_of_arguments(module):

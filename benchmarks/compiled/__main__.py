@@ -91,7 +91,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--target", required=True, help="chip and topology: v5e:2x2")
     parser.add_argument("--pair", choices=roofline.PAIRS, default="vision_language", help="default: %(default)s")
-    parser.add_argument("--size", default="base", help="of the pair: base, small, tiny, or large; default: base")
+    parser.add_argument(
+        "--size",
+        default="base",
+        help="of the pair: base, small, tiny; of vision_language also large (ViT-L, BERT-large) and giant (ViT-g/14)",
+    )
     parser.add_argument("--depth", type=int, help="layers of transformers; by default those of the size")
     parser.add_argument("--batch", type=int, default=96, help="examples a chip, default: %(default)s")
     parser.add_argument("--switch", action="append", default=[], choices=SWITCHES, help="rows of it too; repeat")

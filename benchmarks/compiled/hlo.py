@@ -71,10 +71,11 @@ class Run(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A matrix product or convolution: the dtypes of its two operands, and what it comes from."""
+    """A matrix product or convolution: the dtypes of its two operands, what it comes from, and `file:line` of that."""
 
     dtypes: tuple[str, ...]
     operation: str
+    line: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +147,11 @@ class Module:
         for instructions in self.computations.values():
             types = {instruction.name: instruction.type for instruction in instructions}
             found += [
-                Product(tuple(types[name].partition("[")[0] for name in x.operands), x.operation)
+                Product(
+                    tuple(types[name].partition("[")[0] for name in x.operands),
+                    x.operation,
+                    self.lines.get(x.frame, "?"),
+                )
                 for x in instructions
                 if x.kind in PRODUCTS
             ]
