@@ -1,5 +1,6 @@
 """A model of photos, sound, titles and numbers for the tests of the server: not trained, but calibrated."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -52,4 +53,15 @@ def model(tmp_path_factory):
     made, _ = untrained.saved_model(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor.saved_model, "read", lambda folder: made)
+        yield predictor.Predictor(folder)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A Predictor of pictures of 8x8 pixels and texts; without a text it answers nothing."""
+    folder = tmp_path_factory.mktemp("digits")
+    untrained.write_dataset(str(folder / "data"), {"digit": "digit", "text": "text"})
+    made, _ = untrained.saved_model(presets.small(str(folder / "data")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor.saved_model, "read", lambda folder: dataclasses.replace(made, required=("text",)))
         yield predictor.Predictor(folder)

@@ -1,5 +1,6 @@
 """The page in a real browser: every input, every switch."""
 
+import contextlib
 import threading
 import time
 
@@ -19,9 +20,9 @@ pytestmark = [pytest.mark.usefixtures("one_device"), pytest.mark.slow]
 PATIENCE = 30  # seconds
 
 
-@pytest.fixture(scope="module")
-def address(model):
-    """Of a server in a thread of this process."""
+@contextlib.contextmanager
+def served(model):
+    """The address of a server in a thread of this process."""
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(make_app(model), "127.0.0.1", port, log_level="warning"))
     thread = threading.Thread(target=server.run)
@@ -29,6 +30,12 @@ def address(model):
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    with served(model) as address:
+        yield address
 
 
 class Page:
@@ -105,6 +112,20 @@ def check(page, model, row, used):
     pattern = pattern_name([m in used for m in model.modalities], model.modalities)
     assert marked.startswith(pattern.replace("+", " + "))
     assert f"{100 * model.quality[pattern]:.1f} %" in marked
+
+
+def test_a_picture_becomes_of_the_size_that_the_model_takes_and_what_is_required_stays_on(browser, digits, tmp_path):
+    (tmp_path / "x.png").write_bytes(png(1))
+    with served(digits) as address:
+        page = Page(browser, address)
+        page.find("[name=text]").send_keys("a b c")
+        page.find("[name=digit]").send_keys(str(tmp_path / "x.png"))
+        page.answer_from("digit", "text")
+        page.switch("digit")
+        page.answer_from("text")
+        page.switch("text")
+        assert page.find("[data-input=text]").is_selected()
+        assert page.browser.get_log("browser") == []
 
 
 def test_with_everything_off_there_is_nothing_to_say(page, model):

@@ -39,6 +39,7 @@ class Fields:
                     "name": m,
                     "kind": modality.kind,
                     "required": m in model.required,
+                    "size": list(modality.shape[:2]) if modality.kind == "image" and modality.shape else None,
                     "fields": [_described(column, modality.levels or {}) for column in model.columns[m]],
                 }
             )

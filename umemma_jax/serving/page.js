@@ -22,7 +22,7 @@ const FORMS = {
     if (!field.levels) return make("input", { type: "text", inputMode: "text", autocomplete: "off" });
     return make("select", {}, make("option", { value: "", textContent: "–" }), ...field.levels.map((x) => make("option", { textContent: x })));
   }),
-  image: ([field]) => file(field, "image/*", false, (url) => make("img", { src: url, alt: "what was chosen" })),
+  image: ([field], size) => file(field, "image/*", false, (url) => make("img", { src: url, alt: "what was chosen" }), false, scaledTo(size)),
   audio: ([field]) => file(field, "audio/*", false, (url) => make("audio", { src: url, controls: true }), true),
   video: ([field]) => file(field, "video/*,image/*", true, (url, type) =>
     type.startsWith("image/") ? make("img", { src: url, alt: "a frame" }) : make("video", { src: url, controls: true, muted: true })),
@@ -38,13 +38,24 @@ function plain(fields, control) {
   };
 }
 
-function file(field, accept, several, preview, records = false) {
+const scaledTo = (size) => async (picture) => {
+  // A model of pictures of one size takes no other.
+  if (!size) return picture;
+  try {
+    const [height, width] = size, canvas = make("canvas", { width, height }), drawn = canvas.getContext("2d");
+    drawn.imageSmoothingQuality = "high";
+    drawn.drawImage(await createImageBitmap(picture), 0, 0, width, height);
+    return new File([await new Promise((take) => canvas.toBlob(take))], "scaled.png", { type: "image/png" });
+  } catch { return picture; } // the server says what is wrong with it
+};
+
+function file(field, accept, several, preview, records = false, converted = (x) => x) {
   let chosen = [];
   const shown = make("div");
   const control = make("input", { type: "file", accept, multiple: several, name: field.name });
   const drop = make("div", { className: "drop" });
-  const take = (files) => {
-    chosen = [...files].slice(0, several ? undefined : 1);
+  const take = async (files) => {
+    chosen = await Promise.all([...files].slice(0, several ? undefined : 1).map(converted));
     shown.replaceChildren(...chosen.map((x) => preview(URL.createObjectURL(x), x.type)));
     change();
   };
@@ -105,7 +116,7 @@ function add(input) {
   const root = document.getElementById("input").content.cloneNode(true).firstElementChild;
   const names = input.fields.map((field) => field.name).join();
   const same = inputs.find((other) => other.fields === names); // sound and pictures of one file
-  const form = same ? { body: make("p", { className: "hint", textContent: `of the same file as ${same.name}` }), values: same.values } : FORMS[input.kind](input.fields);
+  const form = same ? { body: make("p", { className: "hint", textContent: `of the same file as ${same.name}` }), values: same.values } : FORMS[input.kind](input.fields, input.size);
   const box = root.querySelector("input[role=switch]");
   root.querySelector("legend").textContent = input.name + (input.required ? " (required)" : "");
   box.setAttribute("aria-label", `use ${input.name}`);
