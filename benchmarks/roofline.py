@@ -159,6 +159,14 @@ def lenet_batch(batch_size: int, quick: bool) -> PyTree:
 
 
 SMALL_TRANSFORMER = {"width": 192, "depth": 4, "heads": 3, "mlp_width": 768}
+LARGE_TRANSFORMER = {"width": 1024, "depth": 24, "heads": 16, "mlp_width": 4096}
+GIANT_VIT = {
+    "width": 1408,
+    "depth": 40,
+    "heads": 16,
+    "mlp_width": 6144,
+    "patch": 14,
+}  # Zhai et al., 2021, arXiv 2106.04560
 TINY_TRANSFORMER = {"width": 48, "depth": 1, "heads": 2, "mlp_width": 96}
 LENETS = {"image": {"channels": 6, "layers": 3}, "audio": {"channels": 6, "layers": 5}}
 PAIRS = {
@@ -166,6 +174,8 @@ PAIRS = {
         title="ViT and BERT",
         families={"image": "vit", "text": "bert"},
         fields={
+            "giant": {"image": GIANT_VIT, "text": LARGE_TRANSFORMER},
+            "large": {"image": LARGE_TRANSFORMER, "text": LARGE_TRANSFORMER},
             "base": {"image": {}, "text": {}},
             "small": {"image": SMALL_TRANSFORMER, "text": {**SMALL_TRANSFORMER, "vocabulary": 1000}},
             "tiny": {"image": TINY_TRANSFORMER, "text": {**TINY_TRANSFORMER, "vocabulary": 200}},

@@ -29,7 +29,7 @@ StackFrames
 %product (a: bf16[8,4], b: f32[4,2]) -> bf16[8,2] {{
   %a = bf16[8,4]{{1,0:T(8,128)(2,1)}} parameter(0)
   %b = f32[4,2]{{1,0:T(8,128)}} parameter(1)
-  ROOT %dot = bf16[8,2]{{1,0:T(8,128)}} convolution(%a, %b), dim_labels=bf_io->bf, metadata={{op_name="jit(step)/dot"}}
+  ROOT %dot = bf16[8,2]{{1,0:T(8,128)}} convolution(%a, %b), dim_labels=bf_io->bf, metadata={{op_name="jit(step)/dot" stack_frame_id=2}}
 }}
 
 %cast (c: bf16[8,2]) -> f32[2,8] {{
@@ -94,7 +94,7 @@ def test_collectives_are_counted_as_often_as_they_run(module):
 
 
 def test_products_have_the_dtypes_of_their_operands(module):
-    assert module.products() == [hlo.Product(("bf16", "f32"), "jit(step)/dot")]
+    assert module.products() == [hlo.Product(("bf16", "f32"), "jit(step)/dot", "encoders/vit.py:87")]
 
 
 def test_results_in_the_memory_of_arguments(module):
@@ -120,6 +120,23 @@ def conditional(*cycles):
 
 def test_of_a_conditional_the_cheapest_branch_counts():
     assert hlo.parse(conditional(30, 20, 90)).cycles == 20
+
+
+def test_a_collective_in_pieces_counts_once():
+    text = """HloModule m
+
+%piece (x: f32[2]) -> f32[8] {
+  %x = f32[2]{0} parameter(0)
+  ROOT %all-gather.1 = f32[8]{0} all-gather(%x), channel_id=5, dimensions={0}
+}
+
+ENTRY %main (p: f32[2]) -> f32[8] {
+  %p = f32[2]{0} parameter(0)
+  %fusion.1 = f32[8]{0} fusion(%p), kind=kCustom, calls=%piece
+  ROOT %fusion.2 = f32[8]{0} fusion(%fusion.1), kind=kCustom, calls=%piece
+}
+"""
+    assert hlo.parse(text).collectives() == {"all-gather": (1, 32)}
 
 
 def test_asynchronous_collectives_count_once_and_scattered_sums_as_such():

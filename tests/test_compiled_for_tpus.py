@@ -62,7 +62,9 @@ def compile_for(subject, program):
 
 
 def float32_products(module):
-    return [product.operation for product in module.products() if set(product.dtypes) == {"f32"}]
+    """Of the model: what a recipe prepares of its inputs, such as spectra, is exact."""
+    products = [product for product in module.products() if not product.line.startswith("preprocess/")]
+    return [product.operation for product in products if set(product.dtypes) == {"f32"}]
 
 
 @pytest.mark.parametrize("program", programs.PROGRAMS)
@@ -107,7 +109,8 @@ def test_split_parameters_are_gathered_and_their_gradients_scattered(folder):
         found, module = compile_for(subject, "fusion")
         bytes_of_state[fsdp] = found.memory_analysis().alias_size_in_bytes
         assert ("all-gather" in module.collectives()) == (fsdp == 4)
-    assert {"all-gather", "reduce-scatter"} <= set(module.collectives()) <= {*hlo.COLLECTIVES[:2], "reduce-scatter"}
+    assert {"all-gather", "reduce-scatter"} <= set(module.collectives())
+    assert "all-to-all" not in module.collectives()
     assert bytes_of_state[4] < bytes_of_state[1] / 3
 
 

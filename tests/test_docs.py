@@ -188,8 +188,14 @@ def test_extras_are_those_of_the_package():
     extras = set(config["options.extras_require"])
     rows = re.findall(r"^\| (`[^|]*) \|", pages.prose(pages.PAGES["docs/index.md"]).partition("## The first")[0], re.M)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == extras
-    named = {name for text in pages.PAGES.values() for name in re.findall(r"'\.\[([\w,]+)\]'", text)}
+    named = {name for text in pages.PAGES.values() for name in re.findall(r"'(?:\.|umemma_jax)\[([\w,]+)\]'", text)}
     assert {name for group in named for name in group.split(",")} <= extras
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_every_block_says_what_it_is_in(page):
+    fences = re.findall(r"^ *```(.*)$", pages.PAGES[page], flags=re.MULTILINE)
+    assert all(fences[::2]) and not any(fences[1::2])
 
 
 @pytest.mark.parametrize("name", METHODS)

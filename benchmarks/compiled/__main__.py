@@ -36,7 +36,7 @@ from benchmarks.compiled import hlo, programs, targets
 from umemma_jax import command
 from umemma_jax.errors import UserError
 
-SWITCHES = tuple(name for name in roofline.VALUES if name not in ("optimisation", "donate"))
+SWITCHES = tuple(name for name in roofline.VALUES if name not in ("optimisation", "donate", "attention", "fused_qkv"))
 COSTLY = 10
 HEADER = (
     *("", "examples", "ms, est.", "examples/s a chip, est.", "of peak, est.", "memory, GB", "of chip", "collectives"),
@@ -91,7 +91,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--target", required=True, help="chip and topology: v5e:2x2")
     parser.add_argument("--pair", choices=roofline.PAIRS, default="vision_language", help="default: %(default)s")
-    parser.add_argument("--size", default="base", help="of the pair: base, small, tiny, or large; default: base")
+    parser.add_argument(
+        "--size",
+        default="base",
+        help="of the pair: base, small, tiny; of vision_language also large (ViT-L, BERT-large) and giant (ViT-g/14)",
+    )
     parser.add_argument("--depth", type=int, help="layers of transformers; by default those of the size")
     parser.add_argument("--batch", type=int, default=96, help="examples a chip, default: %(default)s")
     parser.add_argument("--switch", action="append", default=[], choices=SWITCHES, help="rows of it too; repeat")
@@ -115,7 +119,7 @@ def of_pair(arguments: argparse.Namespace, target: targets.Target) -> list[Row]:
     wanted = {"": baseline}
     if arguments.switch:
         variants = roofline.variants(pair, baseline, arguments.switch)
-        wanted |= {name: x for name, x in variants.items() if name != "baseline" and x.attention != "cudnn"}
+        wanted |= {name: x for name, x in variants.items() if name != "baseline"}
     rows = []
     for program in arguments.program or programs.PROGRAMS:
         for name, switches in wanted.items():

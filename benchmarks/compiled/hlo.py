@@ -39,6 +39,7 @@ class Instruction(NamedTuple):
       calls: names of computations that it runs, or is made of.
       condition: of a loop, the name of the computation that ends it; else empty.
       cycles: the compiler's estimate for one run; 0 where it makes none.
+      channel: of a collective, the same for all parts that it is computed in; empty for none.
       frame: number in `Module.lines`; 0 for none.
       operation: what it comes from in the traced program, as JAX names it.
       value: what the parentheses after the opcode hold.
@@ -51,6 +52,7 @@ class Instruction(NamedTuple):
     calls: tuple[str, ...]
     condition: str
     cycles: int
+    channel: str
     frame: int
     operation: str
     value: str
@@ -69,10 +71,11 @@ class Run(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A matrix product or convolution: the dtypes of its two operands, and what it comes from."""
+    """A matrix product or convolution: the dtypes of its two operands, what it comes from, and `file:line` of that."""
 
     dtypes: tuple[str, ...]
     operation: str
+    line: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,12 +119,17 @@ class Module:
         return [(*key, value, instructions[key]) for key, value in cycles.most_common(count)]
 
     def collectives(self) -> dict[str, tuple[int, int]]:
-        """Kind -> (how many run, bytes of their results on one chip)."""
-        counts, sizes = Counter(), Counter()
+        """Kind -> (how many run, bytes of their results on one chip).
+
+        One that is sent piece by piece, while fusions compute, is named in each of them and counts once.
+        """
+        counts, sizes, known = Counter(), Counter(), set()
         for run in self.schedule:
             for kind, inside in self._collectives_of(run.instruction):
-                counts[kind] += run.times
-                sizes[kind] += run.times * size_of(inside.type)
+                if not inside.channel or (kind, inside.channel) not in known:
+                    counts[kind] += run.times
+                    sizes[kind] += run.times * size_of(inside.type)
+                known.add((kind, inside.channel))
         return {kind: (counts[kind], sizes[kind]) for kind in sorted(counts)}
 
     def host_transfers(self) -> list[str]:
@@ -139,7 +147,11 @@ class Module:
         for instructions in self.computations.values():
             types = {instruction.name: instruction.type for instruction in instructions}
             found += [
-                Product(tuple(types[name].partition("[")[0] for name in x.operands), x.operation)
+                Product(
+                    tuple(types[name].partition("[")[0] for name in x.operands),
+                    x.operation,
+                    self.lines.get(x.frame, "?"),
+                )
                 for x in instructions
                 if x.kind in PRODUCTS
             ]
@@ -225,6 +237,7 @@ def _instruction(name: str, rest: str) -> Instruction:
         calls=calls,
         condition=_first(r"\bcondition=%([^\s,]+)", attributes),
         cycles=int(_first(r'"estimated_cycles":"(\d+)"', attributes) or 0),
+        channel=_first(r"channel_id=(\d+)", attributes),
         frame=int(_first(r"stack_frame_id=(\d+)", attributes) or 0),
         operation=_first(r'op_name="([^"]*)"', attributes),
         value=value if kind == "constant" else attributes if kind == "custom-call" else "",

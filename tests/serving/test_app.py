@@ -1,5 +1,6 @@
 """Answers over HTTP are those of Python; whatever else comes is refused in one line, and nothing ends the server."""
 
+import asyncio
 import base64
 import io
 import json
@@ -82,6 +83,62 @@ def test_several_rows_and_a_floor(client):
     answers = client.post("/predict", json={"rows": rows, "floor": 1.1}).json()["answers"]
     assert [answer["used"] for answer in answers] == [["title"], ["tabular"]]
     assert all(answer["abstain"] for answer in answers)
+
+
+def test_an_input_counts_as_missing_where_that_is_asked(client, model):
+    given = {"title": "red thing", "price": 3.5}
+    expected = model.predict({"price": 3.5})
+    for asked in (
+        {"json": given | {"without": ["title"]}},
+        {"files": {"title": (None, "red thing"), "price": (None, "3.5"), "without": (None, "title")}},
+    ):
+        answer = client.post("/predict", **asked).json()
+        assert (tuple(answer["used"]), answer["quality"]) == (expected.used, expected.quality)
+        assert answer["probability"] == pytest.approx(expected.probability, abs=1e-5)
+    reason = refused(client.post("/predict", json=given | {"without": ["titel"]}), 422)
+    assert "without='titel': no input that may be missing" in reason
+    assert "no list of inputs" in refused(client.post("/predict", json=given | {"without": "title"}), 400)
+
+
+def test_metrics_count_every_request_by_its_answer(model):
+    app = make_app(model, LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        client.post("/predict", json={})
+        client.post(
+            "/predict", content=(b"x" * 100_000 for _ in range(10)), headers={"content-type": "application/json"}
+        )
+        client.post("/predict", json={}, headers={"origin": "http://elsewhere.example"})
+        text = client.get("/metrics").text
+    for status in (200, 413, 403):
+        assert f'umemma_requests_total{{status="{status}"}} 1.0' in text
+    assert 'status="500"' not in text
+
+
+def test_a_client_that_leaves_is_no_error(model):
+    """What uvicorn gives an app whose client goes before its body is whole."""
+    app, sent = make_app(model, LIMITS), []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"host", b"localhost")]
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": headers, "query_string": b""}
+    asyncio.run(app(scope, receive, send))
+    assert not sent
+    assert 'umemma_requests_total{status="499"} 1.0' in app.state.server.metrics.text().decode()
+    app.state.server.batcher.close()
+
+
+def test_health_says_whether_the_model_answers(model):
+    app = make_app(model, LIMITS)
+    with TestClient(app, base_url="http://localhost") as client:
+        assert client.get("/health").status_code == 200
+        app.state.server.batcher.close()
+        assert client.get("/health").status_code == 503
+        app.state.server.batcher.close = lambda: None
 
 
 def test_the_model_says_what_it_takes(client, model):
@@ -189,6 +246,10 @@ def test_a_damaged_file_is_refused_or_missing(client, field, data):
         ({"content-type": "multipart/form-data"}, b"no boundary", 400),
         ({"content-type": "multipart/form-data; boundary=x"}, b"--x\r\nnonsense", 400),
         ({"content-type": "application/json", "origin": "http://elsewhere.example"}, b"{}", 403),
+        ({"content-type": "application/json", "origin": "null"}, b"{}", 403),
+        ({"content-type": "application/json", "origin": "http://["}, b"{}", 403),
+        ({"content-type": "application/json", "content-length": "9" * 5000}, b"{}", 400),
+        ({"content-type": "application/json", "content-length": "-1"}, b"{}", 400),
     ],
 )
 def test_what_is_no_request_is_refused(client, headers, content, status):
