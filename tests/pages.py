@@ -33,5 +33,8 @@ def commands(text):
     found = []
     for line in lines:
         line = re.sub(r"\[(--[^]|]*)(\|[^]]*)?\]", r"\1", line)  # [--option=this|that]
-        found += re.findall(r"\b((?:python main\.py|python -m [\w.]+|umemma [a-z]+)(?: [^#>&|\"]*)?)", line)
+        found += re.findall(
+            r"\b((?:python main\.py|python -m (?:benchmarks|data_prep|umemma_jax)\.[\w.]+|umemma [a-z]+)(?: [^#>&|\"]*)?)",
+            line,
+        )
     return [" ".join(command.split()) for command in found]
