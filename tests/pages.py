@@ -26,12 +26,13 @@ def sentences(text):
     return {sentence for part in found if len(sentence := " ".join(part.split())) >= 40}
 
 
+MODULE = r"python -m (?:benchmarks|data_prep|umemma_jax)\.[\w.]+"
+COMMAND = rf"\b((?:python main\.py|{MODULE}|umemma [a-z]+)(?: [^#>&|\"]*)?)"
+
+
 def commands(text):
     """Every `python main.py ...`, `python -m MODULE ...` and `umemma COMMAND ...`, in blocks and in running text."""
     lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(text))]
-    found = []
-    for line in lines:
-        line = re.sub(r"\[(--[^]|]*)(\|[^]]*)?\]", r"\1", line)  # [--option=this|that]
-        found += re.findall(r"\b((?:python main\.py|python -m [\w.]+|umemma [a-z]+)(?: [^#>&|\"]*)?)", line)
-    return [" ".join(command.split()) for command in found]
+    plain = [re.sub(r"\[(--[^]|]*)(\|[^]]*)?\]", r"\1", line) for line in lines]  # [--option=this|that]
+    return [" ".join(command.split()) for line in plain for command in re.findall(COMMAND, line)]
