@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import shlex
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -28,11 +27,11 @@ def sentences(text):
 
 
 def commands(text):
-    """What follows `python` in every `python main.py ...` and `python -m MODULE ...`, in blocks and in running text."""
+    """Every `python main.py ...`, `python -m MODULE ...` and `umemma COMMAND ...`, in blocks and in running text."""
     lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
     lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(text))]
     found = []
     for line in lines:
         line = re.sub(r"\[(--[^]|]*)(\|[^]]*)?\]", r"\1", line)  # [--option=this|that]
-        found += [shlex.split(part) for part in re.findall(r"\bpython ((?:main\.py|-m [\w.]+)[^#>&|\"]*)", line)]
-    return found
+        found += re.findall(r"\b((?:python main\.py|python -m [\w.]+|umemma [a-z]+)(?: [^#>&|\"]*)?)", line)
+    return [" ".join(command.split()) for command in found]

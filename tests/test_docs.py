@@ -16,14 +16,15 @@ import pytest
 from PIL import Image
 
 from tests import own_family, pages, test_predictor
-from umemma_jax import cli, command
+from umemma_jax import cli, command, umemma
 from umemma_jax.data.dataset import open_dataset
 from umemma_jax.data_prep import table
+from umemma_jax.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
-PLACEHOLDERS = {"RECIPE": "configs/quickstart.py", "HOST:PORT": "host0:9876", "=N": "=4", "=I": "=0", "=$i": "=0"}
-COMMANDS = {" ".join(words): words for text in pages.PAGES.values() for words in pages.commands(text)}
+PLACEHOLDERS = {"RECIPE": "quickstart", "HOST:PORT": "host0:9876", "=N": "=4", "=I": "=0", "=$i": "=0"}
+COMMANDS = sorted({command for text in pages.PAGES.values() for command in pages.commands(text)})
 FILES = r"`((?:umemma_jax|configs|data_prep|benchmarks|tests)/[\w/]*(?:\.\w+)?)`"
 WITH_CODE = [name for name, text in pages.PAGES.items() if pages.blocks(text, "python")]
 NOTEBOOKS = sorted(pages.DOCS.glob("notebooks/*.ipynb"))
@@ -69,15 +70,40 @@ def folder(tmp_path_factory):
         yield path
 
 
+def by_main(line):
+    """What main.py's parser gets of a command: arguments, and the mode that its name says; None of other commands."""
+    program, name, *arguments = line.split()
+    if (program, name) == ("umemma", "quickstart"):
+        return ["--config=quickstart", *arguments], "train"
+    if program == "umemma" and name in cli.MODES:
+        return arguments, name
+    return (arguments, "train") if name == "main.py" else None
+
+
+def module_of(line):
+    """The module that a command runs, and its arguments."""
+    match line.split():
+        case ["python", "-m", module, *arguments]:
+            return module, arguments
+        case ["umemma", "prep", name, *arguments]:
+            return f"umemma_jax.data_prep.{name}", arguments
+        case ["umemma", name, *arguments]:
+            return umemma.MODULES[name], arguments
+
+
+OF_MODULES = [line for line in COMMANDS if by_main(line) is None and "NAME" not in line.split()[2]]
+
+
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a `-m MODULE ...` in this process; returns its exit status."""
+    """Runs the module of a command in this process; returns its exit status."""
 
-    def run(words):
+    def run(line):
         statuses = []
+        module, arguments = module_of(line)
         monkeypatch.setattr(command, "run", lambda action: statuses.append(command.status(action)))
-        monkeypatch.setattr(sys, "argv", words[1:])
-        runpy.run_module(words[1], run_name="__main__")
+        monkeypatch.setattr(sys, "argv", [module, *arguments])
+        runpy.run_module(module, run_name="__main__")
         return statuses.pop()
 
     return run
@@ -87,16 +113,17 @@ class Understood(Exception):
     """A command line has been parsed."""
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("main.py")])
-def test_a_command_of_main_is_understood(line, folder, monkeypatch):
+@pytest.mark.parametrize("line", [line for line in COMMANDS if (found := by_main(line)) and found[0]])
+def test_a_command_that_trains_or_reports_is_understood(line, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for placeholder, value in PLACEHOLDERS.items():
         line = line.replace(placeholder, value)
-    assert cli.parse(line.split()).mode
+    arguments, mode = by_main(line)
+    assert cli.parse(["umemma", *arguments], mode).mode in cli.MODES
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("-m ")])
+@pytest.mark.parametrize("line", OF_MODULES)
 def test_a_command_of_a_module_is_understood(line, run, monkeypatch):
     parse = argparse.ArgumentParser.parse_args
 
@@ -107,14 +134,15 @@ def test_a_command_of_a_module_is_understood(line, run, monkeypatch):
     monkeypatch.chdir(pages.ROOT)
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     with pytest.raises(Understood):
-        run(COMMANDS[line])
+        run(line)
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("-m data_prep.table ")])
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize("line", [line for line in OF_MODULES if module_of(line)[0].endswith("data_prep.table")])
 def test_a_table_is_prepared_as_it_says(line, run, tmp_path, monkeypatch):
     write_files(tmp_path)
     monkeypatch.chdir(tmp_path)
-    assert run(COMMANDS[line]) == 0
+    assert run(line) == 0
     prepared = list(tmp_path.rglob("dataset.json"))
     assert len(prepared) == (5 if "--folds" in line else 1)
     assert all(len(open_dataset(path.parent).info.modalities) >= 2 for path in prepared)
@@ -154,11 +182,30 @@ def test_the_family_is_the_one_that_the_tests_convert():
     assert len(code.splitlines()) <= 30
 
 
-def test_every_extra_is_one_of_the_package():
+def test_extras_are_those_of_the_package():
     config = ConfigParser()
     config.read(pages.ROOT / "setup.cfg")
-    named = {extra for text in pages.PAGES.values() for extra in re.findall(r"'?\.\[([\w,]+)\]'", text)}
-    assert {extra for group in named for extra in group.split(",")} <= set(config["options.extras_require"])
+    extras = set(config["options.extras_require"])
+    rows = re.findall(r"^\| (`[^|]*) \|", pages.prose(pages.PAGES["docs/index.md"]).partition("## The first")[0], re.M)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == extras
+    named = {name for text in pages.PAGES.values() for name in re.findall(r"'(?:\.|umemma_jax)\[([\w,]+)\]'", text)}
+    assert {name for group in named for name in group.split(",")} <= extras
+
+
+@pytest.mark.parametrize("page", pages.PAGES)
+def test_every_block_says_what_it_is_in(page):
+    fences = re.findall(r"^ *```(.*)$", pages.PAGES[page], flags=re.MULTILINE)
+    assert all(fences[::2]) and not any(fences[1::2])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_described(name):
+    assert any(f"`{name}`" in text and METHODS[name].LABEL in text for text in pages.PAGES.values())
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (pages.ROOT / "configs").glob("[a-z]*.py")))
+def test_a_recipe_is_described(recipe):
+    assert re.search(rf"`{recipe}`", pages.PAGES["docs/recipes.md"])
 
 
 @pytest.mark.parametrize("path", sorted({p for text in pages.PAGES.values() for p in re.findall(FILES, text)}))

@@ -12,6 +12,7 @@ from tests import small_run, untrained
 from umemma_jax import config as config_lib
 from umemma_jax import export, predict, program, serving
 from umemma_jax.by_pattern import ByPattern
+from umemma_jax.errors import UserError
 from umemma_jax.patterns import all_patterns
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -24,7 +25,6 @@ RECIPES = {
     "av_mnist.py": DIGITS,
     **{f"{name}.py:{form}": PHOTOS for name in ("food101", "mm_imdb") for form in ("small", "ume_mma")},
     **{f"ave.py:{form}": CLIPS for form in ("small", "resnets", "resnet_audionet", "vit_ast")},
-    "kinetics_sound.py:small": CLIPS,  # all of its recipes are those of ave.py
 }
 ROWS = 3
 
@@ -70,8 +70,19 @@ def test_every_recipe(recipe, tmp_path):
     check_every_pattern(tmp_path, model, rows[:ROWS])
 
 
-@pytest.mark.parametrize("about", [{}, {"multi_label": True}, {"classes": (), "targets": ["price", "weight"]}])
-@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_clips_of_kinetics_sound_go_through_the_encoders_of_ave():
+    for form in ("small", "resnets", "resnet_audionet", "vit_ast"):
+        one, other = (config_lib.load(f"configs/{name}.py:{form}") for name in ("ave", "kinetics_sound"))
+        assert one.inputs == other.inputs
+
+
+TARGETS = {"classes": (), "targets": ["price", "weight"]}
+
+
+@pytest.mark.parametrize(
+    ("about", "is_calibrated"),
+    [({}, True), ({}, False), ({"multi_label": True}, True), (TARGETS, True), (TARGETS, False)],
+)
 def test_own_data_of_three_modalities(about, is_calibrated, tmp_path):
     """A table, a text as a bag of n-grams, and raw pixels."""
     untrained.write_dataset(tmp_path / "data", {"table": "table", "text": "text", "digit": "digit"}, **about)
@@ -86,6 +97,16 @@ def test_other_stand_ins_and_heads(changes, tmp_path):
     small_run.write_dataset(tmp_path / "data")
     model, rows = untrained.saved_model(small_run.get_config(tmp_path / "data", **changes))
     check_every_pattern(tmp_path, model, rows[:ROWS])
+
+
+def test_an_encoder_that_counts_rows_is_refused_in_one_line(tmp_path):
+    untrained.write_dataset(tmp_path / "data", {"table": "table", "digit": "digit"})
+    config = config_lib.load(f"configs/own_data.py:{tmp_path / 'data'}")
+    config.inputs.digit.encoder = {"name": "tests.counting_encoder"}
+    model, _ = untrained.saved_model(config)
+    with pytest.raises(UserError, match=r"an encoder cannot do with any number of rows .*: in an encoder of your own"):
+        export.export(model, tmp_path / "model.stablehlo")
+    assert not list(tmp_path.glob("model.*"))
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ class Command:
       processes: how many they are.
       process: the number of this one.
       logits: file that mode `report` is about.
-      format: of mode `export`, `pytorch` or `stablehlo`.
+      format: of mode `export`, `pytorch`, `stablehlo` or `onnx`.
       methods: of mode `compare`, see `compare.compare`.
     """
 
@@ -135,9 +135,10 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
     format = flags.DEFINE_enum(
         "format",
         None,
-        ["pytorch", "stablehlo"],
+        ["pytorch", "stablehlo", "onnx"],
         "In --mode=export. pytorch, the default: encoders that started from PyTorch checkpoints, back to those names. "
-        "stablehlo: all of a finished run's model in one file, which JAX and NumPy alone run, see docs/export.md.",
+        "stablehlo: all of a finished run's model in one file, which JAX and NumPy alone run; onnx: one for ONNX "
+        "Runtime, by the extra onnx. See docs/export.md.",
         flag_values=values,
     )
     coordinator = flags.DEFINE_string(
@@ -266,8 +267,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         os.environ.setdefault("MPLCONFIGDIR", str(parsed.workdir / ".matplotlib"))
     if parsed.mode == "report":
         return _report(parsed, argv)
-    if parsed.format == "stablehlo":
-        return _export_model(parsed.workdir)
+    if parsed.format != "pytorch":
+        return _export_model(parsed.workdir / "export" / f"model.{parsed.format}", parsed.workdir)
     with command.loading():
         from umemma_jax import compare, cross_validation, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
@@ -319,14 +320,13 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         return 128 + stop.signal if stop.signal == signal.SIGINT else 0
 
 
-def _export_model(workdir: Path) -> int:
+def _export_model(path: Path, workdir: Path) -> int:
     """Writes the model of a finished run into one file; of several processes the first does."""
     with command.loading():
         from umemma_jax import predictor
         from umemma_jax.devices import distributed
 
     def export() -> None:
-        path = workdir / "export" / "model.stablehlo"
         predictor.load(workdir).export(path)
         print(f"Exported: {path}")
 

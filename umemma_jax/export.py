@@ -37,13 +37,11 @@ def export(model: SavedModel, path: Path) -> None:
     Raises:
       UserError: the file cannot be written, or an encoder of the user's own cannot do with any number of rows.
     """
-    run = ByPattern(model.module, model.variables, model.inputs, model.info, model.means)
-    inputs = {x.name: _input(model, x, program.named(run.decode(x.name, [None]))) for x in model.inputs}
-    weights = program.weights(model, run.stand_ins)
+    weights, inputs = arguments(model)
     exported = _exported(program.of(model), weights, inputs)
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     description = {
-        **_about(model),
+        **about(model),
         "inputs": inputs,
         "outputs": {name: signature.described(x) for name, x in outputs.items()},
         "program": {
@@ -64,6 +62,13 @@ def export(model: SavedModel, path: Path) -> None:
         partial.write_bytes(content)
 
 
+def arguments(model: SavedModel) -> tuple[dict[str, np.ndarray], dict[str, Described]]:
+    """The program's weights, by name, and what `model.json` says of its inputs, by modality."""
+    run = ByPattern(model.module, model.variables, model.inputs, model.info, model.means)
+    inputs = {x.name: _input(model, x, program.named(run.decode(x.name, [None]))) for x in model.inputs}
+    return program.weights(model, run.stand_ins), inputs
+
+
 def _exported(
     function: Callable[..., Any], weights: Mapping[str, np.ndarray], inputs: Mapping[str, Described]
 ) -> jax.export.Exported:
@@ -81,7 +86,8 @@ def _exported(
 # --- model.json -------------------------------------------------------------------------------------------------------
 
 
-def _about(model: SavedModel) -> Described:
+def about(model: SavedModel) -> Described:
+    """What `model.json` says of a model besides its inputs and outputs."""
     info = model.info
     return {
         "umemma_jax": __version__,

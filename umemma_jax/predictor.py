@@ -16,7 +16,7 @@ start.as_library()  # before JAX is loaded
 
 import numpy as np  # noqa: E402
 
-from umemma_jax import export, predict, saved_model  # noqa: E402
+from umemma_jax import export, onnx_export, predict, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
 from umemma_jax.by_pattern import ByPattern, Said  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
@@ -227,12 +227,14 @@ class Predictor:
 
         Args:
           path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
-            is in it.
+            is in it. `NAME.onnx` becomes a file for ONNX Runtime, by the extra `onnx`.
 
         Raises:
-          UserError: it cannot be written, or an encoder of your own cannot do with any number of rows.
+          UserError: it cannot be written, or an encoder cannot be exported.
         """
-        export.export(self._model, Path(path))
+        path = Path(path)
+        write = onnx_export.export if path.suffix == ".onnx" else export.export
+        write(self._model, path)
 
     @property
     def traces(self) -> int:

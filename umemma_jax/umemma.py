@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from umemma_jax import __version__, command, extras
+from umemma_jax import __version__, command
 from umemma_jax.errors import UserError
 
 PREP = "prep"  # each of its own commands is a module of `data_prep`
@@ -59,7 +59,7 @@ def _prepare(arguments: Sequence[str]) -> None:
 def _run_module(module: str, program: str, arguments: Sequence[str]) -> None:
     """Calls the `main` of a module, whose parser reads `sys.argv`."""
     sys.argv = [program, *arguments]
-    with command.loading(), extras.needed("serve", program):
+    with command.loading():
         run = importlib.import_module(module).main
     run()
 

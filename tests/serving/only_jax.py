@@ -1,8 +1,8 @@
 """Predicts by an exported model in a process that finds no packages but JAX and what it needs.
 
-python -m tests.serving.only_jax MODEL.stablehlo ROWS.npz SAID.npz
+python -m tests.serving.only_jax MODEL.stablehlo [ROWS.npz SAID.npz]
 
-ROWS.npz has arrays as `title/tokens`; SAID.npz gets what the model says.
+ROWS.npz has arrays as `title/tokens`, and SAID.npz gets what the model says; without them it is of one row of zeros.
 """
 
 import sys
@@ -29,12 +29,30 @@ def main():
 
     from umemma_jax import serving
 
-    model, rows, said = sys.argv[1:]
+    path, *files = sys.argv[1:]
+    model = serving.load(path)
+    said = model.predict(rows_of(np.load(files[0])) if files else zeros(np, model.description["inputs"]))
+    if files:
+        np.savez(files[1], **said)
+    print(said)
+
+
+def rows_of(arrays):
     inputs = {}
-    for name, array in np.load(rows).items():
+    for name, array in arrays.items():
         modality, _, part = name.partition("/")
         inputs.setdefault(modality, {})[part] = array
-    np.savez(said, **serving.load(model).predict(inputs))
+    return inputs
+
+
+def zeros(np, described):
+    inputs = {}
+    for m, x in described.items():
+        shapes = {name: [*array["shape"]] for name, array in x["arrays"].items()}
+        for shape in shapes.values():
+            shape[:] = [1, *(n if isinstance(n, int) else x["lengths"][0] for n in shape[1:])]
+        inputs[m] = {name: np.zeros(shape, x["arrays"][name]["dtype"]) for name, shape in shapes.items()}
+    return inputs
 
 
 if __name__ == "__main__":

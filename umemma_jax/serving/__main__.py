@@ -1,11 +1,13 @@
 """Serves a trained model over HTTP, with a page to try it on: `umemma serve`, or `python -m umemma_jax.serving`."""
 
+import contextlib
+import itertools
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from umemma_jax import command
+from umemma_jax import command, extras
 from umemma_jax.errors import UserError
 
 command.begin(__package__)
@@ -14,6 +16,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 BOUNDS = {  # name -> default, metavar and help
     "batch": (32, "ROWS", "most that are computed together; 1: each request by itself"),
     "wait": (2.0, "MS", "that a request waits for others"),
+    "warm-up": (32, "ROWS", "programs for batches up to these are made at the start; 1: of single rows"),
     "queue": (256, "N", "requests at work or waiting; one more is turned away"),
     "max-body": (32.0, "MB", "of a request"),
     "max-pixels": (25.0, "MILLIONS", "of a picture or a frame"),
@@ -43,15 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         value = getattr(options, name.replace("-", "_"))
         if not 0 < value < math.inf:
             raise UserError(f"--{name}={value}: is not above 0")
-    with command.loading():
-        try:
-            import uvicorn
+    with command.loading(), extras.needed("serve", "umemma serve"):
+        import uvicorn
 
-            from umemma_jax.serving.app import Batching, make_app
-        except ModuleNotFoundError as error:
-            raise UserError(f"no package {error.name}: install the extra, pip install 'umemma_jax[serve]'") from error
         from umemma_jax import predictor
         from umemma_jax.data_prep.build.console import cores
+        from umemma_jax.serving.app import Batching, make_app
+        from umemma_jax.serving.connections import Connection
         from umemma_jax.serving.limits import Limits
 
     limits = Limits(
@@ -62,14 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds=options.timeout,
     )
     model = predictor.load(options.model)
-    print(f"{model}: making the programs of every missing pattern")
-    model.compile()
+    print(f"{model}: making the programs of every missing pattern", flush=True)
+    for rows in itertools.takewhile(lambda rows: rows < 2 * options.warm_up, (1 << n for n in itertools.count())):
+        model.compile(rows)
     hosts = (*LOCAL, options.host, *options.allow_host) if options.host in LOCAL or options.allow_host else ()
     app = make_app(model, limits, Batching(options.batch, options.wait), hosts, cores())
     config = uvicorn.Config(
         app,
         options.host,
         options.port,
+        http=Connection,
+        ws="none",
         log_level="warning",
         limit_concurrency=4 * options.queue,
         timeout_keep_alive=10,
@@ -77,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         server_header=False,
     )
     print(f"Open http://{options.host}:{options.port} - Ctrl-C ends the server", flush=True)
-    uvicorn.Server(config).run()
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises what has ended it once more
+        uvicorn.Server(config).run()
+    print("the server has ended; what was asked before is answered")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ import contextlib
 import dataclasses
 import json
 import math
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from anyio import CapacityLimiter, to_thread
@@ -18,6 +17,7 @@ from starlette.datastructures import UploadFile
 from umemma_jax import __version__
 from umemma_jax.answers import answers
 from umemma_jax.command import one_line
+from umemma_jax.data_prep.build.rows import short
 from umemma_jax.errors import UserError
 from umemma_jax.patterns import pattern_name
 from umemma_jax.predict import Predictions
@@ -33,7 +33,8 @@ PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
-ROWS, FLOOR = "rows", "floor"  # keys of a request that are no fields
+PREDICT = "/predict"
+ROWS, FLOOR, WITHOUT = "rows", "floor", "without"  # keys of a request that are no fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +64,32 @@ class Server:
         self._readers = CapacityLimiter(readers)
         self._at_work = 0
 
-    async def predict(self, rows: Sequence[Mapping[str, Any]], floor: Any) -> list[dict[str, Any]]:
-        """An answer for each row, in a form for JSON. Raises UserError, and Full where too many wait."""
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Counts a request for predictions."""
+        if path == PREDICT:
+            self.metrics.requests.labels(str(status)).inc()
+            self.metrics.seconds.observe(seconds)
+
+    async def predict(
+        self, rows: Sequence[Mapping[str, Any]], floor: Any, without: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """An answer for each row, in a form for JSON.
+
+        Args:
+          rows: by field.
+          floor: as of `Predictor.predict`.
+          without: modalities that count as missing, even where the rows have their fields.
+
+        Raises:
+          UserError: a row cannot be read, or lacks what is required.
+          Full: too many requests wait.
+        """
+        self._check_may_lack(without)
         if self._at_work >= self.limits.queue:
             raise Full
         self._at_work += 1
         try:
-            examples = await to_thread.run_sync(self._read, rows, limiter=self._readers)
+            examples = await to_thread.run_sync(self._read, rows, without, limiter=self._readers)
             said = await self.batcher(examples)
         finally:
             self._at_work -= 1
@@ -79,8 +99,15 @@ class Server:
             self.metrics.rows.labels(pattern_name(present, self.model.modalities) or "nothing").inc()
         return [_answer(answer, predictions, number) for number, answer in enumerate(found)]
 
-    def _read(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        return self.model.examples([self.fields.row(row) for row in rows])
+    def _read(self, rows: Sequence[Mapping[str, Any]], without: Sequence[str]) -> list[dict[str, Any]]:
+        examples = self.model.examples(self.fields.table(rows))
+        return [{m: value for m, value in example.items() if m not in without} for example in examples]
+
+    def _check_may_lack(self, without: Sequence[str]) -> None:
+        optional = [m for m in self.model.modalities if m not in self.model.required]
+        for m in without:
+            if m not in optional:
+                raise UserError(f"{WITHOUT}={short(m)}: no input that may be missing, which are {', '.join(optional)}")
 
 
 def make_app(
@@ -108,28 +135,20 @@ def make_app(
 
     app = FastAPI(title="umemma_jax", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.server = server
-    app.add_middleware(Guard, limits=limits, hosts=hosts)
+    app.add_middleware(Guard, limits=limits, hosts=hosts, observe=server.observe)
     app.add_exception_handler(HTTPException, _refused)
 
-    @app.post("/predict")
+    @app.post(PREDICT)
     async def predict(request: Request) -> JSONResponse:
         """Answers for one row or several, in JSON or as a form with files."""
-        begin, status = time.perf_counter(), 500
         try:
-            rows, floor, several = await _read(request, limits)
-            found = await server.predict(rows, floor)
-            status = 200
-            return JSONResponse({"answers": found} if several else found[0])
+            rows, floor, without, several = await _read(request, limits)
+            found = await server.predict(rows, floor, without)
         except UserError as error:
-            raise HTTPException(status := 422, one_line(str(error))[:500]) from error
+            raise HTTPException(422, one_line(str(error))[:500]) from error
         except Full as error:
-            raise HTTPException(status := 503, "too many requests wait: try again", {"Retry-After": "1"}) from error
-        except HTTPException as error:
-            status = error.status_code
-            raise
-        finally:
-            server.metrics.requests.labels(str(status)).inc()
-            server.metrics.seconds.observe(time.perf_counter() - begin)
+            raise HTTPException(503, "too many requests wait: try again", {"Retry-After": "1"}) from error
+        return JSONResponse({"answers": found} if several else found[0])
 
     @app.get("/model")
     async def about() -> JSONResponse:
@@ -137,9 +156,10 @@ def make_app(
         return JSONResponse(described(server))
 
     @app.get("/health")
-    async def health() -> dict[str, str]:
-        """That the server is there."""
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        """Whether requests are answered; there is nothing to connect to before the programs are made."""
+        works = server.batcher.works
+        return JSONResponse({"status": "ok" if works else "the model has ended"}, 200 if works else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -183,8 +203,23 @@ async def _refused(request: Request, error: HTTPException) -> JSONResponse:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-async def _read(request: Request, limits: Limits) -> tuple[list[dict[str, Any]], Any, bool]:
-    """The rows of a request, the floor on their answers, and whether they are given as several."""
+class Asked(NamedTuple):
+    """What a request asks for.
+
+    Attributes:
+      rows: by field.
+      floor: on their answers.
+      without: modalities that count as missing.
+      several: whether the rows were given as a list.
+    """
+
+    rows: list[dict[str, Any]]
+    floor: Any
+    without: list[str]
+    several: bool
+
+
+async def _read(request: Request, limits: Limits) -> Asked:
     form = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if form == "application/json":
         return _of_json(await request.body(), limits)
@@ -193,14 +228,16 @@ async def _read(request: Request, limits: Limits) -> tuple[list[dict[str, Any]],
     raise HTTPException(415, "send application/json or multipart/form-data")
 
 
-def _of_json(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], Any, bool]:
+def _of_json(body: bytes, limits: Limits) -> Asked:
     try:
         content = json.loads(body, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"no JSON: {one_line(str(error))[:200]}") from error
     if not isinstance(content, dict):
         raise HTTPException(400, "give an object with the fields of a row, or with a list of such as 'rows'")
-    floor = content.pop(FLOOR, 0.0)
+    floor, without = content.pop(FLOOR, 0.0), content.pop(WITHOUT, [])
+    if not isinstance(without, list) or not all(isinstance(m, str) for m in without):
+        raise HTTPException(400, f"{WITHOUT!r} is no list of inputs")
     several = ROWS in content
     rows = content[ROWS] if several else [content]
     if several and len(content) > 1:
@@ -209,23 +246,25 @@ def _of_json(body: bytes, limits: Limits) -> tuple[list[dict[str, Any]], Any, bo
         raise HTTPException(400, "'rows' is no list of objects with the fields of a row")
     if len(rows) > limits.rows:
         raise HTTPException(413, f"{len(rows)} rows, more than {limits.rows}")
-    return rows, floor, several
+    return Asked(rows, floor, without, several)
 
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
 
 
-async def _of_form(request: Request, limits: Limits) -> tuple[list[dict[str, Any]], Any, bool]:
+async def _of_form(request: Request, limits: Limits) -> Asked:
     """One row; of a field that comes several times a list."""
     row: dict[str, Any] = {}
     async with request.form(max_files=limits.fields, max_fields=limits.fields) as form:
         for name in form:
             values = [await x.read() if isinstance(x, UploadFile) else x for x in form.getlist(name)]
-            row[name] = values if len(values) > 1 else values[0]
-    floor = row.pop(FLOOR, 0.0)
+            row[name] = values if len(values) > 1 or name == WITHOUT else values[0]
+    if not row:
+        raise HTTPException(400, "no field in the form")
+    floor, without = row.pop(FLOOR, 0.0), row.pop(WITHOUT, [])
     try:
-        return [row], float(floor), False
+        return Asked([row], float(floor), without, several=False)
     except (TypeError, ValueError) as error:
         raise HTTPException(400, f"floor={str(floor)[:100]!r}: is no number") from error
 

@@ -30,6 +30,7 @@ class Batcher:
 
     Attributes:
       waiting: requests in the queue.
+      works: whether the thread is there.
     """
 
     def __init__(
@@ -61,6 +62,11 @@ class Batcher:
     def waiting(self) -> int:
         """Requests in the queue."""
         return self._queue.qsize()
+
+    @property
+    def works(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread.is_alive()
 
     async def __call__(self, examples: Sequence[Example]) -> Said:
         """What the model says of N examples. Raises Full, and whatever the model does."""

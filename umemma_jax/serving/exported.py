@@ -85,7 +85,7 @@ class ExportedModel:
         """
         arrays = self._checked(inputs)
         present = self._present(arrays, present)
-        parts = [jax.device_get(part) for part in self._parts(arrays, present)]
+        parts = list(self._parts(arrays, present))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _checked(self, inputs: Mapping[str, Any]) -> dict[str, Arrays]:
@@ -118,7 +118,7 @@ class ExportedModel:
                 raise UserError(f"row {np.argmin(has)}: lacks {m!r}, which this model requires: give it")
         return given
 
-    def _parts(self, arrays: Mapping[str, Arrays], present: np.ndarray) -> Iterator[dict[str, jax.Array]]:
+    def _parts(self, arrays: Mapping[str, Arrays], present: np.ndarray) -> Iterator[Arrays]:
         """What the program says, some rows at a time."""
         for start in range(0, len(present), MOST_ROWS):
             some = slice(start, start + MOST_ROWS)
@@ -129,7 +129,7 @@ class ExportedModel:
                 kept = {name: array[some] for name, array in arrays[m].items()} if has.any() else None
                 fitted[m] = x.fitted(kept, has, rows)
             filled = np.concatenate([mask, np.zeros((rows - len(mask), mask.shape[1]), bool)])
-            said = self._run(self._weights, fitted, filled)
+            said = jax.device_get(self._run(self._weights, fitted, filled))
             yield {name: x[: len(mask)] for name, x in said.items()}
 
     def __repr__(self) -> str:

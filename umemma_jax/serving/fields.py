@@ -6,11 +6,12 @@ disk.
 
 import base64
 import binascii
-import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from umemma_jax.data_prep.build.dataframes import IN_MEMORY
+from umemma_jax.data_prep.build.rows import Row, Table, meant, row_of, short
 from umemma_jax.data_prep.raw.media import DATA_URL
 from umemma_jax.errors import UserError
 from umemma_jax.predictor import Predictor
@@ -42,33 +43,38 @@ class Fields:
                 }
             )
 
-    def row(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A row for `Predictor.examples`, from values of a request, of which those that are None or empty are missing.
+    def table(self, given: Sequence[Mapping[str, Any]]) -> Table:
+        """Rows for `Predictor.examples`, of a request's, in which what is None or empty is missing.
 
         Args:
-          given: by field: texts, numbers and truth values as they are; of a file its bytes, or base64 of them, as a
-            data: URL too; of a video also a list of pictures.
+          given: of each row by field: texts, numbers and truth values as they are; of a file its bytes, or base64 of
+            them, as a data: URL too; of a video also a list of pictures.
 
         Raises:
           UserError: an unknown field, or a value that is none of it or exceeds a limit.
         """
-        row = dict.fromkeys(self._kinds)
+        rows = [self._row(values, f"row {number}") for number, values in enumerate(given)]
+        return Table(IN_MEMORY, tuple(self._kinds), rows)
+
+    def _row(self, given: Mapping[str, Any], where: str) -> Row:
+        plain, files = {}, {}
         for column, value in given.items():
             if column not in self._kinds:
-                close = difflib.get_close_matches(column, self._kinds, 1)
-                hint = f", is {close[0]!r} meant?" if close else ""
-                raise UserError(f"no field {column[:100]!r}{hint} There are {', '.join(map(repr, self._kinds))}")
+                known = ", ".join(map(repr, self._kinds))
+                raise UserError(f"no field {short(column)}{meant(column, list(self._kinds))}: there are {known}")
             if value is None or value == "" or value == b"" or value == []:
                 continue
             try:
-                row[column] = self._value(self._kinds[column], value)
+                if self._kinds[column] in CHECKS:
+                    files[column] = self._files(self._kinds[column], value)
+                else:
+                    plain[column] = self._plain(value)
             except UserError as error:
                 raise UserError(f"{column!r}: {error}") from error
-        return row
+        # Files are put in as bytes and stay so: of other values, bytes that are a text would become one, and so a path.
+        return Row(row_of(plain, list(plain), where).values | files, where)
 
-    def _value(self, kind: str, value: Any) -> Any:
-        if kind not in CHECKS:
-            return self._plain(value)
+    def _files(self, kind: str, value: Any) -> bytes | list[bytes]:
         if kind == "video" and isinstance(value, list):
             return [self._file(kind, item) for item in value]
         return self._file(kind, value)

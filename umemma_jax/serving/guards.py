@@ -5,9 +5,11 @@ All of it is ASGI, so that a body is counted while it comes, not when it is in m
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
+
+from starlette.requests import ClientDisconnect
 
 from umemma_jax.serving.limits import Limits
 
@@ -16,6 +18,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+GONE = 499  # status, in metrics alone, where a client has left before its request was whole
+MOST_DIGITS = 18  # of a body's length: Python reads no number of thousands of them
 HEADERS = [
     (b"content-security-policy", b"default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; "
      b"object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
@@ -27,21 +31,30 @@ HEADERS = [
 class Guard:
     """Answers in place of an app what must not reach it."""
 
-    def __init__(self, app: App, limits: Limits, hosts: Sequence[str]) -> None:
-        """Takes what is guarded, and the names that the server may be called by; none: any."""
-        self._app, self._limits, self._hosts = app, limits, frozenset(hosts)
+    def __init__(
+        self, app: App, limits: Limits, hosts: Sequence[str], observe: Callable[[str, int, float], None]
+    ) -> None:
+        """Takes what is guarded, and the limits.
+
+        Args:
+          app: that is guarded.
+          limits: on requests.
+          hosts: names that the server may be called by; none: any.
+          observe: is told of each request its path, the status of its answer and the seconds it took.
+        """
+        self._app, self._limits, self._hosts, self._observe = app, limits, frozenset(hosts), observe
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Handles one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        begin, status = time.perf_counter(), None
 
         async def send_on(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
@@ -51,12 +64,16 @@ class Guard:
                 return
             async with asyncio.timeout(self._limits.seconds):
                 await self._app(scope, _counted(receive, self._most_bytes), send_on)
+        except ClientDisconnect:
+            status = GONE
         except (TooLarge, TimeoutError) as error:
-            if started:
+            if status is not None:
                 raise
             late = isinstance(error, TimeoutError)
-            status, reason = (408, f"took longer than {self._limits.seconds:g} s") if late else (413, self._too_large)
-            await respond(send_on, status, reason)
+            refused = (408, f"took longer than {self._limits.seconds:g} s") if late else (413, self._too_large)
+            await respond(send_on, *refused)
+        finally:
+            self._observe(scope["path"], status or 500, time.perf_counter() - begin)
 
     def _refused(self, scope: Message) -> tuple[int, str] | None:
         headers = {name.lower(): value for name, value in scope["headers"]}
@@ -67,12 +84,13 @@ class Guard:
                 f"this server is not called {host[:100]!r}: it is started with --allow-host=NAME for other names",
             )
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if scope["method"] not in ("GET", "HEAD") and origin and urlsplit(origin).netloc != host:
+        own = (f"http://{host}", f"https://{host}")
+        if scope["method"] not in ("GET", "HEAD") and origin and origin not in own:
             return 403, "a page of another origin may not ask"
         if headers.get(b"content-encoding", b"identity") != b"identity":
             return 415, "bodies that are compressed are not taken"
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit():
+        if not length.isdigit() or len(length) > MOST_DIGITS:
             return 400, "a length that is no number"
         return (413, self._too_large) if int(length) > self._most_bytes else None
 

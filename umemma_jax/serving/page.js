@@ -3,7 +3,7 @@
 
 const SHOWN = 6; // classes
 const PAUSE = 250; // milliseconds without a change before the server is asked
-const inputs = []; // {name, root, values: () => [[field, value], ...]}
+const inputs = []; // {name, on: () => bool, fields: [name, ...], values: () => [[field, value], ...]}
 let model, timer, asked = 0;
 
 const make = (tag, attributes = {}, ...children) => {
@@ -89,7 +89,8 @@ function recorder(take) {
 
 async function asWav(blob) {
   // What a browser records differs from one to the next; WAV is read everywhere.
-  const sound = await new AudioContext().decodeAudioData(await blob.arrayBuffer());
+  const context = new AudioContext(), sound = await context.decodeAudioData(await blob.arrayBuffer());
+  await context.close();
   const samples = sound.getChannelData(0), bytes = new DataView(new ArrayBuffer(44 + 2 * samples.length));
   const text = (at, word) => [...word].forEach((x, n) => bytes.setUint8(at + n, x.charCodeAt(0)));
   text(0, "RIFF"); bytes.setUint32(4, 36 + 2 * samples.length, true); text(8, "WAVEfmt "); bytes.setUint32(16, 16, true);
@@ -102,10 +103,13 @@ async function asWav(blob) {
 
 function add(input) {
   const root = document.getElementById("input").content.cloneNode(true).firstElementChild;
-  const form = FORMS[input.kind](input.fields);
+  const names = input.fields.map((field) => field.name).join();
+  const same = inputs.find((other) => other.fields === names); // sound and pictures of one file
+  const form = same ? { body: make("p", { className: "hint", textContent: `of the same file as ${same.name}` }), values: same.values } : FORMS[input.kind](input.fields);
   const box = root.querySelector("input[role=switch]");
   root.querySelector("legend").textContent = input.name + (input.required ? " (required)" : "");
   box.setAttribute("aria-label", `use ${input.name}`);
+  box.disabled = input.required;
   box.dataset.input = input.name;
   root.querySelector(".body").append(form.body);
   box.addEventListener("change", () => {
@@ -114,7 +118,7 @@ function add(input) {
     change();
   });
   document.getElementById("inputs").append(root);
-  inputs.push({ values: () => (box.checked ? form.values() : []) });
+  inputs.push({ name: input.name, fields: names, on: () => box.checked, values: form.values });
 }
 
 // --- answers ---------------------------------------------------------------------------------------------------------
@@ -125,10 +129,12 @@ function change() {
 }
 
 async function ask() {
-  const given = inputs.flatMap((input) => input.values()), mine = ++asked;
+  const on = inputs.filter((input) => input.on()), off = inputs.filter((input) => !input.on()), mine = ++asked;
+  const given = [...new Map(on.map((input) => [input.fields, input.values()])).values()].flat(); // a file of several once
   if (!given.length) { show(null); return; }
   const form = new FormData();
   for (const [name, value] of given) form.append(name, value);
+  for (const input of off) form.append("without", input.name);
   try {
     const begin = performance.now();
     const response = await fetch("predict", { method: "POST", body: form });

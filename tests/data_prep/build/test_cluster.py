@@ -124,5 +124,5 @@ def test_nobody_there(tmp_path, monkeypatch):
 
 def test_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r"install the extra for it, umemma_jax\[dask\]"):
+    with pytest.raises(UserError, match=r"needs distributed, .*pip install .umemma_jax\[dask\]"):
         list(run_tasks(tasks_of(tmp_path / "files", b"a"), tmp_path, "127.0.0.1:1"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from umemma_jax.data_prep.build.results import Failure, Noted, Result
+from umemma_jax.errors import UserError
 
 _FORM = 2  # of the files of finished work: those of another form are not looked at
 _LONGEST = 200  # characters of an exception's message
@@ -115,9 +116,11 @@ class ContentTask:
 
 
 def attempt(task: Task) -> Result:
-    """Runs a task here; what goes wrong is a failure."""
+    """Runs a task here; what goes wrong is a failure, but for what the user can mend, as a package that is missing."""
     try:
         return task()
+    except UserError:
+        raise
     except Unreadable as error:
         return Failure(str(error))
     except Exception as error:  # nobody knows all that decoders raise; the place tells a fault of ours from a file's
