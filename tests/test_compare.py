@@ -13,11 +13,12 @@ from umemma_jax.config import tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import decisions, evaluate
-from umemma_jax.methods import METHODS
+from umemma_jax.methods import METHODS, has_loss
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
 NAMES, CLASSES, SEEDS = ("a", "b"), 3, 2
+COMPARED = [name for name in METHODS if not has_loss(METHODS[name])]  # unless told otherwise
 
 
 def get_config(path):
@@ -75,7 +76,7 @@ def test_differences_are_those_of_the_reports(finished_comparison):
     workdir, comparison = finished_comparison
     paired = comparison["paired"]
     assert paired["metric"] == "accuracy" and paired["resamples"] == 200
-    patterns, pairs = 3, len(METHODS) * (len(METHODS) - 1) // 2
+    patterns, pairs = 3, len(COMPARED) * (len(COMPARED) - 1) // 2
     assert len(paired["differences"]) == patterns * pairs
 
     def accuracy(method, pattern):
@@ -91,7 +92,7 @@ def test_differences_are_those_of_the_reports(finished_comparison):
 
 def test_decisions_are_kept_beside_each_report(finished_comparison):
     workdir, _ = finished_comparison
-    for method in METHODS:
+    for method in COMPARED:
         folder = workdir / method / "seed1" / "report"
         results = json.loads((folder / "report.json").read_text())
         found = decisions.read(folder, list(results["patterns"]), results["examples"])
@@ -147,5 +148,29 @@ def test_the_command_ends_with_what_the_data_support(finished, dataset, tmp_path
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"Comparison: {finished / 'report'}"
     told = [line for line in lines if line.startswith(("Complete, ", "Without "))]
-    assert len(told) == 3 * (len(METHODS) - 1)
+    assert len(told) == 3 * (len(COMPARED) - 1)
     assert lines[-3].startswith("Differences are of accuracy") and "the 2 training seeds" in lines[-3]
+
+
+def test_methods_join_a_comparison_whose_runs_stay(finished, dataset, evaluated, capsys):
+    """Those with a loss of their own, one of them the user's; the references come of themselves."""
+    config = get_config(dataset)
+    chosen = compare.compare(config, finished, 1, ("simultaneous", "tests.own_method"))
+    assert list(chosen["methods"]) == ["ume", "ume_mma", "simultaneous", "tests.own_method"]
+    assert evaluated == [0, 0]  # the two that are new
+    assert (finished / "tests.own_method" / "seed0" / "report" / "report.json").exists()
+
+
+def test_all_leaves_out_what_the_recipe_cannot_have_and_a_name_that_asks_for_it_is_told(dataset, capsys):
+    config = get_config(dataset)
+    assert "ogm" not in compare._chosen(config, ("all",))
+    assert "ogm is left out: config.fusion.optimizer: 'adamw', but OGM needs 'sgd'" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"^config\.fusion\.optimizer: 'adamw', but OGM needs 'sgd'"):
+        compare.compare(config, dataset / "never", 1, ("ogm",))
+
+
+def test_a_comparison_starts_from_a_recipe_that_all_methods_follow_from(dataset):
+    config = get_config(dataset)
+    config.missing.augment = False
+    with pytest.raises(UserError, match="starts from a recipe with both stages and augmentation"):
+        compare.compare(config, dataset / "never", 1)

@@ -14,13 +14,14 @@ from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data_prep import ave, rendered_clips, table
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
-from umemma_jax.methods import METHODS
+from umemma_jax.methods import METHODS, has_loss
 from umemma_jax.training import train
 
+OF_SWITCHES = [name for name in METHODS if not has_loss(METHODS[name])]
 CLIP_ENCODERS = ("resnets", "resnet_audionet", "vit_ast", "small")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*OF_SWITCHES, "simultaneous", "tests.own_method"])
 @pytest.mark.parametrize("name", ["quickstart", "av_mnist", "food101", "mm_imdb", "ave", "kinetics_sound"])
 def test_recipes_of_every_method(name, method):
     config = config_lib.load(f"configs/{name}.py:{method}")
@@ -51,7 +52,7 @@ def test_clip_recipes_with_every_pair_of_encoders(name, encoders):
 
 def test_clip_recipes_are_of_two_resnets_unless_told_otherwise():
     for name in ("ave", "kinetics_sound"):
-        for method in METHODS:
+        for method in OF_SWITCHES:
             one, other = (config_lib.load(f"configs/{name}.py:{word}{method}") for word in ("", "resnets,"))
             assert one == other
 

@@ -22,14 +22,14 @@ from umemma_jax.errors import UserError
 
 USAGE = (
     "{program} --config=RECIPE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--data=DIR] [--split=NAME] [--format=FORMAT] [--coordinator=HOST:PORT --processes=N --process=I], or "
-    "{program} --mode=report --logits=FILE.npz [--workdir=DIR]"
+    "[--methods=A,B] [--data=DIR] [--split=NAME] [--format=FORMAT] "
+    "[--coordinator=HOST:PORT --processes=N --process=I], or {program} --mode=report --logits=FILE.npz [--workdir=DIR]"
 )
 MODES = {
     "train": "also resumes",
     "eval": "report again from checkpoints",
     "predict": "classes of examples, with or without labels, into WORKDIR/predictions",
-    "compare": "every method, several seeds",
+    "compare": "several methods, several seeds",
     "folds": "every fold of a cross-validation, of which config.data.dir is one",
     "export": "the model as --format says, into WORKDIR/export",
     "report": "the robustness report of any model, from its logits",
@@ -52,6 +52,7 @@ class Command:
       process: the number of this one.
       logits: file that mode `report` is about.
       format: of mode `export`, `pytorch`, `stablehlo` or `onnx`.
+      methods: of mode `compare`, see `compare.compare`.
     """
 
     config: ConfigDict | None
@@ -65,6 +66,7 @@ class Command:
     process: int | None = None
     logits: Path | None = None
     format: str = "pytorch"
+    methods: tuple[str, ...] = ()
 
 
 def main(argv: Sequence[str], mode: str = "train") -> NoReturn:
@@ -114,6 +116,12 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
     )
     seeds = flags.DEFINE_integer(
         "seeds", 5, "Runs of each method in --mode=compare.", lower_bound=1, flag_values=values
+    )
+    methods = flags.DEFINE_list(
+        "methods",
+        [],
+        "In --mode=compare: names, modules of your own (with a dot), or all. Default: switches of the recipe.",
+        flag_values=values,
     )
     data = flags.DEFINE_string(
         "data", None, "Prepared dataset in --mode=predict. Default: the run's own.", flag_values=values
@@ -178,6 +186,7 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
         _number_of(processes, "JAX_NUM_PROCESSES", coordinator),
         _number_of(process, "JAX_PROCESS_ID", coordinator),
         format=format.value or "pytorch",
+        methods=tuple(methods.value),
     )
 
 
@@ -274,7 +283,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     tell = print if distributed.is_first() else _say_nothing
     try:
         if parsed.mode == "compare":
-            comparison = compare.compare(config, workdir, parsed.seeds)
+            comparison = compare.compare(config, workdir, parsed.seeds, parsed.methods)
             tell(markdown.comparison_summary(comparison))
             tell(f"Comparison: {workdir / 'report'}")
             return 0

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from umemma_jax import experiment
+from umemma_jax import config as config_lib
+from umemma_jax import experiment, methods
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
@@ -28,34 +29,45 @@ from umemma_jax.training.workdir import claim_workdir, write_into
 SEED = 0  # of the bootstrap
 
 
-def compare(config: ConfigDict, workdir: Path, seeds: int) -> dict[str, Any]:
-    """Trains and evaluates every method with seeds 0, 1, ..., seeds - 1.
+ALL = "all"
+
+
+def compare(config: ConfigDict, workdir: Path, seeds: int, names: Sequence[str] = ()) -> dict[str, Any]:
+    """Trains and evaluates methods with seeds 0, 1, ..., seeds - 1.
 
     Each run has its folder `<workdir>/<method>/seed<n>` with its own report; a run that is finished there is not
-    repeated. The comparison is written to `<workdir>/report`.
+    repeated, and more methods or seeds can join later. The comparison is written to `<workdir>/report`.
 
     Args:
-      config: the recipe of `ume_mma`, from which the other methods follow.
+      config: a recipe with both stages and augmentation, from which all methods follow.
       workdir: of the comparison.
       seeds: number of runs of each method.
+      names: of methods, see `methods.method`; `all` is all that the config meets the needs of; none: those that are
+        switches of the recipe alone. Those that every comparison has as its reference are added.
 
     Returns:
       What comparison.json holds, see `reporting.results.compare`.
 
     Raises:
-      UserError: the config is not that of `ume_mma`, or a run failed.
+      UserError: the config is not such a recipe, a method is unknown or needs what the config or the data lack, or a
+        run failed.
     """
-    if method_name(config) != "ume_mma":
-        raise UserError(f"--mode=compare starts from the recipe of ume_mma, this is that of {method_name(config)}")
-    rows = {method: [] for method in METHODS}
+    if config.method.name or not (config.unimodal.epochs and config.fusion.epochs and config.missing.augment):
+        raise UserError(
+            "--mode=compare starts from a recipe with both stages and augmentation, from which all methods follow: "
+            f"this is that of {method_name(config)}"
+        )
+    chosen = _chosen(config, names)
+    for method in chosen:  # before hours of training
+        config_lib.check(_recipe(config, method, 0))
+    rows = {method: [] for method in chosen}
     for seed in range(seeds):
-        for method in METHODS:
-            if method != "ume":
-                if distributed.is_first():
-                    print(f"{method}, seed {seed}")
-                for name, results in _run(config, workdir, method, seed).items():
-                    rows[name].append(results)
-    results = [result for method in METHODS for result in rows[method]]
+        for trained, ensembles in _runs(chosen).items():
+            if distributed.is_first():
+                print(f"{trained}, seed {seed}")
+            for name, results in _run(config, workdir, trained, ensembles, seed).items():
+                rows[name].append(results)
+    results = [result for method in chosen for result in rows[method]]
     comparison = reporting_results.compare(results, _paired(results, config.evaluation.resamples, workdir))
     from umemma_jax.reporting import report  # here, since what draws takes long to load
 
@@ -63,13 +75,44 @@ def compare(config: ConfigDict, workdir: Path, seeds: int) -> dict[str, Any]:
     return comparison
 
 
-def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str, dict[str, Any]]:
-    """Results by method of one training run; that of `ume_mma` yields those of `ume` too."""
+def _chosen(config: ConfigDict, names: Sequence[str]) -> list[str]:
+    """Methods to compare, each once, in the order of `METHODS`, then the user's own."""
+    asked = set(names) - {ALL}
+    for name in METHODS:
+        module = METHODS[name]
+        if getattr(module, "REFERENCE", False) or (not names and not methods.has_loss(module)):
+            asked.add(name)
+        elif ALL in names and name not in asked:
+            if unmet := methods.unmet_need(module, lambda field: config_lib.get(config, field)):
+                if distributed.is_first():
+                    print(f"{name} is left out: {unmet}")
+            else:
+                asked.add(name)
+    for name in sorted(asked):
+        methods.method(name)  # raises where it is unknown
+    return [*(name for name in METHODS if name in asked), *sorted(asked - set(METHODS))]
+
+
+def _runs(chosen: Sequence[str]) -> dict[str, list[str]]:
+    """Each method that is trained -> those that are the ensemble which its fusion stage starts from."""
+    owner = {name: getattr(methods.method(name), "ENSEMBLE_OF", None) for name in chosen}
+    trained = [name for name in chosen if owner[name] not in chosen]
+    return {name: [other for other in chosen if owner[other] == name] for name in trained}
+
+
+def _recipe(config: ConfigDict, method: str, seed: int) -> ConfigDict:
     own = config.copy_and_resolve_references()
     own.seed = seed
     apply_method(own, method)
-    names = ("ume", "ume_mma") if method == "ume_mma" else (method,)
-    folders = {name: _folder(workdir, name, seed) for name in names}
+    return own
+
+
+def _run(
+    config: ConfigDict, workdir: Path, method: str, ensembles: Sequence[str], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Results by method of one training run; that of a method yields those of its ensemble too."""
+    own = _recipe(config, method, seed)
+    folders = {name: _folder(workdir, name, seed) for name in (*ensembles, method)}
     built = experiment.build(own)
     claim_workdir(own, built.fingerprints, folders[method])
     if all(_is_finished(folder) for folder in folders.values()):
@@ -77,7 +120,7 @@ def _run(config: ConfigDict, workdir: Path, method: str, seed: int) -> dict[str,
     trained = train.train(built, folders[method])
     found = {}
     for name, folder in folders.items():
-        variables = trained.ensemble if name == "ume" else trained.fusion
+        variables = trained.ensemble if name in ensembles else trained.fusion
         evaluated = evaluate.evaluate(built, trained.unimodal, variables)
         found[name] = {**evaluated.results, "method": name}
         _write(evaluated._replace(results=found[name]), folder)

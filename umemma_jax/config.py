@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from umemma_jax import fusion
+from umemma_jax import fusion, methods
 from umemma_jax.errors import UserError
 from umemma_jax.methods import METHODS
 from umemma_jax.missing_rates import MIXED
@@ -49,7 +49,7 @@ LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-_OF_VALUES = ("keep", "encoder", "preprocess", "deployment", "class_weights")
+_OF_VALUES = ("keep", "encoder", "preprocess", "deployment", "class_weights", "settings")
 OPEN_FIELDS = ("inputs", *_OF_VALUES)
 
 
@@ -160,6 +160,9 @@ def default_config() -> ConfigDict:
                 # modality `kind` for good; "mixed" (their "both"): one modality each, all in equal shares.
                 "eta": {"rate": 0.0, "kind": MIXED},
             },
+            # A method that has a loss of its own in the fusion stage, see `methods`, and its hyper-parameters; "" for
+            # those that are switches of the recipe alone.
+            "method": {"name": "", "settings": {}},
             "dropout": 0.0,  # on features
             # Cross-entropy, of targets the Gaussian likelihood; or "focal" of classes, "huber" of targets, which heeds
             # outliers less.
@@ -257,27 +260,31 @@ def form_and_method(argument: str, forms: Sequence[str]) -> tuple[str, str]:
     """
     words = argument.split(",")
     for word in words:
-        if word not in (*forms, *METHODS):
+        if word not in (*forms, *METHODS) and "." not in word:
             raise UserError(
                 f"config argument '{word}': unknown, "
                 f"name a form ({', '.join(forms)}) or a method ({', '.join(METHODS)})"
             )
-    form, method = [word for word in words if word in forms], [word for word in words if word in METHODS]
+    form, method = [word for word in words if word in forms], [word for word in words if word not in forms]
     if max(len(form), len(method)) > 1:
         raise UserError(f"config argument '{argument}': name one of {', '.join(forms)}, and one method, at most")
     return (*form, forms[0])[0], (*method, "ume_mma")[0]
 
 
 def apply_method(config: ConfigDict, method: str) -> None:
-    """Sets the switches that make the recipe of `ume_mma` one of `METHODS`.
+    """Makes the recipe of `ume_mma` that of another method: its switches, and its loss where it has one.
 
     Without the uni-modal stage the fusion stage trains the encoders as that would have, and as long as both: every
     method trains its encoders with the same settings.
+
+    Raises:
+      UserError: there is no such method, see `methods.method`.
     """
-    if method not in METHODS:
-        raise UserError(f"config argument '{method}': unknown method, use one of {', '.join(METHODS)}")
-    switches = METHODS[method].SWITCHES
+    module = methods.method(method)
+    switches = module.SWITCHES
     config.missing.augment = switches["augment"]
+    if methods.has_loss(module):
+        config.method = ConfigDict({"name": method, "settings": methods.settings(module)})
     if not switches["unimodal"]:
         epochs = config.unimodal.epochs + config.fusion.epochs
         config.fusion.update({**config.unimodal, "epochs": epochs})
@@ -289,12 +296,15 @@ def apply_method(config: ConfigDict, method: str) -> None:
 
 
 def method_name(config: ConfigDict) -> str:
-    """The method that the switches amount to."""
-    switches = (config.unimodal.epochs > 0, config.fusion.epochs > 0, config.missing.augment)
-    names = {tuple(method.SWITCHES.values()): name for name, method in METHODS.items()}
-    if not switches[1]:
-        return "ume"
-    return names.get(switches, "ume_then_fusion_without_augmentation")
+    """The method that has its loss in the config, or else the one that the switches amount to."""
+    if config.method.name:
+        return config.method.name
+    if not config.fusion.epochs:
+        return next(name for name in METHODS if not METHODS[name].SWITCHES["fusion"])
+    switches = (config.unimodal.epochs > 0, True, config.missing.augment)
+    names = (name for name in METHODS if not methods.has_loss(METHODS[name]))
+    found = {tuple(METHODS[name].SWITCHES.values()): name for name in names}
+    return found.get(switches, "ume_then_fusion_without_augmentation")
 
 
 def check(config: ConfigDict) -> None:
@@ -329,6 +339,7 @@ def check(config: ConfigDict) -> None:
         "class_weights",
         "given, but config.balance_classes weighs the classes already: leave one of them out",
     )
+    _check_method(config)
     _require(bool(config.data.dir), "data.dir", "name the folder of the prepared dataset")
 
 
@@ -379,6 +390,25 @@ def _check_modalities(config: ConfigDict) -> None:
         encoder = config.inputs[name].encoder.get("name")
         valid = isinstance(encoder, str) and re.fullmatch(r"\w+(\.\w+)*", encoder)
         _require(bool(valid), f"inputs.{name}.encoder.name", f"{encoder!r}: name an encoder, or a module of your own")
+
+
+def _check_method(config: ConfigDict) -> None:
+    """Of a method that has a loss of its own: its hyper-parameters, and what it needs of the rest."""
+    name, given = config.method.name, config.method.settings
+    if not name:
+        _require(not given, "method.settings", "given without config.method.name: name the method whose they are")
+        return
+    module = methods.method(name)
+    _require(methods.has_loss(module), "method.name", f"'{name}' has no loss of its own: leave it out")
+    known = methods.settings(module)
+    _require(
+        set(given) == set(known), "method.settings", f"{', '.join(given)}: {name} takes {', '.join(known) or 'none'}"
+    )
+    for key, value in given.items():
+        valid = fits(value, float) and 0 <= value < math.inf
+        _require(valid, f"method.settings.{key}", f"{_short(value)} must be a number from 0 on, and finite")
+    if unmet := methods.unmet_need(module, lambda field: get(config, field)):
+        raise UserError(unmet)
 
 
 def _check_ranges(config: ConfigDict) -> None:

@@ -1,6 +1,7 @@
 """What training and evaluation share: dataset, model and mesh, built from one config."""
 
 import dataclasses
+import types
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from umemma_jax import class_weights, missing, missing_rates, prior
+from umemma_jax import class_weights, methods, missing, missing_rates, prior
 from umemma_jax import config as config_lib
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
@@ -288,6 +289,16 @@ def _check_loss(config: ConfigDict, info: Info) -> None:
             raise UserError(f"config.{field}: {config[field]} is for classes, this dataset has targets: leave it out")
     if config.loss == "huber" and not info.targets:
         raise UserError("config.loss: huber is for targets of regression, this dataset has classes: use auto or focal")
+    if config.method.name:
+        _check_labels(methods.method(config.method.name), info)
+
+
+def _check_labels(method: types.ModuleType, info: Info) -> None:
+    if getattr(method, "SINGLE_LABEL", False) and (info.targets or info.multi_label):
+        kind = "targets" if info.targets else "several labels an example"
+        raise UserError(
+            f"config.method.name: {method.LABEL} is for one class an example, this dataset has {kind}: use another"
+        )
 
 
 def _framed(config: ConfigDict, dataset: Dataset) -> Dataset:

@@ -1,19 +1,111 @@
-"""A method is a file here: how people write it, where it comes from, and what of the recipe of `ume_mma` it has.
+"""A method is a file here, or a module of the user's own, whose name has a dot. None is asked for by its name.
 
-Every file exports `LABEL`, `SOURCE` and `SWITCHES`: whether there is a uni-modal stage, a fusion stage, and
-missing-modality augmentation. Files are found, none is asked for by its name.
+Every file exports
+
+- `LABEL`: how people write it; `SOURCE`: paper and equation.
+- `SWITCHES`: what it has of the recipe: a uni-modal stage, a fusion stage, missing-modality augmentation.
+
+and, where switches are not all that makes the method,
+
+- `row_losses(rows, **settings) -> float32 [B]`: in the fusion stage, in place of the loss of the fused logits; `rows`
+  is a `training.rows.FusionRows`. The step takes the weighted sum, so that microbatches and devices stay exact.
+  Gradients go through it, and `jax.lax.stop_gradient` decides what each part of the loss trains.
+- `DEFAULTS`: hyper-parameter -> value; `SEARCHED`: hyper-parameter -> (least, largest) of what is worth a trial.
+- `NEEDS`: config field -> the values that it must have, e.g. `WHOLE_BATCH` below; `SINGLE_LABEL = True`: labels must be
+  one class each.
+- `ENSEMBLE_OF`: the method whose uni-modal stage it is the ensemble of, so that it needs no training of its own.
+- `REFERENCE = True`: every comparison has it.
 """
 
+import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
 from types import ModuleType
+from typing import Any
+
+from umemma_jax.errors import UserError
+
+WHOLE_BATCH = {"fusion.accumulate": (1,), "parallel": ("jit",)}  # of statistics over all rows of a batch
+EXPORTED = ("LABEL", "SOURCE", "SWITCHES")
 
 
-def _found() -> dict[str, ModuleType]:
-    """Name -> module, from the method with the fewest parts of the recipe to the one with all."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    modules = {name: importlib.import_module(f"{__name__}.{name}") for name in names}
-    return dict(sorted(modules.items(), key=lambda item: tuple(item[1].SWITCHES.values())))
+class Methods(Mapping):
+    """Name -> module, loaded when asked for: a label alone needs no JAX.
+
+    Switches come first, from the method with the fewest parts of the recipe to the one with all.
+    """
+
+    def __init__(self) -> None:
+        self._names = frozenset(module.name for module in pkgutil.iter_modules(__path__))
+
+    def __getitem__(self, name: str) -> ModuleType:
+        """The module of a method that is known here."""
+        if name not in self._names:
+            raise KeyError(name)
+        return importlib.import_module(f"{__name__}.{name}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        def order(name: str) -> tuple:
+            return has_loss(self[name]), *self[name].SWITCHES.values(), name
+
+        return iter(sorted(self._names, key=order))
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-METHODS = _found()
+METHODS = Methods()
+
+
+def method(name: str) -> ModuleType:
+    """The module of a method of `METHODS`, or of a module of the user's own, such as `my.module`.
+
+    Raises:
+      UserError: there is none, it fails, or it lacks what a method exports.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if "." not in name:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(
+            f"'{name}': unknown method, {hint}use one of {', '.join(METHODS)}, or a module of your own, with a dot"
+        )
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:
+        raise UserError(f"method '{name}': {type(error).__name__}: {error}: mend or rename the module") from error
+    lacking = [export for export in EXPORTED if not hasattr(module, export)]
+    if lacking or list(module.SWITCHES) != ["unimodal", "fusion", "augment"]:
+        raise UserError(
+            f"method '{name}': the module must export {', '.join(EXPORTED)}, the last with the keys unimodal, fusion "
+            f"and augment{f'; it lacks {lacking[0]}' if lacking else ''}"
+        )
+    return module
+
+
+def has_loss(module: ModuleType) -> bool:
+    """Whether more than switches makes the method."""
+    return hasattr(module, "row_losses")
+
+
+def settings(module: ModuleType) -> dict[str, float]:
+    """The method's hyper-parameters with their defaults."""
+    return dict(getattr(module, "DEFAULTS", {}))
+
+
+def unmet_need(module: ModuleType, value_of: Any) -> str | None:
+    """The first config field whose value the method cannot use, and what it needs; None where there is none.
+
+    Args:
+      module: of the method.
+      value_of: config field such as `fusion.head` -> value.
+    """
+    for field, values in getattr(module, "NEEDS", {}).items():
+        if value_of(field) not in values:
+            return f"config.{field}: {value_of(field)!r}, but {module.LABEL} needs {' or '.join(map(repr, values))}"
+    return None

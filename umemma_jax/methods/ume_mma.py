@@ -3,3 +3,4 @@
 LABEL = "UME-MMA"
 SOURCE = "arXiv 2310.06383"
 SWITCHES = {"unimodal": True, "fusion": True, "augment": True}
+REFERENCE = True

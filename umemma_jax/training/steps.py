@@ -19,6 +19,7 @@ from umemma_jax.devices.sharding import Devices
 from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
 from umemma_jax.model import LateFusion
 from umemma_jax.training.losses import ClassLoss
+from umemma_jax.training.rows import FusionRows
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -57,6 +58,7 @@ class StageSpec:
       trained: top-level parameter groups that this stage trains.
       seed: of augmentation, dropout and masks.
       loss: of each row, from its logits and its label, see `losses`.
+      row_losses: in stage `fusion`, of a method that has a loss of its own: of each row, see `methods`.
       policy: of missing modalities, stage `fusion`.
       layout: stratified layout of the rows that are computed at once; None draws every row at random.
       incomplete_data: whether the training split lacks modalities by nature.
@@ -74,6 +76,7 @@ class StageSpec:
     trained: tuple[str, ...]
     seed: int
     loss: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(default_factory=ClassLoss)
+    row_losses: Callable[[FusionRows], jax.Array] | None = None
     policy: Policy | None = None
     layout: Layout | None = None
     incomplete_data: bool = False
@@ -316,9 +319,40 @@ def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa:
         means=means,
         mutable=["batch_stats"],
     )
-    rows = spec.loss(outputs["logits"], batch["label"])
+    if spec.row_losses is None:
+        rows = spec.loss(outputs["logits"], batch["label"])
+    else:
+        variables = {"params": params, "batch_stats": batch_stats}
+        rows = spec.row_losses(_fusion_rows(spec, means, variables, batch, outputs))
     loss = (batch["share"][:, 0] * rows).sum()
     return loss, (_statistics(batch_stats, updates), {"loss": loss})
+
+
+def _fusion_rows(
+    spec: StageSpec, means: PyTree, variables: PyTree, batch: PyTree, outputs: Mapping[str, jax.Array]
+) -> FusionRows:
+    """The rows of a batch or microbatch, as a method's own loss sees them."""
+    names = [tower.name for tower in spec.model.towers]
+    features = {m: outputs[f"features/{m}"] for m in names}
+    stand_ins = spec.model.apply(variables, features, means, method="stand_ins")
+
+    def join(features: Mapping[str, jax.Array], present: jax.Array) -> jax.Array:
+        return spec.model.apply(variables, features, stand_ins, present, method="fuse")[1]
+
+    # Encoders take the numbers up to M, the policy M itself.
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(names) + 1)
+    counted = batch["share"][:, 0] > 0
+    return FusionRows(
+        features=features,
+        present=batch["present"],
+        logits=outputs["logits"],
+        unimodal={m: outputs[f"logits/{m}"] for m in names},
+        label=batch["label"],
+        counted=counted,
+        keys=keys,
+        loss=spec.loss,
+        join=join,
+    )
 
 
 def _statistics(old: PyTree, updates: PyTree) -> PyTree:

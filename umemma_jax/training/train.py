@@ -16,7 +16,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from umemma_jax import missing
+from umemma_jax import methods, missing
 from umemma_jax.command import INTERRUPTIONS
 from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.devices import distributed, sharding
@@ -32,6 +32,7 @@ from umemma_jax.training.features import on_features
 from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
+from umemma_jax.training.rows import FusionRows
 from umemma_jax.training.steps import StageSpec, TrainState
 from umemma_jax.training.validation import Validation
 from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, run_digest
@@ -185,6 +186,7 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         trained=trained,
         seed=config.seed,
         loss=_loss(experiment, stage),
+        row_losses=_row_losses(config) if name == "fusion" else None,
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
@@ -200,6 +202,13 @@ def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
     if experiment.task.targets:
         return TargetLoss(experiment.task.targets, huber=experiment.config.loss == "huber")
     return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
+
+
+def _row_losses(config: ConfigDict) -> Callable[[FusionRows], jax.Array] | None:
+    """The loss that makes the config's method, with its hyper-parameters; None where switches do."""
+    if not config.method.name:
+        return None
+    return functools.partial(methods.method(config.method.name).row_losses, **config.method.settings)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
