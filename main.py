@@ -14,4 +14,4 @@ if __name__ == "__main__":
 
     from umemma_jax.cli import main
 
-    main(sys.argv)
+    main(["python main.py", *sys.argv[1:]])

@@ -159,6 +159,14 @@ def lenet_batch(batch_size: int, quick: bool) -> PyTree:
 
 
 SMALL_TRANSFORMER = {"width": 192, "depth": 4, "heads": 3, "mlp_width": 768}
+LARGE_TRANSFORMER = {"width": 1024, "depth": 24, "heads": 16, "mlp_width": 4096}
+GIANT_VIT = {
+    "width": 1408,
+    "depth": 40,
+    "heads": 16,
+    "mlp_width": 6144,
+    "patch": 14,
+}  # Zhai et al., 2021, arXiv 2106.04560
 TINY_TRANSFORMER = {"width": 48, "depth": 1, "heads": 2, "mlp_width": 96}
 LENETS = {"image": {"channels": 6, "layers": 3}, "audio": {"channels": 6, "layers": 5}}
 PAIRS = {
@@ -166,6 +174,8 @@ PAIRS = {
         title="ViT and BERT",
         families={"image": "vit", "text": "bert"},
         fields={
+            "giant": {"image": GIANT_VIT, "text": LARGE_TRANSFORMER},
+            "large": {"image": LARGE_TRANSFORMER, "text": LARGE_TRANSFORMER},
             "base": {"image": {}, "text": {}},
             "small": {"image": SMALL_TRANSFORMER, "text": {**SMALL_TRANSFORMER, "vocabulary": 1000}},
             "tiny": {"image": TINY_TRANSFORMER, "text": {**TINY_TRANSFORMER, "vocabulary": 200}},
@@ -415,9 +425,15 @@ def _state_key(switches: Switches) -> tuple[bool, str]:
 
 
 def stage_spec(
-    pair: Pair, size: str, switches: Switches, batch_size: int, encoder: type[nn.Module] | None = None
+    pair: Pair,
+    size: str,
+    switches: Switches,
+    batch_size: int,
+    encoder: type[nn.Module] | None = None,
+    stage: str = "fusion",
+    shards: int = 1,
 ) -> steps.StageSpec:
-    """The fusion stage; `encoder` stands in for both of the pair's."""
+    """A stage of training on so many slices of a batch; `encoder` stands in for both of the pair's."""
 
     def tower(name: str) -> Tower:
         model = encoder or encoder_module(pair.families[name]).Model
@@ -429,11 +445,13 @@ def stage_spec(
             encoder=functools.partial(model, **pair.fields[size][name], **chosen),
         )
 
-    stage = config_lib.default_config().fusion
-    stage.update({switch: getattr(switches, switch) for switch in STAGE_SWITCHES})
-    policy = missing.policy_from_config({"augment": switches.layout != "complete", "keep": {}}, tuple(pair.families))
+    config = config_lib.default_config()[stage]
+    config.update({switch: getattr(switches, switch) for switch in STAGE_SWITCHES})
     model = LateFusion(tuple(map(tower, pair.families)), pair.classes)
-    return workload.fusion_spec(model, stage, policy, batch_size, switches.layout)
+    if stage == "unimodal":
+        return workload.unimodal_spec(model, config)
+    policy = missing.policy_from_config({"augment": switches.layout != "complete", "keep": {}}, tuple(pair.families))
+    return workload.fusion_spec(model, config, policy, batch_size, switches.layout, shards)
 
 
 def jit_step(spec: steps.StageSpec, donate: bool) -> Any:

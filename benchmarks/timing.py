@@ -47,12 +47,17 @@ def interleaved(
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints the one table of a benchmark, its first column left-aligned, and the machine that it is of."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     print(f"\n{title}\n")
+    print_rows(header, rows)
+    print(f"\n{machine()}")
+
+
+def print_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns, the first one left-aligned."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for first, *others in (header, ["-" * width for width in widths], *rows):
         numbers = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         print("  ".join([first.ljust(widths[0]), *numbers]).rstrip())
-    print(f"\n{machine()}")
 
 
 def machine() -> str:

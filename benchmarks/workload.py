@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import runpy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ def fusion_step(experiment: Experiment, variables: PyTree) -> Callable[[PyTree],
 
 
 def fusion_spec(
-    model: LateFusion, stage: ConfigDict, policy: missing.Policy, batch_size: int, layout: str
+    model: LateFusion, stage: ConfigDict, policy: missing.Policy, batch_size: int, layout: str, shards: int = 1
 ) -> steps.StageSpec:
     """The fusion stage of a model of our own, far from the end of its learning rate's schedule.
 
@@ -124,17 +125,25 @@ def fusion_spec(
       batch_size: B.
       layout: `stratified`; `compacted`, in which encoders run on as many rows as random draws usually keep; else they
         run on all.
+      shards: slices of the batch that stay on one device each.
     """
-    trained, rows = steps.trained_groups("fusion", model), batch_size // stage.accumulate
-    masks = missing.sample_masks(np.ones((1, len(model.towers)), bool), policy, None, rows, seed=0)
-    return steps.StageSpec(
-        name="fusion",
-        model=model,
-        optimizer=steps.make_optimizer(stage, total_steps=10**6, scales=dict.fromkeys(trained, 1.0)),
-        trained=trained,
-        seed=0,
+    rows, modalities = batch_size // stage.accumulate, len(model.towers)
+    masks = missing.sample_masks(np.ones((1, modalities), bool), policy, None, rows, seed=0)
+    masks = masks.reshape(len(masks), shards, -1, modalities)
+    return dataclasses.replace(
+        _spec("fusion", model, stage),
         policy=policy,
-        layout=missing.stratified_layout(policy, rows) if layout == "stratified" else None,
-        capacities=missing.choose_capacities(masks[:, None], 1) if layout == "compacted" else (),
-        accumulate=stage.accumulate,
+        layout=missing.stratified_layout(policy, rows, shards) if layout == "stratified" else None,
+        capacities=missing.choose_capacities(masks, 1) if layout == "compacted" else (),
     )
+
+
+def unimodal_spec(model: LateFusion, stage: ConfigDict) -> steps.StageSpec:
+    """The uni-modal stage of a model of our own, likewise; `stage` as `config.unimodal`."""
+    return _spec("unimodal", model, stage)
+
+
+def _spec(name: str, model: LateFusion, stage: ConfigDict) -> steps.StageSpec:
+    trained = steps.trained_groups(name, model)
+    optimizer = steps.make_optimizer(stage, total_steps=10**6, scales=dict.fromkeys(trained, 1.0))
+    return steps.StageSpec(name, model, optimizer, trained, seed=0, accumulate=stage.accumulate)

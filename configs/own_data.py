@@ -5,7 +5,7 @@ python main.py --config=configs/own_data.py:DATA --workdir=DIR
 
 The argument is the dataset's folder and, after a comma, the method: `late_fusion`, `ume`, `augmentation` or `ume_mma`
 (the default). What is chosen, and why, stands in umemma_jax/presets.py. To start from pre-trained encoders instead,
-write a recipe of your own that names them: see README.
+write a recipe of your own that names them: see docs/encoders.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 """Test session set-up: simulated devices, strict ranks, parsed flags, real data where it is at hand."""
 
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import signal
@@ -15,8 +16,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # LLVM takes half the time, and nearly all programs of the tests run for moments; for those that do not, `optimised`.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # With XLA's former emitters compiling takes half of that again. Later versions do not have them, and end the process
-# that asks for them.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
+# that asks for them; so does the compiler for TPUs.
+if importlib.metadata.version("jaxlib").startswith("0.10.") and importlib.util.find_spec("libtpu") is None:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 
 # A shell's background job ignores Ctrl-C, one under nohup a hang-up, and so would the processes that tests interrupt.

@@ -5,7 +5,6 @@ Tracing asks for the backend in a few places, so each program is traced as on an
 
 import collections
 import functools
-import io
 import re
 
 import jax
@@ -13,13 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo as cudnn
-from PIL import Image
 
 from benchmarks import roofline, workload
-from tests import small_run
-from umemma_jax import config as config_lib
+from tests import recipes
+from tests.recipes import BATCH, CLASSES, LAYOUTS, RECIPES, TRANSFORMER, TRANSFORMERS
 from umemma_jax import experiment
-from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.devices import sharding
 from umemma_jax.encoders import transformer
 from umemma_jax.errors import UserError
@@ -28,10 +25,7 @@ from umemma_jax.model import encoder_module
 from umemma_jax.training import steps, train
 
 PLATFORMS = ("cuda", "tpu")
-BATCH, CLASSES = 48, 7
-TRANSFORMER = {"width": 32, "depth": 2, "heads": 2, "mlp_width": 48}
 MASK = r"mask_type\\22: \\22([A-Z_]+)"  # in a call of cuDNN
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b")
 # Of the forward pass, and of XLA's own gradient of it by the inputs and by the kernel.
 FORWARD, BY_INPUT, BY_KERNEL = "[b, f]x[i, o]->[b, f]", "[b, f]x[o, i]->[b, f]", "[f, b]x[i, o]->[b, f]"
 
@@ -87,7 +81,6 @@ ENCODERS = {
     "bag_of_words": ({"vocabulary": 20, "width": 8}, {**TEXTS, "weights": shaped(16)}),
 }
 CONVOLUTIONAL = ("resnet", "audionet", "lenet", "spectrogram_cnn")
-TRANSFORMERS = ("vit", "ast", "bert")
 
 
 def gradient(name, **fields):
@@ -238,66 +231,15 @@ def test_even_numbers_of_tokens_stay_as_they_are():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Datasets of what the recipes take: `clips` with frames, sound, a picture and a text, and `digits`."""
+    """Datasets of what the recipes take."""
     path = tmp_path_factory.mktemp("data")
-    small_run.write_dataset(path / "digits", train=4 * BATCH, test=BATCH)
-    rng = np.random.default_rng(0)
-    modalities = {
-        "image": Modality(kind="image", encoding="jpeg"),
-        "text": Modality(kind="text", encoding="utf-8"),
-        "video": Modality(kind="video", encoding="jpeg", frame_rate=1.0),
-        "audio": Modality(kind="audio", encoding="pcm_s16le", sample_rate=16000),
-    }
-    file = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(file, "jpeg")
-    values = {
-        "image": file.getvalue(),
-        "text": "a b b a",
-        "video": [file.getvalue()] * 3,
-        "audio": rng.integers(-(2**13), 2**13, 16000, np.int16),
-    }
-    classes = [str(number) for number in range(CLASSES)]
-    for multi_label in (False, True):
-        name = "labels" if multi_label else "clips"
-        with DatasetWriter(
-            path / name, name=name, description="", classes=classes, modalities=modalities, multi_label=multi_label
-        ) as writer:
-            for number in range(4 * BATCH):
-                split = ("train", "train", "val", "test")[number // BATCH]
-                label = number % CLASSES
-                writer.write(split, id=str(number), label=[label] if multi_label else label, **values)
-    (path / "vocab.txt").write_text("\n".join(WORDS))
+    recipes.write_datasets(path)
     return path
 
 
-# Recipe -> dataset; what is not small is by depth, since shapes cost nothing here.
-RECIPES = {
-    "av_mnist.py": "digits",
-    "ave.py:resnets": "clips",
-    "ave.py:resnet_audionet": "clips",
-    "ave.py:vit_ast": "clips",
-    "food101.py": "clips",
-    "food101.py:small": "clips",
-    "mm_imdb.py": "labels",
-}
-LAYOUTS = {"stratified": ("stratified", 0), "random": ("random", 0), "compacted": ("random", 1)}
-
-
 def build(folder, recipe, layout="stratified", **encoder):
-    """The experiment of a shipped recipe without checkpoints, on all four simulated devices."""
-    config = config_lib.load(f"configs/{recipe}")
-    config.data.dir, config.data.batch_size, config.evaluation.batch_size = str(folder / RECIPES[recipe]), BATCH, BATCH
-    config.data.prepare = False
-    config.missing.layout, config.missing.capacities = LAYOUTS[layout]
-    for name in config.modalities:
-        fields = config.inputs[name].encoder
-        if "pretrained" in fields:
-            fields.pretrained = ""
-        if fields.name in TRANSFORMERS:
-            fields.update(TRANSFORMER | encoder)
-        if name == "text":
-            config.inputs.text.tokenizer = str(folder / "vocab.txt")
-    return experiment.build(config)
+    """The experiment of a shipped recipe, on all four simulated devices."""
+    return experiment.build(recipes.load(folder, recipe, layout, **encoder))
 
 
 def variables(built):

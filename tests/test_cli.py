@@ -195,6 +195,7 @@ def test_predictions_are_written_for_a_split_of_any_dataset(recipe, finished, da
         (["{recipe}", "--wrkdir=x"], "unknown flag --wrkdir", "--workdir=DIR"),
         (["{recipe}", "--mode=evl"], "--mode=evl", "train|eval|predict|compare"),
         (["{recipe}", "--split=val"], "--split=val: is for --mode=predict", "this is --mode=train"),
+        (["{recipe}", "--format=onnx"], "--format=onnx: is for --mode=export", "this is --mode=train"),
         (["{recipe}", "--config.fusion.epoch=3"], "config.fusion.epoch: unknown field", "epochs"),
         (["{recipe}", "--config.fusion.epochs=abc"], "--config.fusion.epochs=abc", "of type int"),
         (["{recipe}", "--config.modalities=('image','video')"], "config.inputs.video", "missing"),

@@ -51,7 +51,7 @@ def test_load_calls_get_config_with_the_argument(tmp_path):
     [
         ("def get_config(:\n", "{file}, line 1: .*: mend the line"),
         ("import nonsense_module\n", "{file}, line 1: ModuleNotFoundError: .*nonsense_module"),
-        ("x = 1\n", r"{file}: defines no function get_config\(\), see configs/"),
+        ("x = 1\n", r"{file}: defines no function get_config\(\), see .*configs for examples"),
         ("get_config = 3\n", "{file}: defines no function get_config"),
         ("def get_config():\n    pass\n", r"{file}: get_config\(\) returns NoneType: end it with `return config`"),
         ("def get_config():\n    return {{}}['a']\n", "{file}, line 2: KeyError: 'a'"),
@@ -75,7 +75,7 @@ def test_load_refuses_arguments_that_do_not_fit(tmp_path, parameters, argument):
 def test_load_absent_file_folder_and_binary(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for name in ("absent.py", ".", "binary"):
-        with pytest.raises(UserError, match=r"cannot be read.*see configs/ for the recipes"):
+        with pytest.raises(UserError, match=r"cannot be read.*name a file, or one of av_mnist, ave"):
             config_lib.load(str(tmp_path / name))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import umemma_jax as um
-from umemma_jax import cli, fitting, predictor
+from umemma_jax import cli, fitting, predictor, serving
 from umemma_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -112,6 +112,17 @@ def test_the_command_line_goes_on_with_the_run(model, workdir):
         np.testing.assert_allclose(arrays["probabilities"], model.predict_proba(rows(60, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_the_command_line_exports_the_model(model, workdir, capsys):
+    """It says the same of titles, which its file can read; JAX and NumPy are enough for it."""
+    assert cli.run(["main.py", f"--workdir={workdir}", "--mode=export", "--format=stablehlo"]) == 0
+    path = workdir / "export" / "model.stablehlo"
+    assert f"Exported: {path}" in capsys.readouterr().out
+    titles = [row["title"] for row in rows(40, 6) if row["title"]]
+    said = serving.load(path).predict({"title": titles})
+    wanted = model.predict_proba([{"title": title} for title in titles])
+    np.testing.assert_allclose(said["probabilities"], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_the_examples_of_the_documentation(model, workdir):
     given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": QUICK}
     found = doctest.testmod(predictor, extraglobs={**given, "model": model, "workdir": workdir})
@@ -119,17 +130,17 @@ def test_the_examples_of_the_documentation(model, workdir):
     assert not found.failed
 
 
-def test_the_examples_of_fitting_and_a_fold_is_a_model(tmp_path):
-    config = {**QUICK, "unimodal.epochs": 1, "fusion.epochs": 1}
-    given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": config}
-    found = doctest.testmod(fitting, extraglobs={**given, "workdir": tmp_path})
+def test_the_examples_of_fitting_and_a_fold_is_a_model(workdir):
+    """The model is trained already, so that `fit` only reports."""
+    given = {"train": rows(150, 0), "validation": rows(60, 1), "test": rows(60, 2), "config": QUICK}
+    found = doctest.testmod(fitting, extraglobs={**given, "workdir": workdir})
     assert found.attempted >= 4
     assert not found.failed
-    folds = um.cross_validate(given["train"], "kind", tmp_path / "folds", folds=2, config=config)  # trains nothing
+    folds = um.cross_validate(given["train"], "kind", workdir / "folds", folds=2, config=QUICK)  # trains nothing
     assert "all folds" in str(folds)
     assert um.load(folds.folders[1]).classes == ("shirt", "shoe", "watch")
     with pytest.raises(UserError, match="holds a run of other data"):
-        um.cross_validate(rows(150, 9), "kind", tmp_path / "folds", folds=2, config=config)
+        um.cross_validate(rows(150, 9), "kind", workdir / "folds", folds=2, config=QUICK)
     with pytest.raises(UserError, match="folds=1: is no whole number from 2 on"):
         um.cross_validate(given["train"], "kind", folds=1)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from umemma_jax import command
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Predictor", "UserError", "cross_validate", "fit", "load"]
 
 _WHERE = {

@@ -17,7 +17,7 @@ from umemma_jax.data.kinds import Stored, codec
 from umemma_jax.devices.sharding import Counted
 from umemma_jax.inputs import Input
 from umemma_jax.model import LateFusion
-from umemma_jax.patterns import Pattern, pattern_numbers
+from umemma_jax.patterns import Pattern, all_patterns, pattern_numbers
 
 PyTree = Any
 
@@ -93,6 +93,12 @@ class ByPattern:
                 features[m][rows], unimodal[m][rows] = found.features[m], found.unimodal[m]
         return Said(present, features, unimodal, logits)
 
+    def compile(self, rows: int) -> None:
+        """Makes the programs of every missing pattern for so many rows, of the shortest texts."""
+        for pattern in all_patterns(len(self.modalities)):
+            kept = [m for m, has in zip(self.modalities, pattern, strict=True) if has]
+            self._batch(tuple(pattern.tolist()), {m: [None] * rows for m in kept})
+
     def _batches(self, present: np.ndarray) -> Iterator[np.ndarray]:
         """Rows that have the same modalities, `MOST_ROWS` at most; without those that have none."""
         numbers = pattern_numbers(present)
@@ -131,7 +137,7 @@ class ByPattern:
     ) -> "_OfBatch":
         towers = self._module.towers
         there = self._module.clone(towers=tuple(t for t, kept in zip(towers, pattern, strict=True) if kept))
-        rows = len(jax.tree.leaves(raw)[0])
+        rows = jax.tree.leaves(raw)[0].shape[0]
         features, unimodal = there.apply(variables, raw, jnp.ones((rows, sum(pattern)), bool), method="encode")
         absent = {m: jnp.zeros((rows, x.shape[1]), x.dtype) for m, x in stand_ins.items()}
         present = jnp.tile(jnp.array([pattern]), (rows, 1))

@@ -1,4 +1,4 @@
-"""The command line of main.py: flags to a run, a user's mistake to one line and exit status 1."""
+"""The command line of main.py and of `umemma train` and the like: flags to a run, a user's mistake to one line."""
 
 import importlib
 import os
@@ -21,10 +21,19 @@ from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
 
 USAGE = (
-    "python main.py --config=FILE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--data=DIR] [--split=NAME] [--coordinator=HOST:PORT --processes=N --process=I], or "
-    "python main.py --mode=report --logits=FILE.npz [--workdir=DIR]"
+    "{program} --config=RECIPE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
+    "[--data=DIR] [--split=NAME] [--format=FORMAT] [--coordinator=HOST:PORT --processes=N --process=I], or "
+    "{program} --mode=report --logits=FILE.npz [--workdir=DIR]"
 )
+MODES = {
+    "train": "also resumes",
+    "eval": "report again from checkpoints",
+    "predict": "classes of examples, with or without labels, into WORKDIR/predictions",
+    "compare": "every method, several seeds",
+    "folds": "every fold of a cross-validation, of which config.data.dir is one",
+    "export": "the model as --format says, into WORKDIR/export",
+    "report": "the robustness report of any model, from its logits",
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Command:
     Attributes:
       config: the recipe, with the fields that the command line overrides; None in mode `report`.
       workdir: folder of checkpoints, metrics and report.
-      mode: `train`, `eval`, `predict`, `compare`, `folds`, `export` or `report`.
+      mode: of MODES.
       seeds: runs of each method in mode `compare`.
       data: dataset of mode `predict`; None for the run's own.
       split: of it; None for the test split.
@@ -42,6 +51,7 @@ class Command:
       processes: how many they are.
       process: the number of this one.
       logits: file that mode `report` is about.
+      format: of mode `export`, `pytorch`, `stablehlo` or `onnx`.
     """
 
     config: ConfigDict | None
@@ -54,12 +64,13 @@ class Command:
     processes: int | None = None
     process: int | None = None
     logits: Path | None = None
+    format: str = "pytorch"
 
 
-def main(argv: Sequence[str]) -> NoReturn:
-    """Runs main.py with its command line, and ends the process."""
+def main(argv: Sequence[str], mode: str = "train") -> NoReturn:
+    """Does what the command line says, as `parse` reads it, and ends the process."""
     keep_freed_memory()
-    command.run(lambda: _start(argv))
+    command.run(lambda: _start(argv, mode))
 
 
 def run(argv: Sequence[str]) -> int:
@@ -67,14 +78,18 @@ def run(argv: Sequence[str]) -> int:
     return command.status(lambda: _start(argv))
 
 
-def _start(argv: Sequence[str]) -> int:
+def _start(argv: Sequence[str], mode: str = "train") -> int:
     start.keep_compiled()
-    parsed = parse(argv)
+    parsed = parse(argv, mode)
     return 0 if parsed is None else _join_and_run(parsed, argv)
 
 
-def parse(argv: Sequence[str]) -> Command | None:
+def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
     """The command that a command line gives; None where it only asked for help, which is then printed.
+
+    Args:
+      argv: how the program was started, for people (`python main.py`, `umemma eval`), and its arguments.
+      default_mode: of MODES, where no --mode is among them.
 
     Raises:
       UserError: what is wrong with a flag, or in the config file.
@@ -82,7 +97,7 @@ def parse(argv: Sequence[str]) -> Command | None:
     values = flags.FlagValues()
     values.set_gnu_getopt()  # flags may come in any order
     recipe = flags.DEFINE_string(
-        "config", None, "Recipe: configs/<name>.py[:argument]. Default: the workdir's.", flag_values=values
+        "config", None, "Recipe: NAME[:ARGUMENT] or FILE.py[:ARGUMENT]. Default: the workdir's.", flag_values=values
     )
     workdir = flags.DEFINE_string(
         "workdir",
@@ -92,13 +107,9 @@ def parse(argv: Sequence[str]) -> Command | None:
     )
     mode = flags.DEFINE_enum(
         "mode",
-        "train",
-        ["train", "eval", "predict", "compare", "folds", "export", "report"],
-        "train: also resumes. eval: report again from checkpoints. predict: classes of examples, with or without "
-        "labels, into WORKDIR/predictions. compare: every method, several seeds. "
-        "folds: every fold of a cross-validation, of which config.data.dir is one. "
-        "export: encoders that started from PyTorch checkpoints, back to those names. "
-        "report: the robustness report of any model, from its logits.",
+        default_mode,
+        list(MODES),
+        " ".join(f"{name}: {about}." for name, about in MODES.items()),
         flag_values=values,
     )
     seeds = flags.DEFINE_integer(
@@ -112,6 +123,15 @@ def parse(argv: Sequence[str]) -> Command | None:
     )
     logits = flags.DEFINE_string(
         "logits", None, "Logits of any model in --mode=report, see docs/logits.md.", flag_values=values
+    )
+    format = flags.DEFINE_enum(
+        "format",
+        None,
+        ["pytorch", "stablehlo", "onnx"],
+        "In --mode=export. pytorch, the default: encoders that started from PyTorch checkpoints, back to those names. "
+        "stablehlo: all of a finished run's model in one file, which JAX and NumPy alone run; onnx: one for ONNX "
+        "Runtime, by the extra onnx. See docs/export.md.",
+        flag_values=values,
     )
     coordinator = flags.DEFINE_string(
         "coordinator",
@@ -129,17 +149,15 @@ def parse(argv: Sequence[str]) -> Command | None:
         raise UserError(str(error).removeprefix("flag ")) from error
     if help_wanted.value:
         os.environ["COLUMNS"] = str(max(shutil.get_terminal_size().columns, 40))  # absl fails on less, and on no number
-        print(f"usage: {USAGE}\n{values.module_help(__name__)}")
+        print(f"usage: {_usage(argv)}\n{values.module_help(__name__)}")
         return None
-    for flag, its_mode in ((data, "predict"), (split, "predict"), (logits, "report")):
+    for flag, its_mode in ((data, "predict"), (split, "predict"), (logits, "report"), (format, "export")):
         if flag.value is not None and mode.value != its_mode:
             raise UserError(f"--{flag.name}={flag.value}: is for --mode={its_mode}, this is --mode={mode.value}")
     if mode.value == "report":
-        return _report_command(logits.value, workdir.value, recipe.value, rest)
+        return _report_command(logits.value, workdir.value, recipe.value, [argv[0], *rest[1:]])
     if recipe.value is None and workdir.value is None:
-        raise UserError(
-            "--config is missing: name a recipe, e.g. --config=configs/quickstart.py, or the --workdir of a run"
-        )
+        raise UserError("--config is missing: name a recipe, e.g. --config=quickstart, or the --workdir of a run")
     folder = _folder(workdir.value or _default_workdir(recipe.value))
 
     with command.loading():  # after the flags, so that a typo in them does not wait for JAX
@@ -159,6 +177,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         coordinator.value,
         _number_of(processes, "JAX_NUM_PROCESSES", coordinator),
         _number_of(process, "JAX_PROCESS_ID", coordinator),
+        format=format.value or "pytorch",
     )
 
 
@@ -169,7 +188,7 @@ def _report_command(logits: str | None, workdir: str | None, recipe: str | None,
     if recipe is not None:
         raise UserError(f"--config={recipe}: --mode=report takes no recipe, it is about --logits={logits} alone")
     if len(rest) > 1:
-        raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
+        raise UserError(f"unknown argument '{rest[1]}': usage: {_usage(rest)}")
     file = Path(logits)
     return Command(None, _folder(workdir or f"runs/{file.stem}"), "report", seeds=1, logits=file)
 
@@ -209,7 +228,7 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(argv))
         rest = values(argv)
     except flags.UnrecognizedFlagError as error:
-        raise UserError(f"unknown flag --{error.flagname}: usage: {USAGE}") from error
+        raise UserError(f"unknown flag --{error.flagname}: usage: {_usage(argv)}") from error
     except flags.IllegalFlagValueError as error:
         text = str(error).removeprefix("flag ")
         kind = type(config_lib.get(config, text.removeprefix("--config.").partition("=")[0])).__name__
@@ -217,7 +236,7 @@ def _override(config: ConfigDict, argv: Sequence[str]) -> None:
     except (flags.Error, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"--config.<field>: {error}") from error
     if len(rest) > 1:
-        raise UserError(f"unknown argument '{rest[1]}': usage: {USAGE}")
+        raise UserError(f"unknown argument '{rest[1]}': usage: {_usage(argv)}")
 
 
 def _join_and_run(parsed: Command, argv: Sequence[str]) -> int:
@@ -239,6 +258,8 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         os.environ.setdefault("MPLCONFIGDIR", str(parsed.workdir / ".matplotlib"))
     if parsed.mode == "report":
         return _report(parsed, argv)
+    if parsed.format != "pytorch":
+        return _export_model(parsed.workdir / "export" / f"model.{parsed.format}", parsed.workdir)
     with command.loading():
         from umemma_jax import compare, cross_validation, experiment, inputs, predict, runs
         from umemma_jax.data.dataset import open_dataset
@@ -290,6 +311,20 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
         return 128 + stop.signal if stop.signal == signal.SIGINT else 0
 
 
+def _export_model(path: Path, workdir: Path) -> int:
+    """Writes the model of a finished run into one file; of several processes the first does."""
+    with command.loading():
+        from umemma_jax import predictor
+        from umemma_jax.devices import distributed
+
+    def export() -> None:
+        predictor.load(workdir).export(path)
+        print(f"Exported: {path}")
+
+    distributed.by_first(export)
+    return 0
+
+
 def _report(parsed: Command, argv: Sequence[str]) -> int:
     """Reports on logits, without JAX."""
     from umemma_jax.evaluation import logits_file, robustness
@@ -300,7 +335,7 @@ def _report(parsed: Command, argv: Sequence[str]) -> int:
     evaluated = robustness.report(found.test, found.validation, options)
     method = "prior_corrected_ensemble" if found.is_ensemble else "given_logits"
     results = {"dataset": parsed.logits.stem, "split": "test", "method": method, **evaluated.results}
-    results["command"] = shlex.join(["python", *argv])
+    results["command"] = _shown(argv)
     report.write_evaluation(evaluated._replace(results=results), parsed.workdir)
     print(markdown.summary(results))
     print(f"Report: {parsed.workdir / 'report'}")
@@ -309,7 +344,11 @@ def _report(parsed: Command, argv: Sequence[str]) -> int:
 
 def _shown(argv: Sequence[str]) -> str:
     """The command, without what is secret."""
-    return redacted(shlex.join(["python", *argv]))
+    return redacted(" ".join([argv[0], *map(shlex.quote, argv[1:])]))
+
+
+def _usage(argv: Sequence[str]) -> str:
+    return USAGE.format(program=argv[0])
 
 
 def _say_nothing(text: str) -> None:

@@ -91,6 +91,11 @@ def status(action: Callable[[], int | None]) -> int:
         )
 
 
+def program(module: str) -> str:
+    """How the command was started, for people: `umemma ...`, or `python -m` and the module."""
+    return sys.argv[0] if sys.argv[0].startswith("umemma ") else f"python -m {module}"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises UserError where `argparse` prints its usage and exits."""
 
@@ -187,10 +192,10 @@ def _as_user_error(error: ValueError) -> Exception:
 
 def _refused_while_loading(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     known = _as_user_error(error) if isinstance(error, ValueError) else error
-    if known is error:
-        sys.__excepthook__(kind, error, traceback)
-    else:
+    if isinstance(known, UserError):
         status(lambda: _raise(known))
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
 # Streams.

@@ -1,4 +1,4 @@
-"""Every method on the same data, over several seeds: what the README's table and figure are made by.
+"""Every method on the same data, over several seeds: what the tables and figures of docs/recipes.md are made by.
 
 The methods are one code with other switches (`umemma_jax.methods`). The ensemble `ume` is what `ume_mma` starts its
 fusion stage from, so it needs no training of its own.

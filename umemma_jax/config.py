@@ -5,6 +5,8 @@ misspelt field or a value of a wrong type is named before anything is done with 
 """
 
 import ast
+import difflib
+import importlib.util
 import inspect
 import math
 import re
@@ -42,6 +44,7 @@ FREE_TO_CHANGE = (
 )
 
 TRACKERS = ("tensorboard", "wandb", "mlflow")
+RECIPES = Path(__file__).parent / "configs"
 LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
@@ -53,13 +56,16 @@ OPEN_FIELDS = ("inputs", *_OF_VALUES)
 def load(recipe: str) -> ConfigDict:
     """The config of `FILE` or `FILE:ARGUMENT`: what its `get_config()`, or `get_config(ARGUMENT)`, returns.
 
+    Instead of a file, the name alone of one of the recipes of `configs/` will do, e.g. `quickstart`.
+
     Raises:
       UserError: there is no such file, or its code fails, in which case the line of the file is named.
     """
-    file, *arguments = recipe.split(":", 1)
+    name, *arguments = recipe.split(":", 1)
+    file = _file_of(name) if name.isidentifier() else name
     get_config = _definitions(file).get("get_config")
     if not callable(get_config):
-        raise UserError(f"{file}: defines no function get_config(), see configs/ for examples")
+        raise UserError(f"{file}: defines no function get_config(), see {RECIPES} for examples")
     try:
         inspect.signature(get_config).bind(*arguments)
     except TypeError as error:
@@ -72,13 +78,29 @@ def load(recipe: str) -> ConfigDict:
     return config
 
 
+def recipes() -> list[str]:
+    """Names of the recipes that come with this package."""
+    return sorted(file.stem for file in RECIPES.glob("[!_]*.py"))
+
+
+def _file_of(name: str) -> str:
+    known = recipes()
+    if name in known:
+        return str(RECIPES / f"{name}.py")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise UserError(f"--config={name}: {hint}There are {', '.join(known)}; a file of your own is named with its .py")
+
+
 def _definitions(file: str) -> dict[str, Any]:
     """The global names of a config file once it has run."""
     try:
         source = Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--config={file}: cannot be read ({reason}), see configs/ for the recipes") from error
+        raise UserError(
+            f"--config={file}: cannot be read ({reason}), name a file, or one of {', '.join(recipes())}"
+        ) from error
     names = {"__name__": Path(file).stem, "__file__": file}
     _run(file, lambda: exec(compile(source, file, "exec"), names))
     return names
@@ -161,7 +183,8 @@ def default_config() -> ConfigDict:
             # checkpoint in time; the learning rate falls as if it had gone on.
             "time_limit": 0.0,
             "profile": 0,  # steps of each stage to trace, for TensorBoard or Perfetto, once it runs steadily
-            "trackers": ("tensorboard",),  # and, or instead, "wandb" and "mlflow"; metrics.jsonl is written in any case
+            # Of TRACKERS; metrics.jsonl is written in any case.
+            "trackers": ("tensorboard",) if importlib.util.find_spec("tensorboard") else (),
             "log_every": 20,  # steps
             "checkpoint_every": 200,  # steps, besides the end of each stage
             "keep_checkpoints": 2,

@@ -61,11 +61,12 @@ def fit(
 
     The same call on the same workdir goes on where an earlier one was ended, or does not train again.
 
-    >>> model = fit(train, "kind", workdir, validation=validation, test=test, config=config)  # doctest: +ELLIPSIS
-    column  type    modality  filled  why
-    ...
-    >>> model.modalities
-    ('tabular', 'title')
+    Examples:
+      >>> model = fit(train, "kind", workdir, validation=validation, test=test, config=config)  # doctest: +ELLIPSIS
+      column  type    modality  filled  why
+      ...
+      >>> model.modalities
+      ('tabular', 'title')
 
     Args:
       train: the table: a data frame of pandas or polars, a list of dicts, a dict of columns, or the path of a CSV, TSV,
@@ -156,11 +157,12 @@ def cross_validate(
 
     A fold that is finished in the workdir is not trained again.
 
-    >>> found = cross_validate(train, "kind", workdir / "folds", folds=2, config=config)  # doctest: +ELLIPSIS
-    column  type    modality  filled  why
-    ...
-    >>> found.results["examples"]
-    [75, 75]
+    Examples:
+      >>> found = cross_validate(train, "kind", workdir / "folds", folds=2, config=config)  # doctest: +ELLIPSIS
+      column  type    modality  filled  why
+      ...
+      >>> found.results["examples"]
+      [75, 75]
 
     Args:
       folds: number of them, from 2 on; with `groups="COLUMN"` no value of that column is in two of them.

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from umemma_jax.data import npz
 from umemma_jax.data.dataset import Dataset
@@ -24,6 +25,7 @@ from umemma_jax.evaluation.pattern_calibration import PatternCalibration, unfitt
 from umemma_jax.evaluation.sigma_calibration import SigmaCalibration
 from umemma_jax.experiment import Experiment
 from umemma_jax.missing import Capacities, Compacted, run_compacted
+from umemma_jax.model import LateFusion
 from umemma_jax.patterns import pattern_name, pattern_numbers
 from umemma_jax.reporting.files import write_files
 from umemma_jax.target_predictions import TargetPredictions, from_evidence
@@ -165,10 +167,7 @@ def from_logits(
 
 def _logits(experiment: Experiment, variables: PyTree, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Presence [B, M] and logits [B, K] of each batch."""
-    compute = jax.jit(
-        functools.partial(_of_batch, experiment, experiment.capacities(split)),
-        out_shardings=replicated(experiment.mesh),
-    )
+    compute = program(experiment.model, experiment.mesh, experiment.means, experiment.capacities(split))
     computing = []
     for batch in experiment.batches(split):
         computing.append(compute(variables, put_batch(batch, experiment.mesh)))
@@ -177,17 +176,26 @@ def _logits(experiment: Experiment, variables: PyTree, split: str) -> Iterator[t
     yield from map(fetch, computing)
 
 
-def _of_batch(
-    experiment: Experiment, capacities: Capacities, variables: PyTree, batch: PyTree
-) -> tuple[jax.Array, jax.Array]:
-    present = batch["present"]
+def program(model: LateFusion, mesh: Mesh, means: PyTree, capacities: Capacities = ()) -> Any:
+    """(variables, batch) -> presence [B, M] and logits [B, K], on every device; jitted.
 
-    def run(rows: Compacted | None) -> jax.Array:
-        outputs = experiment.model.apply(variables, batch["inputs"], present, layout=rows, means=experiment.means)
-        return outputs["logits"]
+    Args:
+      model: the module.
+      mesh: that variables and batch are on.
+      means: as `Experiment` has them.
+      capacities: of the split, as `Experiment.capacities` gives them.
+    """
 
-    logits = run_compacted(run, capacities, present, Devices(experiment.mesh.size))
-    return present, logits.astype(jnp.float32)
+    def of_batch(variables: PyTree, batch: PyTree) -> tuple[jax.Array, jax.Array]:
+        present = batch["present"]
+
+        def run(rows: Compacted | None) -> jax.Array:
+            return model.apply(variables, batch["inputs"], present, layout=rows, means=means)["logits"]
+
+        logits = run_compacted(run, capacities, present, Devices(mesh.size))
+        return present, logits.astype(jnp.float32)
+
+    return jax.jit(of_batch, out_shardings=replicated(mesh))
 
 
 def file_name(dataset: Dataset, split: str, trained: Dataset) -> str:

@@ -6,6 +6,7 @@ them empty.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ start.as_library()  # before JAX is loaded
 
 import numpy as np  # noqa: E402
 
-from umemma_jax import predict, saved_model  # noqa: E402
+from umemma_jax import export, onnx_export, predict, saved_model  # noqa: E402
 from umemma_jax.answers import Answer, answers  # noqa: E402
-from umemma_jax.by_pattern import ByPattern  # noqa: E402
+from umemma_jax.by_pattern import ByPattern, Said  # noqa: E402
 from umemma_jax.data.kinds import Stored  # noqa: E402
 from umemma_jax.data_prep.build.dataframes import is_row, table_of  # noqa: E402
 from umemma_jax.data_prep.build.labelling import labels_as_trained  # noqa: E402
@@ -28,14 +29,16 @@ from umemma_jax.errors import UserError  # noqa: E402
 from umemma_jax.predict import Predictions  # noqa: E402
 from umemma_jax.reporting.reading import read_report  # noqa: E402
 from umemma_jax.row_evaluation import Evaluation, evaluate_rows  # noqa: E402
+from umemma_jax.target_predictions import TargetPredictions  # noqa: E402
 from umemma_jax.training.workdir import RECORD  # noqa: E402
 
 
 def load(folder: str | Path) -> "Predictor":
     """A trained model.
 
-    >>> load(workdir).classes
-    ('shirt', 'shoe', 'watch')
+    Examples:
+      >>> load(workdir).classes
+      ('shirt', 'shoe', 'watch')
 
     Args:
       folder: the workdir of a run, of `fit` or of the command line; or a folder that `Predictor.save` wrote.
@@ -60,6 +63,10 @@ class Predictor:
       modalities: names of the inputs, M of them.
       classes: K names; () where numbers are predicted.
       quality: the report's headline metric by missing pattern.
+      metric: its name.
+      required: modalities that no row may lack.
+      info: what the dataset of the training says of itself.
+      columns: of a table, by the modality that they make.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -72,16 +79,19 @@ class Predictor:
         self._run = ByPattern(model.module, model.variables, model.inputs, model.info, model.means)
         self.modalities = self._model.modalities
         self.classes = self._model.info.classes
-        self.quality = self._model.quality
+        self.quality, self.metric = self._model.quality, self._model.headline
+        self.required, self.info = self._model.required, self._model.info
+        self.columns = self._reader.columns
 
     def predict(self, data: Any, floor: float = 0.0, skip_unreadable: bool = False) -> Answer | list[Answer]:
         """Answers: one for a row that is given as a dict, a list of them for several rows.
 
-        >>> answer = model.predict({"title": "sole lace heel", "price": None})
-        >>> answer.prediction, answer.used
-        ('shoe', ('title',))
-        >>> model.predict({"title": "new"}, floor=0.99).abstain
-        True
+        Examples:
+          >>> answer = model.predict({"title": "sole lace heel", "price": None})
+          >>> answer.prediction, answer.used
+          ('shoe', ('title',))
+          >>> model.predict({"title": "new"}, floor=0.99).abstain
+          True
 
         Args:
           data: rows in any form that `fit` takes. Columns go by name, in any order; one that is lacking, or empty, is a
@@ -96,11 +106,49 @@ class Predictor:
         found = answers(self._predictions(table_of(data), skip_unreadable), self.quality, floor)
         return found[0] if is_row(data) else found
 
+    def examples(self, data: Any, skip_unreadable: bool = False) -> list[dict[str, Stored]]:
+        """Rows as the model takes them, modality -> stored value: the part of a prediction that reads and converts.
+
+        Examples:
+          >>> model.examples([{"title": "sole"}, {"price": 3.0}])[0]
+          {'title': b'sole'}
+
+        Arguments and errors are those of `predict`.
+        """
+        return self._values(table_of(data), skip_unreadable)
+
+    def said(self, examples: Sequence[Mapping[str, Stored]]) -> Said:
+        """What the model says of N rows that `examples` has read: the part of a prediction that computes.
+
+        Examples:
+          >>> model.said(model.examples([{"title": "sole"}])).logits.shape
+          (1, 3)
+        """
+        return self._run(examples)
+
+    def predictions(self, said: Said) -> Predictions | TargetPredictions:
+        """Calibrated predictions from what the model says of N rows; they are called "0", "1", ...
+
+        Examples:
+          >>> model.predictions(model.said(model.examples([{"title": "sole"}]))).classes
+          ('shirt', 'shoe', 'watch')
+        """
+        return self._calibrated([str(number) for number in range(len(said.logits))], said)
+
+    def compile(self, rows: int = 1) -> None:
+        """Makes the programs for so many rows, under every missing pattern, before anybody waits for one.
+
+        Examples:
+          >>> model.compile()
+        """
+        self._run.compile(rows)
+
     def predict_proba(self, data: Any, skip_unreadable: bool = False) -> np.ndarray:
         """Calibrated probabilities of the classes, float32 [N, K], or [K] of one row; NaN where there is no input.
 
-        >>> model.predict_proba({"title": "sole"}).shape
-        (3,)
+        Examples:
+          >>> model.predict_proba({"title": "sole"}).shape
+          (3,)
 
         Arguments and errors are those of `predict`.
         """
@@ -112,8 +160,9 @@ class Predictor:
     def features(self, data: Any, skip_unreadable: bool = False) -> dict[str, np.ndarray]:
         """What each encoder makes of its input, float32 [N, D_m] by modality; NaN where a row lacks it.
 
-        >>> sorted(model.features({"title": "sole"}))
-        ['tabular', 'title']
+        Examples:
+          >>> sorted(model.features({"title": "sole"}))
+          ['tabular', 'title']
 
         Arguments and errors are those of `predict`.
         """
@@ -127,9 +176,10 @@ class Predictor:
         Thresholds and temperatures are those of the training's validation examples. Rows without a label are left out,
         and counted.
 
-        >>> print(model.evaluate(test))  # doctest: +ELLIPSIS
-        data: UME-MMA with modalities missing
-        ...
+        Examples:
+          >>> print(model.evaluate(test))  # doctest: +ELLIPSIS
+          data: UME-MMA with modalities missing
+          ...
 
         Args:
           data: rows in any form that `fit` takes.
@@ -147,22 +197,44 @@ class Predictor:
     def report(self) -> Evaluation:
         """The robustness report of the test examples that `fit` left aside, or was given.
 
-        >>> sorted(model.report().results["patterns"])
-        ['tabular', 'tabular+title', 'title']
+        Examples:
+          >>> sorted(model.report().results["patterns"])
+          ['tabular', 'tabular+title', 'title']
         """
         return Evaluation(read_report(self.folder / saved_model.REPORT))
 
     def save(self, folder: str | Path) -> None:
         """Copies the model into a folder that can be moved anywhere; `load` reads it.
 
-        >>> model.save(workdir / "saved")
-        >>> load(workdir / "saved").modalities
-        ('tabular', 'title')
+        Examples:
+          >>> model.save(workdir / "saved")
+          >>> load(workdir / "saved").modalities
+          ('tabular', 'title')
 
         Raises:
           UserError: the folder exists, or cannot be written.
         """
         saved_model.copy(self.folder, Path(folder))
+
+    def export(self, path: str | Path) -> None:
+        """Writes the model into one file that JAX and NumPy alone run, on CPUs, GPUs and TPUs: see docs/export.md.
+
+        Examples:
+          >>> from umemma_jax import serving
+          >>> model.export(workdir / "model.stablehlo")
+          >>> serving.load(workdir / "model.stablehlo")
+          ExportedModel(tabular, title -> 3 classes)
+
+        Args:
+          path: of the file, `NAME.stablehlo`; what is there is replaced. Beside it, `NAME.stablehlo.json` says what
+            is in it. `NAME.onnx` becomes a file for ONNX Runtime, by the extra `onnx`.
+
+        Raises:
+          UserError: it cannot be written, or an encoder cannot be exported.
+        """
+        path = Path(path)
+        write = onnx_export.export if path.suffix == ".onnx" else export.export
+        write(self._model, path)
 
     @property
     def traces(self) -> int:
@@ -174,9 +246,11 @@ class Predictor:
         predicted = targets or f"{len(self.classes)} classes"
         return f"Predictor({self.folder}: {', '.join(self.modalities)} -> {predicted})"
 
-    def _predictions(self, table: Table, skip_unreadable: bool) -> Predictions:
-        said, model = self._run(self._values(table, skip_unreadable)), self._model
-        ids = [row.where for row in table.rows]
+    def _predictions(self, table: Table, skip_unreadable: bool) -> Predictions | TargetPredictions:
+        return self._calibrated([row.where for row in table.rows], self._run(self._values(table, skip_unreadable)))
+
+    def _calibrated(self, ids: Sequence[str], said: Said) -> Predictions | TargetPredictions:
+        model = self._model
         return predict.from_logits(ids, self.modalities, said.present, said.logits, model.info, model.calibration)
 
     def _values(self, table: Table, skip_unreadable: bool) -> list[dict[str, Stored]]:

@@ -13,8 +13,9 @@ from PIL import Image
 
 from benchmarks.faults.trial import REFUSED, SAME, SILENT, TRACEBACK
 from umemma_jax.data import jpeg
-from umemma_jax.data_prep.build.parallel import FileTask, run_tasks
+from umemma_jax.data_prep.build.parallel import run_tasks
 from umemma_jax.data_prep.build.results import Failure, Noted, Result
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.data_prep.raw.clips import ToClip, ToSound
 from umemma_jax.data_prep.raw.photos import ToJpeg
 

@@ -54,9 +54,9 @@ def _hyperparameters(table: Table, settings: Settings) -> dict[str, Any]:
 def _untrained(folder: Path) -> Path:
     """A folder as timm's checkpoints are, with weights as they are initialised."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = timm.create_model(IMAGE, pretrained=False)
+    model = timm.create_model(IMAGE, pretrained=False, num_classes=0)
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    config = {"architecture": IMAGE, "num_classes": model.num_classes, "pretrained_cfg": model.pretrained_cfg}
+    config = {"architecture": IMAGE, "num_features": model.num_features, "pretrained_cfg": model.pretrained_cfg}
     (folder / "config.json").write_text(json.dumps(config, default=str), encoding="utf-8")
     return folder
 

@@ -90,7 +90,10 @@ def take_part(fit: Callable[[Table, Settings], Predict]) -> None:
     times = {"fit_seconds": time.perf_counter() - begin}
     test = table.parts["test"]
     rows = test.drop(columns=table.label)
-    found = {name: list(predict(part)) for name, part in patterns(table, rows)}
+    usual = table.parts["train"][table.label].mode()[0]  # for rows of which nothing is left, where there is no answer
+    found = {
+        name: [usual if answer is None else answer for answer in predict(part)] for name, part in patterns(table, rows)
+    }
     times["row_milliseconds"] = 1000 * statistics.median(_seconds(predict, rows.iloc[[n]]) for n in range(SINGLE_ROWS))
     arguments.out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame({"label": test[table.label], **found}).to_csv(arguments.out / "predictions.csv", index=False)

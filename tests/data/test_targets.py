@@ -14,7 +14,7 @@ from umemma_jax.errors import UserError
 LABELS = np.array([[1.5, -2e6], [0.0, 4e6], [-3.25, 1e6], [7.0, 0.0]], np.float32)
 
 
-def write(path, labels=LABELS, train=3, targets=("price", "views")):
+def write(path, labels=LABELS, train=3, targets=("price", "views"), weights=(None,) * 4):
     with DatasetWriter(
         path,
         name="mine",
@@ -25,7 +25,8 @@ def write(path, labels=LABELS, train=3, targets=("price", "views")):
     ) as writer:
         for row, label in enumerate(labels):
             split = "train" if row < train else "test"
-            writer.write(split, id=str(row), label=label.tolist(), table=np.ones(1, np.float32))
+            about = {"id": str(row), "label": label.tolist(), "sample_weight": weights[row]}
+            writer.write(split, **about, table=np.ones(1, np.float32))
     return open_dataset(path)
 
 
@@ -47,6 +48,14 @@ def test_mean_and_deviation_are_of_the_training_examples(tmp_path):
     standard = standardised(LABELS[:3], targets)
     np.testing.assert_allclose(standard.mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(standard.std(axis=0), 1, rtol=1e-6)
+
+
+def test_rows_count_by_their_weights(tmp_path):
+    """A weight of 2 is as two such rows."""
+    weighted = write(tmp_path / "weighted", weights=(2.0, 0.0, 1.0, 1.0)).info.targets
+    repeated = write(tmp_path / "repeated", labels=LABELS[[0, 0, 2, 3]]).info.targets
+    for one, other in zip(weighted, repeated, strict=True):
+        assert (one.mean, one.std) == pytest.approx((other.mean, other.std))
 
 
 def test_without_training_examples_there_is_no_mean(tmp_path):

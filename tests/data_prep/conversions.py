@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import Unreadable
 
 
 @dataclass(frozen=True)

@@ -657,7 +657,7 @@ def run(*arguments):
 
 
 def test_command(tmp_path, rows):
-    """The line that README has."""
+    """Modalities that the command line names."""
     path = write_csv(tmp_path / "mine.csv", rows)
     arguments = ["--image=photo", "--text=caption=title", "--tabular=size=height,weight", "--label=kind"]
     result = run(f"--table={path}", *arguments, f"--out={tmp_path}/out")

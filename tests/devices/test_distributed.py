@@ -35,7 +35,7 @@ def get_config():
     changes = dict(unimodal__epochs=1, fusion__epochs=1, evaluation__rates=(0.0, 1.0), evaluation__resamples=100)
     return test_multi_label.get_config({path!r}, **changes)
 """
-ENDED_SECONDS = distributed.SILENCE_SECONDS + 15  # what README promises, and a slow machine's 15 s
+ENDED_SECONDS = distributed.SILENCE_SECONDS + 15  # what docs/many_machines.md promises, and a slow machine's 15 s
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,13 @@ from numpy.testing import assert_allclose
 from umemma_jax.preprocess.fourier import power_spectrum
 
 
+@pytest.fixture(params=["cpu", "tpu"], autouse=True)
+def backend(request, monkeypatch):
+    """What JAX says of its backend, which decides how power is computed."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("n_fft", [100, 101, 128])
 def test_power_is_that_of_numpy(n_fft):
     frames = np.random.default_rng(0).normal(size=(3, 5, 100)).astype(np.float32)

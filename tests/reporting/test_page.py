@@ -3,11 +3,11 @@
 import itertools
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 
 import pytest
 
+from tests.browser import started
 from tests.example_results import (
     all_undefined,
     analysed,
@@ -161,23 +161,7 @@ const found = (root, selector) => [...root.querySelectorAll(selector)].concat(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """Debian's Chromium without any network."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no browser: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp("chromium")
-    for argument in (
-        *("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run"),
-        *("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,1000"),
-        *(f"user-data-dir={profile}", "host-resolver-rules=MAP * ~NOTFOUND"),
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    # Both paths are given, so that Selenium does not look for a driver to download.
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with started(tmp_path_factory.mktemp("chromium")) as chrome:
         yield chrome
 
 

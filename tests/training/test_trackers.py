@@ -110,7 +110,9 @@ def test_without_any_the_record_is_written_all_the_same(tmp_path):
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_package_that_is_not_installed(tmp_path, monkeypatch, name):
     monkeypatch.setitem(importlib.sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"trackers: {name} is not installed .*pip install 'umemma_jax\[{name}\]'"):
+    with pytest.raises(
+        UserError, match=rf"trackers: needs {name}, which is not installed: pip install 'umemma_jax\[{name}\]'"
+    ):
         train(tmp_path, "fusion", name)
 
 

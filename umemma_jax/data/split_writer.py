@@ -87,6 +87,13 @@ class SplitWriter:
             row[chosen] = True
         return labels
 
+    def target_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and population standard deviation of the targets, float64 [T] each, of rows by their weights."""
+        values = np.array(self._labels, float)
+        weights = np.array(self._weights) if any(self._weights) else np.ones(len(values))
+        mean = np.average(values, axis=0, weights=weights)
+        return mean, np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+
     def close(self) -> Split:
         """Completes the shards and gives them their final names, which tell how many there are."""
         self._current.close()

@@ -103,7 +103,6 @@ class DatasetWriter:
             source=dict(source or {}),
             targets=tuple(map(Target, targets)),
         )
-        self._target_statistics = Statistics()
         self._overwrite = overwrite
         self._shard_bytes = shard_bytes
         self._partial: UnfinishedFolder | None = None
@@ -180,8 +179,6 @@ class DatasetWriter:
             self._splits[split] = SplitWriter(self._partial.path, split, self._info, self._shard_bytes)
         with _disk_errors(self._path):
             self._splits[split].write(id, labels, weights, present, example.encode(features))
-        if split == TRAIN and self._info.targets:
-            self._target_statistics.update(np.array([labels]))
         for name, value in present.items():
             if name in self._numeric:
                 self._measure(name, value)
@@ -282,10 +279,10 @@ class DatasetWriter:
 
     def _described_targets(self) -> tuple[Target, ...]:
         """With mean and standard deviation, where there is a train split."""
-        found = self._target_statistics
-        if found.empty:
+        if not self._info.targets or TRAIN not in self._splits:
             return self._info.targets
-        rows = zip(self._info.targets, found.mean, found.std, strict=True)
+        moments = (values.tolist() for values in self._splits[TRAIN].target_moments())
+        rows = zip(self._info.targets, *moments, strict=True)
         return tuple(Target(target.name, mean, std) for target, mean, std in rows)
 
     def _mean_values(self, modalities: Mapping[str, Modality]) -> dict[str, np.ndarray]:

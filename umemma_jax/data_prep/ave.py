@@ -97,7 +97,7 @@ def prepare(
     rate: int = 16000,
     size: int = 256,
     max_pixels: int | None = None,
-    processes: int = 1,
+    processes: int | str = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
 ) -> None:
@@ -113,7 +113,7 @@ def prepare(
       rate: of the sound, Hz.
       size: frames keep at most so many pixels on their shorter side.
       max_pixels: files of more are refused; None: as `umemma_jax.data_prep.raw.limits` says.
-      processes: how many read videos.
+      processes: how many read videos; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the videos that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
 

@@ -25,9 +25,9 @@ from umemma_jax.data_prep.build import console
 from umemma_jax.data_prep.build.assemble import RawExample, stratified, trained_classes, write_dataset
 from umemma_jax.data_prep.build.delimited import not_decodable, read_records
 from umemma_jax.data_prep.build.layout import check_layout
-from umemma_jax.data_prep.build.parallel import FileTask
 from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.data_prep.build.splits import SPLITS, read_split_file
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.data_prep.raw.photos import ToJpeg, find_images
 from umemma_jax.errors import UserError
 
@@ -81,7 +81,7 @@ def prepare(
     validation_share: float = 0.1,
     size: int = 256,
     max_pixels: int | None = None,
-    processes: int = 1,
+    processes: int | str = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
 ) -> None:
@@ -97,7 +97,7 @@ def prepare(
       validation_share: share of train to draw, every class in proportion; 0 leaves val out.
       size: images keep at most so many pixels on their shorter side.
       max_pixels: files of more are refused; None: as `umemma_jax.data_prep.raw.limits` says.
-      processes: how many read images.
+      processes: how many read images; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the images that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
 

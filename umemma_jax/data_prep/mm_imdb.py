@@ -25,10 +25,10 @@ from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data_prep.build import console, json_text
 from umemma_jax.data_prep.build.assemble import RawExample, trained_classes, write_dataset
 from umemma_jax.data_prep.build.layout import check_layout
-from umemma_jax.data_prep.build.parallel import FileTask
 from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, is_missing
 from umemma_jax.data_prep.build.splits import read_split_file
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.data_prep.raw.photos import ToJpeg
 from umemma_jax.errors import UserError
 
@@ -67,7 +67,7 @@ def prepare(
     genres: tuple[str, ...] | None = None,
     size: int = 256,
     max_pixels: int | None = None,
-    processes: int = 1,
+    processes: int | str = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     drop_unseen: bool = False,
 ) -> None:
@@ -83,7 +83,7 @@ def prepare(
       genres: those to keep, whatever their number; None goes by `min_count`.
       size: posters keep at most so many pixels on their shorter side.
       max_pixels: files of more are refused; None: as `umemma_jax.data_prep.raw.limits` says.
-      processes: how many read posters.
+      processes: how many read posters; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the posters that may be unreadable.
       drop_unseen: whether examples of classes that training never sees are dropped.
 

@@ -33,8 +33,8 @@ from PIL import Image
 
 from umemma_jax import command
 from umemma_jax.data_prep.build import console
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.splits import SPLITS
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw.clips import ToSound
 from umemma_jax.data_prep.raw.degrade import add_white_noise
 from umemma_jax.data_prep.raw.encoding import Form, available_forms, write_video

@@ -179,7 +179,7 @@ def prepare(
     validation: str | None = None,
     test: str | None = None,
     name: str | None = None,
-    processes: int = 1,
+    processes: int | str = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     **choices: Any,
 ) -> None:
@@ -194,7 +194,7 @@ def prepare(
       validation: of those that choose the best epochs; None leaves that to a share of `train`.
       test: of those that are reported on.
       name: of the dataset; None takes the table's.
-      processes: how many read files.
+      processes: how many read files; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the files that may be unreadable.
       **choices: the other fields of `Choices`.
 
@@ -252,7 +252,7 @@ def prepare_rows(
     table: Path,
     name: str,
     overwrite: bool = False,
-    processes: int = 1,
+    processes: int | str = 1,
     max_unreadable: float = console.MAX_UNREADABLE,
     given: Mapping[str, str] | None = None,
 ) -> None:
@@ -265,7 +265,7 @@ def prepare_rows(
       table: what messages call it; paths count from its folder.
       name: of the dataset.
       overwrite: whether `out` may be replaced.
-      processes: how many read files.
+      processes: how many read files; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the files that may be unreadable.
       given: split of each row, by `Row.where`; None: as `choices` says.
 

@@ -52,7 +52,7 @@ class Model(nn.Module):
             raise UserError(f"encoder ft_transformer: width {self.width} is no multiple of {self.heads} heads")
         columns = Columns(self.levels, self.width, self.bins, name="columns")(x)
         summary = self.param("summary", nn.initializers.normal(self.width**-0.5), (1, 1, self.width))
-        summary = jnp.broadcast_to(summary, (len(columns), 1, self.width))
+        summary = jnp.broadcast_to(summary, (columns.shape[0], 1, self.width))
         tokens = jnp.concatenate([summary, columns], axis=1)
         layers = Transformer(self.depth, self.heads, self.mlp_width, "relu", EPSILON, name="transformer")
         return nn.relu(layer_norm(EPSILON, "float32", "norm")(layers(tokens)[:, 0]))

@@ -42,7 +42,7 @@ class Model(nn.Module):
         if not self.widths:
             raise UserError("encoder tabular_mlp: widths is empty, name at least the features' own")
         features = Columns(self.levels, self.embedding, self.bins, name="columns")(x)
-        features = features.reshape(len(features), -1)
+        features = features.reshape(features.shape[0], -1)
         for index, width in enumerate(self.widths):
             features = nn.Dense(width, name=f"dense{index}")(features)
             features = nn.relu(nn.LayerNorm(use_fast_variance=False, name=f"norm{index}")(features))

@@ -34,7 +34,8 @@ class Transformer(nn.Module):
       causal: a token sees itself and those before it.
       dtype: of the matrix products; norms' statistics and softmax are float32.
       attention: implementation of `jax.nn.dot_product_attention`: `xla` or `cudnn` (GPU, 16-bit dtypes).
-      fused_qkv: one matrix product for queries, keys and values.
+      fused_qkv: one matrix product for queries, keys and values; on TPUs always three, as joining the kernels and
+        cutting the result take longer than they save (docs/compiled.md).
       scan: compile one layer, and loop over it.
       remat: recompute a layer's inside in the backward pass, for memory.
     """
@@ -147,7 +148,7 @@ class Attention(nn.Module):
         """[B, T, D] -> [B, T, D]."""
         batch, tokens, width = x.shape
         projections = [Projection(width, self.qkv_bias, name=name)(width) for name in ("query", "key", "value")]
-        if self.fused_qkv:
+        if self.fused_qkv and jax.default_backend() != "tpu":
             kernel = jnp.concatenate([kernel for kernel, _ in projections], axis=1).astype(self.dtype)
             bias = jnp.concatenate([bias for _, bias in projections]).astype(self.dtype)
             qkv = jnp.split(x @ kernel + jnp.expand_dims(bias, (0, 1)), 3, axis=-1)

@@ -9,7 +9,8 @@ taken. What is undefined, because there are no rows, is NaN.
 """
 
 import numpy as np
-from scipy import optimize, special
+import scipy  # whose parts are loaded, as they take long, when they are first used
+from scipy import special
 
 from umemma_jax.evaluation.ranking import ranked
 
@@ -62,7 +63,7 @@ def temperature(logits: np.ndarray, label: np.ndarray, counted: np.ndarray) -> f
         return TEMPERATURES[0]
     if slope(high) <= 0:
         return TEMPERATURES[1]
-    return float(np.exp(optimize.brentq(slope, low, high)))
+    return float(np.exp(scipy.optimize.brentq(slope, low, high)))
 
 
 def nll(logits: np.ndarray, label: np.ndarray, temperature: float = 1.0) -> np.ndarray:

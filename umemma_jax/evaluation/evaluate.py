@@ -91,6 +91,10 @@ class Evaluator:
             parts = [self._concatenate(parts[i : i + PARTS]) for i in range(0, len(parts), PARTS)]
         return parts[0]
 
+    def lower(self, variables: PyTree, batch: PyTree, capacities: Capacities = ()) -> jax.stages.Lowered:
+        """What is to be compiled for the encoder pass over batches like this one, of arrays or shapes."""
+        return self._encode.lower(variables, batch, capacities)
+
     def predict_patterns(self, variables: PyTree, encoded: Encoded) -> "PatternLogits":
         """Logits under each of the P patterns."""
         stand_ins = self._make_stand_ins(variables, encoded.features)

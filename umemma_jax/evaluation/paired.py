@@ -25,7 +25,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy  # whose parts are loaded, as they take long, when they are first used
+from scipy import special
 
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.decisions import Decisions
@@ -117,12 +118,12 @@ def _p_value(size: float, reach: Callable[[float], float]) -> float:
         return 1.0
     if size >= reach(SMALLEST_P_VALUE):
         return SMALLEST_P_VALUE
-    return optimize.brentq(lambda alpha: reach(alpha) - size, SMALLEST_P_VALUE, 1.0)
+    return scipy.optimize.brentq(lambda alpha: reach(alpha) - size, SMALLEST_P_VALUE, 1.0)
 
 
 def _supported(p_values: np.ndarray) -> list[bool]:
     """NaN is not, and does not count."""
     defined = ~np.isnan(p_values)
     found = np.zeros(len(p_values), bool)
-    found[defined] = stats.false_discovery_control(p_values[defined]) <= FALSE_DISCOVERY_RATE
+    found[defined] = scipy.stats.false_discovery_control(p_values[defined]) <= FALSE_DISCOVERY_RATE
     return found.tolist()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts are loaded, as they take long, when they are first used
 
 from umemma_jax.evaluation.bootstrap import Resamples
 
@@ -50,7 +50,7 @@ def _scores(predicted: np.ndarray, label: np.ndarray) -> tuple[float, ...]:
         1 - squared / variance if variance > 0 else np.nan,
         np.sqrt(squared),
         np.abs(error).mean(),
-        stats.spearmanr(predicted, label).statistic if ranked else np.nan,
+        scipy.stats.spearmanr(predicted, label).statistic if ranked else np.nan,
     )
 
 

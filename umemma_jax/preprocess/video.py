@@ -39,7 +39,7 @@ class Video(Image):
 
         Raises UserError where `crop` is larger than H or W.
         """
-        shape = (len(raw["count"]), self.frames)
+        shape = (raw["count"].shape[0], self.frames)
         places = jax.vmap(self._draw)(keys) if train else jnp.full(shape, 0.5)
         frames = jax.vmap(self._sample)(raw["frames"], raw["count"], places)
         if train:

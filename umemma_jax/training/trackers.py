@@ -15,10 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-
+from umemma_jax import extras
 from umemma_jax.errors import UserError
 
 RECORD_KEYS = ("stage", "step", "time", "event", "text")
@@ -76,17 +73,22 @@ class TensorBoard:
 
     def __init__(self, workdir: Path, stage: str, records: Sequence[dict]) -> None:
         """Begins a new file with the records."""
+        with extras.needed("tensorboard", "config.trackers"):
+            from tensorboard.compat.proto import event_pb2, summary_pb2
+            from tensorboard.summary.writer import record_writer
+
+        self._event, self._summary = event_pb2, summary_pb2
         folder = workdir / "tensorboard" / stage
         folder.mkdir(parents=True, exist_ok=True)
         # Names count seconds: the suffix keeps a run resumed within one from erasing the old file.
         suffix = len(list(folder.iterdir()))
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{suffix}"
-        self._writer = RecordWriter((folder / name).open("wb"))
+        self._writer = record_writer.RecordWriter((folder / name).open("wb"))
         self._flushed = math.inf  # not before the old records are in it
-        self._event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(wall_time=time.time(), file_version="brain.Event:2")
         # Makes TensorBoard forget the older files. (Deleting them would stop one that is looking.)
-        start = SessionLog(status=SessionLog.START)
-        self._event(Event(wall_time=time.time(), step=0, session_log=start))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(wall_time=time.time(), step=0, session_log=start)
         for record in records:
             tell(self, record)
         self._writer.flush()
@@ -95,9 +97,10 @@ class TensorBoard:
     def scalars(self, step: int, seconds: float, values: Mapping[str, float | None]) -> None:
         """As `Tracker.scalars`."""
         found = [
-            Summary.Value(tag=name, simple_value=math.nan if value is None else value) for name, value in values.items()
+            self._summary.Summary.Value(tag=name, simple_value=math.nan if value is None else value)
+            for name, value in values.items()
         ]
-        self._event(Event(wall_time=seconds, step=step, summary=Summary(value=found)))
+        self._write(wall_time=seconds, step=step, summary=self._summary.Summary(value=found))
         now = time.perf_counter()
         if now - self._flushed > TENSORBOARD_FLUSH_SECONDS:
             self._writer.flush()
@@ -110,8 +113,8 @@ class TensorBoard:
         """As `Tracker.close`."""
         self._writer.close()
 
-    def _event(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())
+    def _write(self, **fields: Any) -> None:
+        self._writer.write(self._event.Event(**fields).SerializeToString())
 
 
 class Wandb:
@@ -178,12 +181,8 @@ TRACKERS: dict[str, Callable[[Path, str, Sequence[dict]], Tracker]] = {
 
 
 def _package(name: str) -> ModuleType:
-    try:
+    with extras.needed(name, "config.trackers"):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(
-            f"config.trackers: {name} is not installed ({error}): pip install 'umemma_jax[{name}]', or leave it out"
-        ) from error
 
 
 def _started(name: str, start: Callable[[], Any]) -> Any:

@@ -79,7 +79,7 @@ def read_config(workdir: Path) -> ConfigDict:
     except OSError as error:
         raise UserError(
             f"--config is missing, and {path} cannot be read ({error.strerror}): name a recipe, e.g. "
-            "--config=configs/quickstart.py, or the --workdir of a run"
+            "--config=quickstart, or the --workdir of a run"
         ) from error
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): name the recipe with --config") from error

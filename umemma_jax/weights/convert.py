@@ -231,7 +231,9 @@ def _float32(array: np.ndarray, where: str) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> None:
     """Does what the command line says. Raises UserError for a mistake in it."""
     parser = command.Parser(
-        prog="python -m umemma_jax.weights.convert", allow_abbrev=False, description=__doc__.splitlines()[0]
+        prog=command.program("umemma_jax.weights.convert"),
+        allow_abbrev=False,
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument(
         "--family", metavar="NAME", help=f"encoder: {', '.join(recognition.families())}, or a module's path"

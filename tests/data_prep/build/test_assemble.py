@@ -17,8 +17,8 @@ from umemma_jax.data_prep.build.assemble import (
     unlabelled,
     write_dataset,
 )
-from umemma_jax.data_prep.build.parallel import FileTask
 from umemma_jax.data_prep.build.prep_report import DAMAGED, FILE_NAME, Report
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.data_prep.raw.photos import ToJpeg
 from umemma_jax.errors import UserError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.data_prep.conversions import Slow, Twice
-from umemma_jax.data_prep.build import parallel
-from umemma_jax.data_prep.build.parallel import FileTask, run_tasks, work_folder, work_folder_path
+from umemma_jax.data_prep.build import pool
+from umemma_jax.data_prep.build.parallel import run_tasks, work_folder, work_folder_path
 from umemma_jax.data_prep.build.results import Failure
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,7 +90,7 @@ def test_what_libraries_print_is_not_shown(tmp_path, files, capfd):
 
 
 def test_a_process_that_cannot_start(tmp_path, files, monkeypatch):
-    monkeypatch.setattr(parallel, "_work", os._exit)
+    monkeypatch.setattr(pool, "_work", os._exit)
     with pytest.raises(UserError, match=r"could not be started .*: try again with fewer processes"):
         convert(files(b"a"), tmp_path / "work")
 
@@ -193,7 +194,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path):
 RUN = """
 import sys
 from pathlib import Path
-from umemma_jax.data_prep.build.parallel import FileTask, run_tasks, work_folder
+from umemma_jax.data_prep.build.parallel import run_tasks, work_folder
+from umemma_jax.data_prep.build.tasks import FileTask
 from tests.data_prep.conversions import Slow
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 tasks = [FileTask(Slow(log, 0.02), path) for path in sorted(folder.iterdir())]

@@ -23,9 +23,9 @@ from tests.data_prep.raw_clips import (
 )
 from tests.data_prep.raw_files import wav_bytes
 from umemma_jax.data import jpeg
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw.clips import NO_SOUND, Clip, ToClip, ToFrames, ToFramesAndSound, ToSound
 from umemma_jax.data_prep.raw.tracks import Track
 

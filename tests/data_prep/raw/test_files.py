@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw.clips import ToClip
 from umemma_jax.data_prep.raw.files import open_file
 from umemma_jax.data_prep.raw.fsdd import read_recording

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, JpegImagePlugin, PngImagePlugin
 
 from umemma_jax.data import jpeg
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import photos
 from umemma_jax.data_prep.raw.photos import ToJpeg
 
@@ -509,7 +509,7 @@ print(most() - before)
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "F", "CMYK"])
 def test_memory_for_each_pixel(tmp_path, mode):
-    """As README states it: a tiny file can hold many pixels."""
+    """As docs/own_data.md states it: a tiny file can hold many pixels."""
     form = "TIFF" if mode in ("F", "CMYK") else "PNG"
     options = {"compression": "tiff_lzw"} if form == "TIFF" else {}
     if mode == "P":

@@ -10,8 +10,8 @@ import scipy.signal
 
 from tests.data_prep.raw_clips import add_sound, encode, sound_frame
 from tests.data_prep.raw_files import wav_bytes
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw.clips import CUT, ToSound
 
 RATE = 8000

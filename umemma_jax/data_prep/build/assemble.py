@@ -10,9 +10,10 @@ import numpy as np
 from umemma_jax.data.dataset import TRAIN, DatasetWriter, open_dataset
 from umemma_jax.data.tokenizer import TOKENIZER
 from umemma_jax.data_prep.build import console
-from umemma_jax.data_prep.build.parallel import CHUNK, Task, run_tasks, work_folder
+from umemma_jax.data_prep.build.parallel import CHUNK, run_tasks, work_folder
 from umemma_jax.data_prep.build.prep_report import FILE_NAME, UNREADABLE, Report
 from umemma_jax.data_prep.build.results import Failure, Noted, Result
+from umemma_jax.data_prep.build.tasks import Task
 from umemma_jax.data_prep.build.vocabulary import tokenizer_file
 from umemma_jax.errors import UserError
 
@@ -74,7 +75,7 @@ def write_dataset(
     out: str,
     examples: Sequence[RawExample],
     report: Report,
-    processes: int,
+    processes: int | str,
     max_unreadable: float = console.MAX_UNREADABLE,
 ) -> None:
     """Reads the examples' files and writes everything, in order, and prints a summary.
@@ -86,7 +87,7 @@ def write_dataset(
       out: its folder.
       examples: what to write.
       report: what is noted so far; problems with files are added.
-      processes: how many read files.
+      processes: how many read files; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the files that may be unreadable.
 
     Raises:
@@ -105,7 +106,7 @@ def reading_files(
     out: str,
     examples: Sequence[RawExample],
     report: Report,
-    processes: int,
+    processes: int | str,
     max_unreadable: float,
     chunk: int = CHUNK,
 ) -> Iterator[Iterator[Result]]:
@@ -119,7 +120,7 @@ def reading_files(
       out: its folder.
       examples: with the tasks.
       report: goes beside the data.
-      processes: how many read files.
+      processes: how many read files; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the tasks that may be in the report as unreadable.
       chunk: tasks that are handed to a process, and kept, together.
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.data_prep.build import console
 from umemma_jax.data_prep.build.assemble import RawExample, content_of, reading_files
-from umemma_jax.data_prep.build.parallel import FileTask
 from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.data_prep.build.results import Result
+from umemma_jax.data_prep.build.tasks import FileTask
 from umemma_jax.data_prep.raw.clips import NO_PICTURE, NO_SOUND, Clip, ToClip
 from umemma_jax.errors import UserError
 
@@ -85,7 +85,7 @@ def write_clips(
     examples: Sequence[RawExample],
     listed: Mapping[str, int],
     report: Report,
-    processes: int,
+    processes: int | str,
     max_unreadable: float = console.MAX_UNREADABLE,
 ) -> None:
     """Reads the files of clips and writes everything, in order, and prints a summary.
@@ -96,7 +96,7 @@ def write_clips(
       examples: made by `raw_clip`.
       listed: name of each class, in order, -> how many examples the raw data list, absent ones included.
       report: what is noted so far; problems with files, and what is left of each class if not all is, are added.
-      processes: how many read files.
+      processes: how many read files; or HOST:PORT of a Dask scheduler whose workers do.
       max_unreadable: share of the files that may be unreadable.
 
     Raises:

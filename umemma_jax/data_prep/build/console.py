@@ -24,8 +24,8 @@ _MOST_COLUMNS = 20  # classes that still make a readable table
 class Parser(command.Parser):
     """A parser that knows the arguments of every preparation: --out, --seed and --overwrite."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=f"python -m {prog}", description=description, allow_abbrev=False)
+    def __init__(self, module: str, description: str) -> None:
+        super().__init__(prog=command.program(module), description=description, allow_abbrev=False)
         self.add_argument("--out", required=True, metavar="DIR", help="folder to make")
         self.add_argument("--seed", type=_seed, default=0, help="of every random draw (default: 0)")
         self.add_argument("--overwrite", action="store_true", help="replace an existing folder")
@@ -53,7 +53,7 @@ def cores() -> int:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --size, --max-pixels, --processes and --max-unreadable, for preparations that read many image files."""
+    """Adds --size, --max-pixels, --processes, --scheduler and --max-unreadable, for preparations that read images."""
     parser.add_argument(
         "--size", type=count, default=256, metavar="PIXELS", help="longest shorter side of an image (default: 256)"
     )
@@ -65,6 +65,13 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--processes", type=count, default=cores(), metavar="N", help=f"that read files (default: all cores, {cores()})"
+    )
+    parser.add_argument(
+        "--scheduler",
+        dest="processes",
+        type=_address,
+        metavar="HOST:PORT",
+        help="of a Dask cluster whose workers read files, under the same paths, instead of processes here",
     )
     parser.add_argument(
         "--max-unreadable",
@@ -99,6 +106,13 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
     return int(text)
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return text
 
 
 def names(text: str) -> tuple[str, ...]:

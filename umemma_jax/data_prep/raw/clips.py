@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from umemma_jax import extras
 from umemma_jax.data_prep.build.prep_report import DAMAGED
 from umemma_jax.data_prep.build.results import Noted
 from umemma_jax.data_prep.raw import limits
@@ -117,7 +118,8 @@ class ToClip:
             plain = read_plain(file, self.sample_rate, round(self.end * self.sample_rate))
             if plain is not None:
                 return Clip([], plain.samples, None, plain.duration)
-        from umemma_jax.data_prep.raw import ffmpeg  # slow, and sound is often plain
+        with extras.needed("clips", "video, or sound that is no plain WAV file"):
+            from umemma_jax.data_prep.raw import ffmpeg  # slow, and sound is often plain
 
         pixels = self.max_pixels or limits.FRAME_PIXELS
         wanted = self.start, self.end, self.frame_rate, self.size, self.sample_rate, pixels

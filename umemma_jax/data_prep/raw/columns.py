@@ -18,9 +18,9 @@ import numpy as np
 from umemma_jax.data.dataset import Modality
 from umemma_jax.data.info import check_name
 from umemma_jax.data_prep.build import console
-from umemma_jax.data_prep.build.parallel import ContentTask, Conversion, FileTask, Task
 from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row, is_missing, short, text_of
+from umemma_jax.data_prep.build.tasks import ContentTask, Conversion, FileTask, Task
 from umemma_jax.data_prep.raw import media
 from umemma_jax.data_prep.raw.clips import ToFrames, ToFramesAndSound, ToSound
 from umemma_jax.data_prep.raw.near import below, near

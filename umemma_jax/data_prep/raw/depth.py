@@ -18,7 +18,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax import extras
+from umemma_jax.data_prep.build.tasks import Unreadable
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _RANGES = ((340, 341), (280, 281))  # SMin- and SMaxSampleValue, Min- and MaxSampleValue
@@ -90,7 +91,8 @@ def colour_to_8_bits(file: BinaryIO, image: Image.Image, colours: str, bits: int
 
     Opacity is of 16 bits, unless all of it lies below what is white: then it was stored like the colours.
     """
-    import av  # slow, and needed only here
+    with extras.needed("clips", "a picture of 16 bits a colour"):
+        import av  # slow, and needed only here
 
     file.seek(0)
     with av.open(file, format=_FFMPEG_FORMS[image.format]) as source:

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 
+from umemma_jax import extras
 from umemma_jax.errors import UserError
+
+with extras.needed("clips", "writing video"):
+    import av
 
 BIT_RATE = 300_000  # of the picture, per second; noise would take a multiple
 

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from umemma_jax.data.dataset import Modality
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, is_missing
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw.photos import ToJpeg
 from umemma_jax.errors import UserError
 

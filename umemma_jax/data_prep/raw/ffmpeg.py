@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import limits
 from umemma_jax.data_prep.raw.frames import Frames
 from umemma_jax.data_prep.raw.sounds import PREROLL, Sound

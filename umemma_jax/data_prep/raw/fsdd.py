@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import wav
 from umemma_jax.data_prep.raw.files import open_file
 from umemma_jax.errors import UserError

@@ -1,6 +1,6 @@
 """What one picture, video or sound may ask for. It is checked by the file's header, before anything is decoded.
 
-`--max-pixels` lifts the first two. How much memory that takes in each process: README.md.
+`--max-pixels` lifts the first two. How much memory that takes in each process: docs/own_data.md.
 """
 
 PIXELS = 100_000_000  # of a picture

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
-from umemma_jax.data_prep.build.parallel import Unreadable
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import photos
 from umemma_jax.data_prep.raw.files import open_file
 
@@ -34,7 +34,7 @@ SIGNATURES = {  # how files of a kind begin; "." stands for any byte
 _SIGNATURES = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in SIGNATURES.items()}
 _SIGNATURE = 16  # bytes that hold one
 _URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-_DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w.=+-]+)*;base64,", re.IGNORECASE)
+DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w.=+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/\s]{64,}=*\s*")
 _PATH = 1024  # characters of one, at most
 _PCM, _FLOAT = 1, 3  # WAVE_FORMAT_PCM and WAVE_FORMAT_IEEE_FLOAT
@@ -138,7 +138,7 @@ def _kind_of_bytes(data: bytes) -> str | None:
 
 def _decoded(text: str) -> bytes | None:
     """The file that a text is in base64; None if it is none."""
-    data_url = _DATA_URL.match(text)
+    data_url = DATA_URL.match(text)
     if not data_url and not _BASE64.fullmatch(text):
         return None
     try:

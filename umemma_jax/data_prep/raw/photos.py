@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from umemma_jax.data import jpeg
-from umemma_jax.data_prep.build.parallel import Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED, Report
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import Unreadable
 from umemma_jax.data_prep.raw import depth, limits
 from umemma_jax.data_prep.raw.files import open_file
 

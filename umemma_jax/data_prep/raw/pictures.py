@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umemma_jax.data_prep.build.parallel import ContentTask, FileTask, Unreadable
 from umemma_jax.data_prep.build.prep_report import DAMAGED
 from umemma_jax.data_prep.build.results import Noted
+from umemma_jax.data_prep.build.tasks import ContentTask, FileTask, Unreadable
 from umemma_jax.data_prep.raw.clips import Clip
 
 

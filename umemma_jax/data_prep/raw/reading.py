@@ -8,10 +8,10 @@ from typing import Any
 from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data_prep.build.assemble import content_of
-from umemma_jax.data_prep.build.parallel import attempt
 from umemma_jax.data_prep.build.prep_report import UNREADABLE, Report
 from umemma_jax.data_prep.build.results import Failure
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row, meant
+from umemma_jax.data_prep.build.tasks import attempt
 from umemma_jax.data_prep.raw.columns import NO_FILE, Column, Settings, Source, read_once, sources
 from umemma_jax.errors import UserError
 
