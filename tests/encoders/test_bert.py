@@ -37,12 +37,14 @@ DISTILBERT = {
     "hidden_dim": 40,
     "max_position_embeddings": POSITIONS,
 }
+ELECTRA = {**BERT, "embedding_size": 14}
 CLIP = {**BERT, "projection_dim": 10, "eos_token_id": END, "bos_token_id": 2}
 CLIP_VISION = {**CLIP, "image_size": 8, "patch_size": 4}
 TINY = {
     "Bert": (transformers.BertConfig, BERT),
     "Roberta": (transformers.RobertaConfig, ROBERTA),
     "XLMRoberta": (transformers.XLMRobertaConfig, ROBERTA),
+    "Electra": (transformers.ElectraConfig, ELECTRA),
     "DistilBert": (transformers.DistilBertConfig, DISTILBERT),
     "CLIPText": (transformers.CLIPTextConfig, CLIP),
     "CLIPModel": (transformers.CLIPConfig, {"text_config": CLIP, "vision_config": CLIP_VISION, "projection_dim": 10}),
@@ -50,6 +52,7 @@ TINY = {
 POOLS = {
     "BertModel": ("cls", "pooler", "mean", "last"),
     "RobertaModel": ("cls", "pooler", "mean", "last"),
+    "ElectraModel": ("cls", "mean", "last"),
     "DistilBertModel": ("cls", "mean", "last"),
     "CLIPTextModelWithProjection": ("cls", "mean", "last"),
 }
@@ -131,7 +134,9 @@ def test_features_are_those_of_the_original(pair, length):
 
 def test_gradients_are_those_of_the_original(pair, tmp_path):
     name, network, _ = pair
-    pool = {"DistilBertModel": "mean", "CLIPTextModelWithProjection": "last"}.get(name, "pooler")
+    pool = {"DistilBertModel": "mean", "ElectraModel": "mean", "CLIPTextModelWithProjection": "last"}.get(
+        name, "pooler"
+    )
     x = texts(11)
     parity.assert_same_gradients("bert", network, features_of(network, x, pool), x, tmp_path, pool=pool)
 
@@ -143,8 +148,9 @@ def test_activations(act, tmp_path):
     assert_same_features(tmp_path, x, features_of(network, x, "cls"))
 
 
-def test_a_decoder_sees_the_past_only(tmp_path):
-    network, x = original("BertModel", is_decoder=True), texts(8)
+@pytest.mark.parametrize("name", ["BertModel", "ElectraModel"])
+def test_a_decoder_sees_the_past_only(name, tmp_path):
+    network, x = original(name, is_decoder=True), texts(8)
     network.save_pretrained(tmp_path)
     assert_same_features(tmp_path, x, features_of(network, x, "cls"))
 
@@ -161,6 +167,10 @@ def test_a_decoder_sees_the_past_only(tmp_path):
         "RobertaForMaskedLM",
         "RobertaForSequenceClassification",
         "XLMRobertaForMaskedLM",
+        "ElectraModel",
+        "ElectraForPreTraining",
+        "ElectraForMaskedLM",
+        "ElectraForSequenceClassification",
         "DistilBertModel",
         "DistilBertForMaskedLM",
         "DistilBertForSequenceClassification",
@@ -176,6 +186,34 @@ def test_every_class_converts_and_loads_again_what_is_exported(name, tmp_path):
     pool = "last" if name.startswith("CLIP") else "cls"
     assert_same_features(tmp_path / "original", x, features_of(with_projection, x, pool))
     parity.assert_export_is_the_original("bert", network, tmp_path / "original", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"embedding_size": 24},  # as in ELECTRA-base: no projection
+        {"embedding_size": 32, "hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 3},
+        {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+    ],
+)
+def test_sizes_of_electra(sizes, tmp_path):
+    network, x = original("ElectraModel", **sizes), texts(9)
+    if sizes.get("hidden_size", 0) > 100:
+        parity.redraw(network, scale=0.05)
+    network.save_pretrained(tmp_path / "original")
+    assert_same_features(tmp_path / "original", x, features_of(network, x, "cls"))
+    parity.assert_export_is_the_original("bert", network, tmp_path / "original", tmp_path)
+
+
+def test_an_electra_that_its_config_contradicts_is_refused(tmp_path):
+    original("ElectraModel").save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "embedding_size": 24}))
+    with pytest.raises(UserError, match=r"config\.json has embedding_size = 24, and this checkpoint's is 14"):
+        parity.features("bert", tmp_path, texts(8))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="16 positions and 2 segments may be BERT or RoBERTa"):
+        parity.features("bert", tmp_path, texts(8))
 
 
 def test_of_a_whole_clip_the_text_tower_is_taken(tmp_path):
