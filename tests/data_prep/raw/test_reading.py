@@ -14,7 +14,7 @@ from tests.data_prep.raw_clips import read_clips, write_clip, write_video
 from tests.data_prep.raw_files import wav_bytes
 from tests.data_prep.raw_photos import photo_bytes
 from umemma_jax.data import kinds
-from umemma_jax.data.dataset import open_dataset
+from umemma_jax.data.dataset import DatasetWriter, Modality, open_dataset
 from umemma_jax.data_prep import quickstart, table
 from umemma_jax.data_prep.build.dataframes import table_of
 from umemma_jax.data_prep.build.prep_report import DAMAGED, UNREADABLE, Report
@@ -223,3 +223,11 @@ def test_datasets_of_other_preparations(tmp_path):
     np.testing.assert_array_equal(read(tmp_path, {name: pixels})[name], pixels[..., np.newaxis])
     with pytest.raises(UserError, match=rf"1x2 pixels instead of {width}x{height}"):
         read(tmp_path, {name: pixels[:2, :1]})
+
+
+def test_categories_of_other_preparations_go_by_name(tmp_path):
+    columns, levels = ("price", "colour"), {"colour": {"red": 2, "green": 1}}
+    table = Modality("tabular", "float32", shape=(2,), columns=columns, levels=levels)
+    with DatasetWriter(tmp_path / "out", name="mine", description="", classes=["a"], modalities={"t": table}) as writer:
+        writer.write("train", id="0", label=0, t=np.zeros(2, np.float32))
+    assert read(tmp_path, {"price": 1.5, "colour": "green"})["t"].tolist() == [1.5, 1.0]

@@ -125,4 +125,5 @@ def _recorded(made_by: Mapping[str, Any]) -> list[Column]:
 
 
 def _likely(name: str, modality: Modality) -> Column:
-    return Column(modality.kind, name, modality.columns or (name,))
+    types = dict.fromkeys(modality.levels or (), "category")
+    return Column(modality.kind, name, modality.columns or (name,), types)
