@@ -27,7 +27,6 @@ pytestmark = pytest.mark.slow
 SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "configs", "umemma_jax")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 BRIEF = (
-    "--config.data.batch_size=16",
     "--config.unimodal.epochs=1",
     "--config.fusion.epochs=1",
     "--config.evaluation.seeds=1",
