@@ -111,7 +111,7 @@ def test_split_parameters_are_gathered_and_their_gradients_scattered(folder):
         assert ("all-gather" in module.collectives()) == (fsdp == 4)
     assert {"all-gather", "reduce-scatter"} <= set(module.collectives())
     assert "all-to-all" not in module.collectives()
-    assert bytes_of_state[4] < bytes_of_state[1] / 3
+    assert bytes_of_state[4] < bytes_of_state[1] / 2  # what is small stays whole, padded to tiles
 
 
 def test_a_target_that_is_not_there_is_refused_in_one_line():
