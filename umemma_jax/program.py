@@ -2,8 +2,8 @@
 
 It is one for all missing patterns: each encoder stands in a conditional of its own, on whether any row of the batch has
 its modality. One program a pattern is no faster, and there are 2^M - 1 of them to keep and to compile; one a modality
-and one for the head hands features from call to call, which costs 0.03 to 0.2 ms each time. The conditionals cost less
-than that, and a number of rows is compiled once, whatever is missing (docs/export.md has the figures).
+and one for the head hands features from call to call, which costs 0.03 to 0.2 ms each time. With conditionals a number
+of rows is compiled once, whatever is missing (docs/export.md has the figures).
 
 Weights are arguments, so that they need not be in the program.
 """
