@@ -191,7 +191,7 @@ def test_predictions_are_written_for_a_split_of_any_dataset(recipe, finished, da
 @pytest.mark.parametrize(
     ("arguments", "culprit", "remedy"),
     [
-        ([], "--config is missing", "--config=configs/quickstart.py"),
+        ([], "--config is missing", "--config=quickstart"),
         (["{recipe}", "--wrkdir=x"], "unknown flag --wrkdir", "--workdir=DIR"),
         (["{recipe}", "--mode=evl"], "--mode=evl", "train|eval|predict|compare"),
         (["{recipe}", "--split=val"], "--split=val: is for --mode=predict", "this is --mode=train"),
@@ -199,7 +199,7 @@ def test_predictions_are_written_for_a_split_of_any_dataset(recipe, finished, da
         (["{recipe}", "--config.fusion.epoch=3"], "config.fusion.epoch: unknown field", "epochs"),
         (["{recipe}", "--config.fusion.epochs=abc"], "--config.fusion.epochs=abc", "of type int"),
         (["{recipe}", "--config.modalities=('image','video')"], "config.inputs.video", "missing"),
-        (["--config=nowhere.py"], "--config=nowhere.py: cannot be read", "see configs/"),
+        (["--config=nowhere.py"], "--config=nowhere.py: cannot be read", "or one of av_mnist, ave"),
         (["--config=configs/quickstart.py:nonsense"], "'nonsense': unknown method", "ume_mma"),
     ],
 )

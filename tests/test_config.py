@@ -83,9 +83,7 @@ def test_load_lets_a_user_error_pass(tmp_path):
     file = write(
         tmp_path, "from umemma_jax.config import *\ndef get_config(m):\n    apply_method(default_config(), m)\n"
     )
-    with pytest.raises(
-        UserError, match=r"^config argument 'best': unknown method, use one of late_fusion, augmentation"
-    ):
+    with pytest.raises(UserError, match=r"^'best': unknown method, use one of late_fusion, augmentation"):
         config_lib.load(f"{file}:best")
 
 
