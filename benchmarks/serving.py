@@ -105,28 +105,28 @@ def requests_of(port: int) -> list[bytes]:
     """Bodies in JSON, one for each part of the inputs that a row may have; the first has all."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/model") as answer:
         inputs = json.load(answer)["inputs"]
-    values = {x["name"]: {field["name"]: value(x["kind"], field) for field in x["fields"]} for x in inputs}
+    values = {x["name"]: {field["name"]: value(x, field) for field in x["fields"]} for x in inputs}
     parts = itertools.chain.from_iterable(itertools.combinations(values, n) for n in range(len(values), 0, -1))
     return [json.dumps({k: v for m in part for k, v in values[m].items()}).encode() for part in parts]
 
 
-def value(kind: str, field: dict[str, Any]) -> Any:
+def value(of_input: dict[str, Any], field: dict[str, Any]) -> Any:
     """Anything that a field takes."""
-    rng = np.random.default_rng(0)
+    rng, kind = np.random.default_rng(0), of_input["kind"]
     if kind == "audio":
         sound = rng.integers(-9000, 9000, 8000).astype(np.int16), 8000
         return base64.b64encode(content_of(sound)).decode()
     if kind in FILES:
-        return base64.b64encode(picture(64)).decode()
+        return base64.b64encode(picture(*(of_input.get("size") or (64, 64)))).decode()
     if kind == "text":
         return "a few words of a text"
     return field["levels"][0] if field["levels"] else 1.5
 
 
-def picture(side: int) -> bytes:
+def picture(height: int, width: int) -> bytes:
     """A PNG of one colour."""
     buffer = io.BytesIO()
-    Image.new("RGB", (side, side)).save(buffer, "PNG")
+    Image.new("L", (width, height)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -184,7 +184,7 @@ def bodies(good: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
             yield "a path in base64", of_json(json.dumps({name: base64.b64encode(path.encode()).decode()}).encode())
         for wrong in ([], {}, [[1]], {"a": 1}, True, 10**400, -1e308, "\0", "\ud800", None):
             yield "a value of another type", of_json(json.dumps({name: wrong}).encode())
-        bomb = base64.b64encode(picture(9000)).decode()
+        bomb = base64.b64encode(picture(9000, 9000)).decode()
         yield "a picture of 81 million pixels", of_json(json.dumps({name: bomb}).encode())
     for _ in range(50):
         yield "cut anywhere", of_json(good[: rng.randrange(len(good))])
