@@ -1,6 +1,6 @@
 """The shipped recipes, compiled for four TPUs by their own compiler, which needs none. Nothing runs.
 
-In an environment of its own, since JAX looks for TPUs wherever `libtpu` is: `pip install -e '.[test,tpu_compiler]'`,
+In an environment of its own, since JAX looks for TPUs wherever `libtpu` is: `pip install -e '.[test,tpu-compiler]'`,
 and `pytest -n 0 tests/test_compiled_for_tpus.py`.
 """
 
@@ -13,7 +13,7 @@ from benchmarks.compiled import hlo, programs, targets
 from tests import recipes
 from umemma_jax.errors import UserError
 
-pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed (extra `tpu_compiler`)")
+pytest.importorskip("libtpu", reason="libtpu, the compiler for TPUs, is not installed (extra `tpu-compiler`)")
 
 pytestmark = pytest.mark.usefixtures("optimised")
 

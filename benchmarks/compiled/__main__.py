@@ -3,7 +3,7 @@
 python -m benchmarks.compiled --target=v5e:2x2 [--pair=vision_language] [--switch=layout] [--program=fusion]
 python -m benchmarks.compiled --target=v5e:2x2 --config=configs/food101.py --data=DATA
 
-Nothing runs on such a device: `libtpu`, which the extra `tpu_compiler` brings, compiles on any machine. Targets are
+Nothing runs on such a device: `libtpu`, which the extra `tpu-compiler` brings, compiles on any machine. Targets are
 v5e, v6e and v5p with a topology, as in v5e:2x2, v6e:16x16 and v5p:4x4x4.
 
 The programs are the training steps of both stages, the encoders of evaluation, and prediction: of a pair of encoders

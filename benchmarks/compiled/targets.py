@@ -61,7 +61,7 @@ def find(name: str, fsdp: int = 1) -> Target:
         found = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{topology}")
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--target={name}: {reason:.200} (pip install -e '.[tpu_compiler]', sizes as 2x2)") from None
+        raise UserError(f"--target={name}: {reason:.200} (pip install -e '.[tpu-compiler]', sizes as 2x2)") from None
     return Target(CHIPS[kind], sharding.make_mesh(fsdp, list(found.devices)))
 
 
