@@ -187,8 +187,8 @@ def test_extras_are_those_of_the_package():
     config.read(pages.ROOT / "setup.cfg")
     extras = set(config["options.extras_require"])
     rows = re.findall(r"^\| (`[^|]*) \|", pages.prose(pages.PAGES["docs/index.md"]).partition("## The first")[0], re.M)
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == extras
-    named = {name for text in pages.PAGES.values() for name in re.findall(r"'(?:\.|umemma_jax)\[([\w,]+)\]'", text)}
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == extras
+    named = {name for text in pages.PAGES.values() for name in re.findall(r"'(?:\.|umemma_jax)\[([\w,-]+)\]'", text)}
     assert {name for group in named for name in group.split(",")} <= extras
 
 
