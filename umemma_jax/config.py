@@ -5,7 +5,6 @@ misspelt field or a value of a wrong type is named before anything is done with 
 """
 
 import ast
-import difflib
 import importlib.util
 import inspect
 import math
@@ -20,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from umemma_jax import fusion, methods
-from umemma_jax.errors import UserError
+from umemma_jax.errors import UserError, did_you_mean
 from umemma_jax.methods import METHODS
 from umemma_jax.missing_rates import MIXED
 from umemma_jax.patterns import MOST_MODALITIES, pattern_shares
@@ -87,8 +86,7 @@ def _file_of(name: str) -> str:
     known = recipes()
     if name in known:
         return str(RECIPES / f"{name}.py")
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
+    hint = did_you_mean(name, known)
     raise UserError(f"--config={name}: {hint}There are {', '.join(known)}; a file of your own is named with its .py")
 
 

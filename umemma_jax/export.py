@@ -18,6 +18,7 @@ from umemma_jax.data.kinds import Modality
 from umemma_jax.data.ngrams import NGRAMS, NGrams
 from umemma_jax.data.unfinished import appearing
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation.metrics import undefined_as_none
 from umemma_jax.inputs import Input
 from umemma_jax.saved_model import SavedModel
 from umemma_jax.serving import model_file, signature
@@ -111,15 +112,10 @@ def _calibration(model: SavedModel) -> Described | None:
     if fitted is None:
         return None
     arrays = {name: x for name, x in dataclasses.asdict(fitted).items() if isinstance(x, np.ndarray)}
-    by_pattern = {name: dict(zip(fitted.names, _defined(x.tolist()), strict=True)) for name, x in arrays.items()}
+    by_pattern = {
+        name: dict(zip(fitted.names, undefined_as_none(x.tolist()), strict=True)) for name, x in arrays.items()
+    }
     return {"examples": fitted.examples, "alpha": fitted.alpha, **by_pattern}
-
-
-def _defined(values: Any) -> Any:
-    """Nested lists of numbers with None for NaN."""
-    if isinstance(values, list):
-        return [_defined(value) for value in values]
-    return None if np.isnan(values) else values
 
 
 def _input(model: SavedModel, x: Input, arrays: Mapping[str, np.ndarray]) -> Described:

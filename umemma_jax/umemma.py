@@ -1,6 +1,5 @@
 """The console script `umemma`: what main.py and the modules of `data_prep`, `weights` and `serving` do, by one name."""
 
-import difflib
 import importlib
 import pkgutil
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from umemma_jax import __version__, command
-from umemma_jax.errors import UserError
+from umemma_jax.errors import UserError, did_you_mean
 
 PREP = "prep"  # each of its own commands is a module of `data_prep`
 MODULES = {"convert": "umemma_jax.weights.convert", "serve": "umemma_jax.serving.__main__"}
@@ -72,6 +71,4 @@ def _show(usage: str, about: dict[str, str]) -> None:
 
 
 def _refuse(program: str, name: str, known: Sequence[str]) -> NoReturn:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UserError(f"{program} {name}: {hint}There are {', '.join(known)}")
+    raise UserError(f"{program} {name}: {did_you_mean(name, known)}There are {', '.join(known)}")

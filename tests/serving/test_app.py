@@ -15,8 +15,8 @@ from PIL import Image  # noqa: E402
 
 from tests.serving.conftest import png, row, sound  # noqa: E402
 from umemma_jax.data_prep.raw.media import content_of  # noqa: E402
-from umemma_jax.serving.app import Batching, make_app  # noqa: E402
-from umemma_jax.serving.limits import Limits  # noqa: E402
+from umemma_jax.serving.app import make_app  # noqa: E402
+from umemma_jax.serving.limits import Batching, Limits  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_device")
 LIMITS = Limits(megabytes=0.5, megapixels=0.1, sound_seconds=2.0, rows=3, characters=1000)

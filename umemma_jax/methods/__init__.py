@@ -17,14 +17,13 @@ and, where switches are not all that makes the method,
 - `REFERENCE = True`: every comparison has it.
 """
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from umemma_jax.errors import UserError
+from umemma_jax.errors import UserError, did_you_mean
 
 WHOLE_BATCH = {"fusion.accumulate": (1,), "parallel": ("jit",)}  # of statistics over all rows of a batch
 EXPORTED = ("LABEL", "SOURCE", "SWITCHES")
@@ -70,8 +69,7 @@ def method(name: str) -> ModuleType:
     if name in METHODS:
         return METHODS[name]
     if "." not in name:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(name, METHODS)
         raise UserError(
             f"'{name}': unknown method, {hint}use one of {', '.join(METHODS)}, or a module of your own, with a dot"
         )

@@ -9,19 +9,21 @@ from pathlib import Path
 
 from umemma_jax import command, extras
 from umemma_jax.errors import UserError
+from umemma_jax.serving.limits import Batching, Limits
 
 command.begin(__package__)
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
+DEFAULTS, BATCHING = Limits(), Batching()
 BOUNDS = {  # name -> default, metavar and help
-    "batch": (32, "ROWS", "most that are computed together; 1: each request by itself"),
-    "wait": (2.0, "MS", "that a request waits for others"),
-    "warm-up": (32, "ROWS", "programs for batches up to these are made at the start; 1: of single rows"),
-    "queue": (256, "N", "requests at work or waiting; one more is turned away"),
-    "max-body": (32.0, "MB", "of a request"),
-    "max-pixels": (25.0, "MILLIONS", "of a picture or a frame"),
-    "max-seconds": (600.0, "S", "of sound or video"),
-    "timeout": (30.0, "S", "from a request to its answer"),
+    "batch": (BATCHING.rows, "ROWS", "most that are computed together; 1: each request by itself"),
+    "wait": (BATCHING.milliseconds, "MS", "that a request waits for others"),
+    "warm-up": (BATCHING.rows, "ROWS", "programs for batches up to these are made at the start; 1: of single rows"),
+    "queue": (DEFAULTS.queue, "N", "requests at work or waiting; one more is turned away"),
+    "max-body": (DEFAULTS.megabytes, "MB", "of a request"),
+    "max-pixels": (DEFAULTS.megapixels, "MILLIONS", "of a picture or a frame"),
+    "max-seconds": (DEFAULTS.sound_seconds, "S", "of sound or video"),
+    "timeout": (DEFAULTS.seconds, "S", "from a request to its answer"),
 }
 
 
@@ -51,9 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         from umemma_jax import predictor
         from umemma_jax.data_prep.build.console import cores
-        from umemma_jax.serving.app import Batching, make_app
+        from umemma_jax.serving.app import make_app
         from umemma_jax.serving.connections import Connection
-        from umemma_jax.serving.limits import Limits
 
     limits = Limits(
         megabytes=options.max_body,

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-import numpy as np
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
@@ -19,13 +17,14 @@ from umemma_jax.answers import answers
 from umemma_jax.command import one_line
 from umemma_jax.data_prep.build.rows import short
 from umemma_jax.errors import UserError
+from umemma_jax.evaluation.metrics import undefined_as_none
 from umemma_jax.patterns import pattern_name
 from umemma_jax.predict import Predictions
 from umemma_jax.predictor import Predictor
 from umemma_jax.serving.batching import Batcher, Full
 from umemma_jax.serving.fields import Fields
 from umemma_jax.serving.guards import Guard
-from umemma_jax.serving.limits import Limits
+from umemma_jax.serving.limits import Batching, Limits
 from umemma_jax.serving.metrics import Metrics
 
 PAGE = {
@@ -35,19 +34,6 @@ PAGE = {
 }
 PREDICT = "/predict"
 ROWS, FLOOR, WITHOUT = "rows", "floor", "without"  # keys of a request that are no fields
-
-
-@dataclasses.dataclass(frozen=True)
-class Batching:
-    """How requests are computed together.
-
-    Attributes:
-      rows: at most; 1: each by itself.
-      milliseconds: that the first waits for others.
-    """
-
-    rows: int = 32
-    milliseconds: float = 2.0
 
 
 class Server:
@@ -113,7 +99,7 @@ class Server:
 def make_app(
     model: Predictor,
     limits: Limits = Limits(),  # noqa: B008
-    batching: Batching = Batching(),
+    batching: Batching = Batching(),  # noqa: B008
     hosts: Sequence[str] = (),
     readers: int = 2,
 ) -> FastAPI:
@@ -278,15 +264,4 @@ def _answer(answer: Any, predictions: Any, number: int) -> dict[str, Any]:
     if isinstance(predictions, Predictions):
         probabilities = predictions.probabilities[number].tolist()
         found["probabilities"] = dict(zip(predictions.classes, probabilities, strict=True))
-    return _for_json(found)
-
-
-def _for_json(value: Any) -> Any:
-    """With None for what is no number."""
-    if isinstance(value, dict):
-        return {name: _for_json(x) for name, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_for_json(x) for x in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value
+    return undefined_as_none(found)

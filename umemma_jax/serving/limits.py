@@ -4,9 +4,9 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import av
 from PIL import Image
 
+from umemma_jax import extras
 from umemma_jax.errors import UserError
 
 NO_OTHER_FILES = {"protocol_whitelist": "fd"}  # a playlist leads nowhere
@@ -37,6 +37,19 @@ class Limits:
     seconds: float = 30.0
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How requests are computed together.
+
+    Attributes:
+      rows: at most; 1: each by itself.
+      milliseconds: that the first waits for others.
+    """
+
+    rows: int = 32
+    milliseconds: float = 2.0
+
+
 def check_picture(data: bytes, limits: Limits) -> None:
     """Raises UserError if a picture has too many pixels, by its header. What is no picture is refused later."""
     try:
@@ -49,6 +62,8 @@ def check_picture(data: bytes, limits: Limits) -> None:
 
 def check_recording(data: bytes, limits: Limits) -> None:
     """Raises UserError if sound or video is too long or has too many pixels, by its header."""
+    with extras.needed("clips", "sound or video"):
+        import av
     try:
         with av.open(io.BytesIO(data), options=NO_OTHER_FILES) as container:
             seconds = (container.duration or 0) / av.time_base

@@ -69,6 +69,8 @@ class Cluster:
         self._client.close(timeout=5)
 
     def _give_work(self) -> None:
+        if not self._todo:
+            return  # without asking the scheduler for its workers
         room = _AHEAD * self._threads() - len(self._given)
         for _ in range(min(room, len(self._todo))):
             chunk = self._todo.popleft()

@@ -8,7 +8,7 @@ from typing import Any
 from umemma_jax.data.info import Info
 from umemma_jax.data.kinds import Modality
 from umemma_jax.data_prep.build.assemble import content_of
-from umemma_jax.data_prep.build.prep_report import UNREADABLE, Report
+from umemma_jax.data_prep.build.prep_report import Report
 from umemma_jax.data_prep.build.results import Failure
 from umemma_jax.data_prep.build.rows import MISSING_MARKS, Row, meant
 from umemma_jax.data_prep.build.tasks import attempt
@@ -106,13 +106,11 @@ class RowReader:
 
 def _run(task: Any, row: Row, report: Report, skip_unreadable: bool) -> Any:
     result = attempt(task)
-    if not isinstance(result, Failure):
-        return task.value(content_of(task, result, report))
-    place = str(task) if str(task).startswith(row.where) else f"{row.where}: {task}"
-    if not skip_unreadable:
+    if isinstance(result, Failure) and not skip_unreadable:
+        place = str(task) if str(task).startswith(row.where) else f"{row.where}: {task}"
         raise UserError(f"{place}: {result.reason}")
-    report.add(UNREADABLE, f"{place}: {result.reason}")
-    return {}
+    content = content_of(task, result, report)
+    return {} if content is None else task.value(content)
 
 
 def _recorded(made_by: Mapping[str, Any]) -> list[Column]:
