@@ -53,7 +53,7 @@ def model(tmp_path_factory):
     made, _ = untrained.saved_model(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor.saved_model, "read", lambda folder: made)
-        yield predictor.Predictor(folder)
+        return predictor.Predictor(folder)
 
 
 @pytest.fixture(scope="session")
@@ -64,4 +64,4 @@ def digits(tmp_path_factory):
     made, _ = untrained.saved_model(presets.small(str(folder / "data")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(predictor.saved_model, "read", lambda folder: dataclasses.replace(made, required=("text",)))
-        yield predictor.Predictor(folder)
+        return predictor.Predictor(folder)
