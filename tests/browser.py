@@ -18,6 +18,8 @@ def started(profile):
     for argument in (
         *("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run"),
         *("disable-background-networking", "disable-component-update", "disable-sync", "window-size=1200,1000"),
+        # A microphone that beeps, and that needs no permission.
+        *("use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"),
         *(f"user-data-dir={profile}", "host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"),
     ):
         options.add_argument(f"--{argument}")

@@ -41,6 +41,13 @@ def row(number):
     }
 
 
+def predictor_of(made, folder):
+    """The Predictor of a saved model that was never written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictor.saved_model, "read", lambda folder: made)
+        return predictor.Predictor(folder)
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """The Predictor."""
@@ -51,17 +58,22 @@ def model(tmp_path_factory):
     config = presets.small(str(folder / "data"))
     config.data.batch_size = 8
     made, _ = untrained.saved_model(config)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor.saved_model, "read", lambda folder: made)
-        return predictor.Predictor(folder)
+    return predictor_of(made, folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A Predictor of pictures of 8x8 pixels and texts; without a text it answers nothing."""
     folder = tmp_path_factory.mktemp("digits")
     untrained.write_dataset(str(folder / "data"), {"digit": "digit", "text": "text"})
     made, _ = untrained.saved_model(presets.small(str(folder / "data")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor.saved_model, "read", lambda folder: dataclasses.replace(made, required=("text",)))
-        return predictor.Predictor(folder)
+    return predictor_of(dataclasses.replace(made, required=("text",)), folder)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A Predictor of videos and texts."""
+    folder = tmp_path_factory.mktemp("videos")
+    untrained.write_dataset(str(folder / "data"), {"video": "video", "text": "text"})
+    made, _ = untrained.saved_model(presets.small(str(folder / "data")))
+    return predictor_of(made, folder)

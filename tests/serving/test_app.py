@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import sys
 import zlib
 
 import numpy as np
@@ -236,6 +237,14 @@ def test_what_is_too_large_is_refused_before_it_is_decoded(client):
 def test_a_damaged_file_is_refused_or_missing(client, field, data):
     response = client.post("/predict", files={field: ("x", data)})
     assert response.status_code == (200 if data == b"" else 422), response.text
+
+
+def test_without_pyav_sound_names_the_extra_and_all_else_is_answered(client, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    reason = refused(client.post("/predict", files={"clip": ("x.wav", wav())}), 422)
+    assert reason.endswith("needs av, which is not installed: pip install 'umemma_jax[clips]'")
+    answer = client.post("/predict", files={"photo": ("x.png", png())}, data={"title": "red"}).json()
+    assert answer["used"] == ["photo", "title"]
 
 
 @pytest.mark.parametrize(

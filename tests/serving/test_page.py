@@ -10,6 +10,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 import uvicorn
 
 from tests.browser import started
+from tests.data_prep import raw_clips
 from tests.processes import free_port
 from tests.serving.conftest import png, sound
 from umemma_jax.data_prep.raw.media import content_of
@@ -126,6 +127,31 @@ def test_a_picture_becomes_of_the_size_that_the_model_takes_and_what_is_required
         page.switch("text")
         assert page.find("[data-input=text]").is_selected()
         assert page.browser.get_log("browser") == []
+
+
+def test_a_video_is_answered(browser, videos, tmp_path):
+    raw_clips.write_clip(tmp_path / "x.mp4", 1)
+    with served(videos) as address:
+        page = Page(browser, address)
+        page.find("[name=video]").send_keys(str(tmp_path / "x.mp4"))
+        said, _ = page.answer_from("video")
+        expected = videos.predict({"video": str(tmp_path / "x.mp4")})
+        assert said == f"{expected.prediction}, {100 * expected.probability:.1f} %"
+        assert page.browser.get_log("browser") == []
+
+
+def test_a_microphone_records(page, model):
+    (record,) = [
+        button for button in page.browser.find_elements("css selector", ".drop button") if button.text == "Record"
+    ]
+    record.click()
+    page.until(lambda: record.text == "Stop")
+    time.sleep(0.5)  # of sound
+    record.click()
+    said, _ = page.answer_from("clip")
+    assert said.split(",")[0] in model.classes
+    assert page.browser.find_elements("css selector", ".drop audio")
+    assert page.browser.get_log("browser") == []
 
 
 def test_with_everything_off_there_is_nothing_to_say(page, model):
