@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 
@@ -25,7 +26,6 @@ from umemma_jax.weights import model_card
 
 pytestmark = pytest.mark.slow
 SOURCE = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "configs", "umemma_jax")
-BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 BRIEF = (
     "--config.unimodal.epochs=1",
     "--config.fusion.epochs=1",
@@ -33,16 +33,33 @@ BRIEF = (
 )
 
 
+def build(kind, source, folder):
+    """The file that setuptools makes of a source: kind `wheel` or `sdist`."""
+    code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
+    done = subprocess.run([sys.executable, "-c", code, folder], cwd=source, check=True, capture_output=True, text=True)
+    return folder / done.stdout.splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def sdist(tmp_path_factory):
     """Built from a copy, in which no earlier build has left anything."""
-    source, folder = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    source = tmp_path_factory.mktemp("source")
     for name in SOURCE:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    subprocess.run([sys.executable, "-c", BUILD, folder], cwd=source, check=True, capture_output=True)
-    (found,) = folder.glob("*.whl")
-    return found
+        if (ROOT / name).is_dir():
+            without = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=without)
+        else:
+            shutil.copy(ROOT / name, source / name)
+    return build("sdist", source, tmp_path_factory.mktemp("sdist"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """Built from the source distribution, as those do for whom no wheel fits."""
+    folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist) as file:
+        file.extractall(folder, filter="data")
+    return build("wheel", folder / sdist.name.removesuffix(".tar.gz"), folder)
 
 
 @pytest.fixture(scope="module")
