@@ -59,7 +59,7 @@ def test_clip_recipes_are_of_two_resnets_unless_told_otherwise():
 
 def brief(config):
     config.unimodal.epochs = config.fusion.epochs = 2
-    config.evaluation.seeds = 1
+    config.evaluation.seeds, config.evaluation.batch_size = 1, 16
     config_lib.check(config)
     return config
 
@@ -186,17 +186,13 @@ def test_clip_recipes_on_seconds(tmp_path, rendered):
         config.inputs.video.preprocess.frames, config.inputs.audio.length = 1, 16000
         assert input_shapes(config) == {"video": (1, *video[1:]), "audio": short_audio}
 
-    config = brief(config_lib.load("configs/ave.py:small"))
+    config = config_lib.load("configs/ave.py:small")
     config.data.dir, config.data.batch_size = data, 8
-    config.unimodal.epochs = config.fusion.epochs = 1
-    assert input_shapes(config)["audio"] == (100, 40)
-    results = run(config, tmp_path / "run")
-    assert set(results["patterns"]) == {"video+audio", "video", "audio"}
-    assert np.isfinite([pattern["accuracy"] for pattern in results["patterns"].values()]).all()
+    assert input_shapes(config) == {"video": (3, 48, 48, 3), "audio": (100, 40)}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_device", "optimised")
+@pytest.mark.usefixtures("one_device")
 def test_own_clips_with_titles(tmp_path, rendered, monkeypatch):
     """Frames, sound and title of a clip are three modalities, by the line that data_prep.rendered_clips gives."""
     rendered = shutil.copytree(rendered, tmp_path / "raw")
@@ -210,6 +206,7 @@ def test_own_clips_with_titles(tmp_path, rendered, monkeypatch):
     assert sum(split.present["video"] for split in splits.values()) == 59
     config = brief(config_lib.load(f"configs/own_data.py:{tmp_path / 'data'}"))
     config.unimodal.epochs = 6
+    config.inputs.video.length, config.inputs.video.preprocess.shift, config.inputs.audio.length = 16, 1.0, 4000
     patterns = run(config, tmp_path / "run")["patterns"]
     assert len(patterns) == 7
     assert patterns["text"]["accuracy"] > 0.4  # of 10 digits; 7 of 10 titles name it
