@@ -1,6 +1,6 @@
 """Training step of two ResNet-18s, for frames and sound, in late fusion: ours against the same model in PyTorch.
 
-python -m benchmarks.audio_visual_step [--batch=N] [--xla=OPTION=VALUE] [--quick]
+python -m benchmarks.audio_visual_step [--batch=N] [--precision=fp32] [--xla=OPTION=VALUE] [--quick]
 
 Three frames of 224x224 pixels beside 3 s of sound at 16 kHz, whose log spectrogram of 257 bins and 299 frames is
 computed in the step, from int16 samples; a linear head, cross-entropy, gradients clipped per encoder, AdamW. PyTorch

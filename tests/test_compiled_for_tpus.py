@@ -1,7 +1,7 @@
 """The shipped recipes, compiled for four TPUs by their own compiler, which needs none. Nothing runs.
 
 In an environment of its own, since JAX looks for TPUs wherever `libtpu` is: `pip install -e '.[test,tpu-compiler]'`,
-and `pytest -n 0 tests/test_compiled_for_tpus.py`.
+and `pytest -n 2 --dist load tests/test_compiled_for_tpus.py`.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ NARROW = {
     "ast": {"depth": 1},
     "bert": {"depth": 1},
 }
+SAMPLES = 2000  # of sound
 BFLOAT16 = ("food101.py", "mm_imdb.py", "ave.py:vit_ast")
 
 
@@ -49,8 +50,8 @@ def recipe(folder, name, mesh, layout="stratified"):
         encoder.update(NARROW.get(encoder.name, {}))
         if "crop" in preprocess:
             config.inputs[m].length, preprocess.crop = 48, 32
-        elif config.inputs[m].length > 8000:
-            config.inputs[m].length = 8000
+        elif config.inputs[m].length > SAMPLES:
+            config.inputs[m].length = SAMPLES
     return programs.of_recipe(config, mesh)
 
 
