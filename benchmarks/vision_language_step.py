@@ -1,6 +1,7 @@
 """Training step of ViT-B/16 and BERT-base in late fusion: ours against the same model in PyTorch.
 
-python -m benchmarks.vision_language_step [--batch=N] [--precision=fp32] [--xla=OPTION=VALUE] [--attention=cudnn] [--quick]
+python -m benchmarks.vision_language_step [--batch=N] [--precision=fp32] [--xla=OPTION=VALUE]
+    [--attention=cudnn] [--quick]
 
 Images of 224x224 pixels beside 40 tokens, missing augmentation by thirds, a linear head, cross-entropy, gradients
 clipped per encoder, AdamW. PyTorch runs `transformers`' ViTModel and BertModel, bfloat16 by autocast, and on a GPU
