@@ -177,6 +177,9 @@ def default_config() -> ConfigDict:
                 "resamples": 1000,  # of the bootstrap, for intervals
                 "deployment": {},  # weights of the patterns that are expected in use; {}: all the same
                 "alpha": 0.1,  # share of the true classes that conformal sets may lack, of targets that intervals may
+                # Also report what the model comes to with a bias of each class and missing pattern, fitted to the test
+                # examples without their labels (TLP, arXiv 2609.02039).
+                "label_free_bias": False,
             },
             "parallel": "jit",  # or "pmap"
             "fsdp": 1,  # devices that hold one copy of the parameters and the optimiser's state between them

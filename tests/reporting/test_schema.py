@@ -50,6 +50,13 @@ def test_what_is_written_is_as_described(tmp_path):
     VALIDATOR.validate(json.loads((tmp_path / "report.json").read_text()))
 
 
+def test_a_bias_without_labels_is_as_described():
+    results = json.loads(json.dumps(analysed(example_results())))
+    found = {"complete_examples": 9, "patterns": results["patterns"], "gained": {"image": [-0.1, 0.1]}}
+    VALIDATOR.validate({**results, "label_free_bias": {**found, "bias": {"image": [0.5, -0.5]}}})
+    assert not VALIDATOR.is_valid({**results, "label_free_bias": found})
+
+
 def objects(schema, place=()):
     """Every schema within a schema, with the names on the way to it."""
     yield place, schema

@@ -334,6 +334,7 @@ def options(config: ConfigDict, log_prior: np.ndarray) -> robustness.Options:
         deployment=asked.deployment.to_dict(),
         prior=log_prior,
         prior_source="training examples",
+        label_free_bias=asked.label_free_bias,
     )
 
 

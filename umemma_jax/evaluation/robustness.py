@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from umemma_jax.evaluation import grid, summaries, uncertainty
+from umemma_jax.errors import UserError
+from umemma_jax.evaluation import grid, label_free_bias, summaries, uncertainty
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.ceilings import Ceiling, ceilings
 from umemma_jax.evaluation.decisions import Decisions
@@ -33,6 +34,7 @@ class Options:
       prior: log-prior of the classes, float [K], multi-label their logits; None: as frequent as in the validation
         examples, without which all are the same.
       prior_source: where a prior that is given comes from.
+      label_free_bias: whether the report also says what the model comes to with a bias that `label_free_bias` fits.
     """
 
     rates: Sequence[float] = tuple(rate / 10 for rate in range(11))
@@ -43,6 +45,7 @@ class Options:
     deployment: Mapping[str, float] = field(default_factory=dict)
     prior: np.ndarray | None = None
     prior_source: str = ""
+    label_free_bias: bool = False
 
 
 class Report(NamedTuple):
@@ -66,7 +69,13 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
       test: examples that every number is of.
       validation: others, that temperatures, thresholds and quantiles are fitted on; with the same uni-modal models.
       options: of the report.
+
+    Raises:
+      UserError: a bias is asked for where there are no classes, or no validation examples.
     """
+    if options.label_free_bias and (test.targets or validation is None):
+        lacking = "classes, and these are targets" if test.targets else "validation examples, and there are none"
+        raise UserError(f"evaluation.label_free_bias needs {lacking}: leave it false")
     kind = kind_of(test)
     prior, prior_source = kind.prior(options.prior, validation)
     model, fitted = _judged(kind, test, validation, options.alpha)
@@ -105,6 +114,7 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         "rate_maps": grid.rate_maps(
             model, test.available, test.modalities, sorted(options.rates), options.seeds, headline
         ),
+        **(_with_bias(kind, test, validation, model, headline, options.alpha) if options.label_free_bias else {}),
     }
     decisions = Decisions(tuple(test.names), len(test.classes), model.label, model.counted, model.decided)
     return Report(undefined_as_none(results), tables, decisions)
@@ -122,6 +132,21 @@ def _scores(judgement: Judgement, names: Sequence[str]) -> dict[str, dict[str, A
     examples = np.count_nonzero(judgement.counted, axis=1).tolist()
     rows = zip(names, judgement.scores, examples, strict=True)
     return {name: {**scores, "examples": count} for name, scores, count in rows}
+
+
+def _with_bias(
+    kind: Kind, test: SplitLogits, validation: SplitLogits, model: Judgement, headline: Headline, alpha: float
+) -> dict[str, Any]:
+    """The key `label_free_bias`: what the model comes to with it, calibrated anew, and what it gains."""
+    bias = label_free_bias.fit(test, validation)
+    with_it, _ = _judged(kind, label_free_bias.biased(test, bias), label_free_bias.biased(validation, bias), alpha)
+    found = {
+        "complete_examples": int(np.count_nonzero(validation.available.all(axis=1))),
+        "patterns": _scores(with_it, test.names),
+        "gained": uncertainty.gained(with_it, model, test.names, headline),
+        "bias": dict(zip(test.names, bias.tolist(), strict=True)),
+    }
+    return {"label_free_bias": found}
 
 
 class _Beside(NamedTuple):

@@ -25,6 +25,12 @@ def lost(model: Judgement, names: Sequence[str], headline: Headline) -> dict[str
     return _intervals(names[1:], difference)
 
 
+def gained(changed: Judgement, model: Judgement, names: Sequence[str], headline: Headline) -> dict[str, list[float]]:
+    """Of each pattern as changed minus as it was."""
+    difference = headline.resampled(changed.decided, model.counted) - headline.resampled(model.decided, model.counted)
+    return _intervals(names, difference)
+
+
 def to_ceiling(
     model: Judgement, ensemble: Judgement, found: Sequence[Ceiling], names: Sequence[str], headline: Headline
 ) -> dict[str, list[float]]:

@@ -49,6 +49,12 @@ ANALYSIS_DEFINITIONS = {
     "worst_class": {
         "worst class": "The class with the lowest recall; of multi-label data, with the lowest F1.",
     },
+    "label_free_bias": {
+        "label-free bias": "A number for each class that is added to a pattern's logits, fitted to the test examples "
+        "without their labels, so that predictions come near the shares of the classes, and each near the complete "
+        "prediction of a validation example that looks alike (TLP, arXiv 2609.02039). All other numbers of the report "
+        "are without it.",
+    },
     "robustness": {
         "area": "Area under the curve of the metric against the missing rate, over the value with everything there: "
         "100 % where nothing is lost at any rate.",

@@ -39,6 +39,7 @@ def details(results: dict) -> list[Part]:
         "calibration": _calibration,
         "conformal": _conformal,
         "worst_class": _worst_classes,
+        "label_free_bias": _label_free_bias,
         "by_target": _targets,
         "information": _information,
         "robustness": _counter_intuitive,
@@ -155,6 +156,20 @@ def _worst_classes(results: dict) -> Part:
         for pattern, entry in results["worst_class"].items()
     }
     return Part("Worst class", [], ["pattern", "class", f"{measure}, %", "examples"], _rows(results, cells))
+
+
+def _label_free_bias(results: dict) -> Part:
+    """The headline and, multi-label, the metric at 0.5, without the bias and with it."""
+    found, examples = results["label_free_bias"], results["examples"]
+    measures = list(dict.fromkeys((headline(results), results["metric"])))
+    cells = {}
+    for pattern, with_it in found["patterns"].items():
+        without = results["patterns"][pattern]
+        cells[pattern] = [percent(scores[name], examples) for name in measures for scores in (without, with_it)]
+        cells[pattern].append(between(found["gained"][pattern], examples, points))
+    header = [text for name in measures for text in (f"{short_metric_label(name)}, %", "with it")]
+    title = "With a bias that is fitted without labels"
+    return Part(title, [], ["pattern", *header, f"{short_metric_label(measures[0])} gained"], _rows(results, cells))
 
 
 def _targets(results: dict) -> Part:
