@@ -4,16 +4,21 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests import small_run
-from umemma_jax import cli, compare
+from umemma_jax import cli, compare, experiment
+from umemma_jax.comparison import plan
 from umemma_jax.config import tower_config
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import decisions, evaluate
 from umemma_jax.methods import METHODS, has_loss
+from umemma_jax.reporting.results import ABSENT
+from umemma_jax.training import train
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -112,9 +117,35 @@ def test_a_finished_run_without_decisions_is_evaluated_again(finished_comparison
     (finished / "ume" / "seed1" / "report" / "decisions.npz").unlink()
     trained = (finished / "ume_mma" / "seed1" / "metrics.jsonl").read_text().count('"loss"')
     again = compare.compare(get_config(dataset), finished, SEEDS)
-    assert evaluated == [1, 1]  # ume, and ume_mma of which it is a part
+    assert evaluated == [1]
     assert (finished / "ume_mma" / "seed1" / "metrics.jsonl").read_text().count('"loss"') == trained > 0
     assert again["paired"] == finished_comparison[1]["paired"]
+
+
+def test_a_method_begins_with_the_ensemble_as_if_it_had_trained_it_itself(finished, dataset, tmp_path):
+    folder = finished / "ume_mma" / "seed1"
+    assert not (folder / "checkpoints" / "unimodal").exists()
+    built = experiment.build(plan.recipe(get_config(dataset), "ume_mma", 1))
+    shared, alone = train.load(built, folder), train.train(built, tmp_path / "alone")
+    for found, expected in ((shared.unimodal, alone.unimodal), (shared.fusion, alone.fusion)):
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    shutil.rmtree(finished / "ume")
+    with pytest.raises(
+        UserError, match=r"unimodal_stage_of\.json: .*seed1, whose uni-modal stage is this run's, is gone"
+    ):
+        train.load(built, folder)
+
+
+def test_what_each_method_was_given_is_told(finished_comparison):
+    workdir, comparison = finished_comparison
+    given = comparison["budget"]["late_fusion"]
+    assert (given["trials"], given["settings"], given["epochs"]) == (0, {}, {"unimodal": 0, "fusion": 2})
+    assert given["seconds"] > 0 and given["flops"] > 64 * 2 * CLASSES
+    assert comparison["budget"]["ume"]["epochs"] == {"unimodal": 1, "fusion": 0}
+    text = (workdir / "report" / "comparison.md").read_text()
+    table = text.split("What each method was given")[1].split("##")[0]
+    [row] = [line for line in table.splitlines() if "late fusion" in line]
+    assert [cell.strip() for cell in row.split("|")][4:6] == [ABSENT, "2"]
 
 
 def test_damaged_decisions_end_in_one_line(finished, dataset):
@@ -158,12 +189,14 @@ def test_methods_join_a_comparison_whose_runs_stay(finished, dataset, evaluated,
     chosen = compare.compare(config, finished, 1, ("simultaneous", "tests.own_method"))
     assert list(chosen["methods"]) == ["ume", "ume_mma", "simultaneous", "tests.own_method"]
     assert evaluated == [0, 0]  # the two that are new
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
+    assert lines[0] == "run 3 of 4: simultaneous, seed 0" and lines[1].startswith("run 4 of 4: tests.own_method, ")
     assert (finished / "tests.own_method" / "seed0" / "report" / "report.json").exists()
 
 
 def test_all_leaves_out_what_the_recipe_cannot_have_and_a_name_that_asks_for_it_is_told(dataset, capsys):
     config = get_config(dataset)
-    assert "ogm" not in compare._chosen(config, ("all",))
+    assert "ogm" not in plan.chosen_methods(config, ("all",))
     assert "ogm is left out: config.fusion.optimizer: 'adamw', but OGM needs 'sgd'" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"^config\.fusion\.optimizer: 'adamw', but OGM needs 'sgd'"):
         compare.compare(config, dataset / "never", 1, ("ogm",))
@@ -174,3 +207,112 @@ def test_a_comparison_starts_from_a_recipe_that_all_methods_follow_from(dataset)
     config.missing.augment = False
     with pytest.raises(UserError, match="starts from a recipe with both stages and augmentation"):
         compare.compare(config, dataset / "never", 1)
+
+
+# Trials.
+
+
+def with_validation(dataset):
+    config = get_config(dataset)
+    config.data.validation_share = 0.3
+    return config
+
+
+@pytest.fixture(scope="module")
+def tried(dataset, tmp_path_factory):
+    """The workdir of a comparison with trials that was killed among them and went on, and what the first part left."""
+    workdir, calls = tmp_path_factory.mktemp("tried") / "run", []
+    over_all_patterns = compare.validation.over_all_patterns
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return over_all_patterns(*arguments)
+
+    arguments = (with_validation(dataset), workdir, 1, ("cml",), 3)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(compare.validation, "over_all_patterns", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare.compare(*arguments)
+    before = json.loads((workdir / "cml" / "trials.json").read_text())["trials"]
+    return workdir, before, compare.compare(*arguments)
+
+
+def test_trials_go_on_where_they_were_and_the_best_becomes_the_run(tried, dataset):
+    workdir, before, comparison = tried
+    found = json.loads((workdir / "cml" / "trials.json").read_text())["trials"]
+    assert len(before) == 1 and found[0] == before[0]
+    assert [trial["settings"] for trial in found] == plan.drawn("cml", 3)
+    best = max(range(3), key=lambda number: found[number]["score"])
+    assert comparison["budget"]["cml"] | {"seconds": 0, "flops": 0, "epochs": 0} == {
+        "trials": 3,
+        "settings": found[best]["settings"],
+        "seconds": 0,
+        "flops": 0,
+        "epochs": 0,
+    }
+    assert [(workdir / "cml" / f"trial{number}").exists() for number in range(3)] == [n != best for n in range(3)]
+    config = json.loads((workdir / "cml" / "seed0" / "config.json").read_text())["config"]
+    assert config["method"]["settings"] == found[best]["settings"]
+    assert not (workdir / "ume_mma" / "trials.json").exists()  # it has nothing to search
+
+
+def test_the_score_is_the_mean_over_patterns_on_validation(tried, dataset):
+    workdir, _, comparison = tried
+    trials = json.loads((workdir / "cml" / "trials.json").read_text())["trials"]
+    built = experiment.build(plan.recipe(with_validation(dataset), "cml", 0, comparison["budget"]["cml"]["settings"]))
+    variables = train.load(built, workdir / "cml" / "seed0").fusion
+    label, right = [], []
+    for batch in built.batches(*built.validation):
+        rows = batch["weight"] > 0
+        for keep in ([True, True], [True, False], [False, True]):
+            present = batch["present"] & keep
+            logits = built.model.apply(variables, batch["inputs"], present, train=False)["logits"]
+            right.append(np.where(present.any(1) & rows, np.argmax(logits, axis=1) == batch["label"], np.nan))
+        label.append(rows.sum())
+    rows = np.reshape(np.concatenate(right).reshape(len(label), 3, -1).swapaxes(0, 1), (3, -1))
+    assert max(trial["score"] for trial in trials) == pytest.approx(np.nanmean(rows, axis=1).mean())
+
+
+def test_another_plan_is_refused(tried, dataset):
+    workdir, _, _ = tried
+    with pytest.raises(UserError, match=r"^--workdir=.* holds another comparison \(--trials=3 -> 2\): use another"):
+        compare.compare(with_validation(dataset), workdir, 1, ("cml",), 2)
+    config = with_validation(dataset)
+    config.fusion.learning_rate = 0.5
+    with pytest.raises(UserError, match=r"holds another comparison \(fusion.learning_rate: .* -> 0.5\)"):
+        compare.compare(config, workdir, 1, ("cml",), 3)
+
+
+def test_trials_need_validation_examples(dataset, tmp_path):
+    config = get_config(dataset)
+    config.data.validation_share = 0.0
+    with pytest.raises(UserError, match=r"^--trials=3: validation examples choose among them, and there are none"):
+        compare.compare(config, tmp_path, 1, ("cml",), 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_are_drawn_evenly_over_their_range_or_its_logarithm(monkeypatch):
+    weights = np.array([settings["weight"] for settings in plan.drawn("cml", 2001)])
+    assert weights[0] == 0.1  # its own
+    assert stats.kstest(np.log(weights[1:]), stats.uniform(np.log(0.01), np.log(100)).cdf).pvalue > 0.01
+    assert plan.drawn("cml", 5) == plan.drawn("cml", 2001)[:5] and plan.drawn("simultaneous", 5) == [{}]
+    monkeypatch.setattr(METHODS["cml"], "SEARCHED", {"weight": (-1.0, 1.0)})
+    weights = np.array([settings["weight"] for settings in plan.drawn("cml", 2001)[1:]])
+    assert stats.kstest(weights, stats.uniform(-1, 2).cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("searched", "message"),
+    [
+        ({"weight": (1.0, 0.1)}, r"SEARCHED\['weight'\] is \(1.0, 0.1\): give it \(least, largest\)"),
+        ({"weight": 0.1}, r"SEARCHED\['weight'\] is 0.1: give it"),
+        ({"weight": (0.1, np.inf)}, r"SEARCHED\['weight'\] is \(0.1, inf\): give it"),
+        ({"height": (0.1, 1.0)}, r"SEARCHED\['height'\], but DEFAULTS has no 'height'"),
+    ],
+)
+def test_ranges_that_are_none_end_in_one_line(monkeypatch, searched, message):
+    monkeypatch.setattr(METHODS["cml"], "SEARCHED", searched)
+    with pytest.raises(UserError, match=rf"^method 'cml': {message}"):
+        plan.drawn("cml", 2)

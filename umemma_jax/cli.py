@@ -22,7 +22,7 @@ from umemma_jax.errors import UserError
 
 USAGE = (
     "{program} --config=RECIPE[:ARGUMENT] [--config.FIELD=VALUE ...] [--workdir=DIR] [--mode=MODE] [--seeds=N] "
-    "[--methods=A,B] [--data=DIR] [--split=NAME] [--format=FORMAT] "
+    "[--methods=A,B] [--trials=N] [--data=DIR] [--split=NAME] [--format=FORMAT] "
     "[--coordinator=HOST:PORT --processes=N --process=I], or {program} --mode=report --logits=FILE.npz [--workdir=DIR]"
 )
 MODES = {
@@ -53,6 +53,7 @@ class Command:
       logits: file that mode `report` is about.
       format: of mode `export`, `pytorch`, `stablehlo` or `onnx`.
       methods: of mode `compare`, see `compare.compare`.
+      trials: of the hyper-parameters of each of them, likewise.
     """
 
     config: ConfigDict | None
@@ -67,6 +68,7 @@ class Command:
     logits: Path | None = None
     format: str = "pytorch"
     methods: tuple[str, ...] = ()
+    trials: int = 1
 
 
 def main(argv: Sequence[str], mode: str = "train") -> NoReturn:
@@ -121,6 +123,13 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
         "methods",
         [],
         "In --mode=compare: names, modules of your own (with a dot), or all. Default: switches of the recipe.",
+        flag_values=values,
+    )
+    trials = flags.DEFINE_integer(
+        "trials",
+        1,
+        "In --mode=compare: settings tried of each method that has such, chosen on validation. Default: 1, its own.",
+        lower_bound=1,
         flag_values=values,
     )
     data = flags.DEFINE_string(
@@ -187,6 +196,7 @@ def parse(argv: Sequence[str], default_mode: str = "train") -> Command | None:
         _number_of(process, "JAX_PROCESS_ID", coordinator),
         format=format.value or "pytorch",
         methods=tuple(methods.value),
+        trials=trials.value,
     )
 
 
@@ -283,7 +293,7 @@ def _run(parsed: Command, argv: Sequence[str]) -> int:
     tell = print if distributed.is_first() else _say_nothing
     try:
         if parsed.mode == "compare":
-            comparison = compare.compare(config, workdir, parsed.seeds, parsed.methods)
+            comparison = compare.compare(config, workdir, parsed.seeds, parsed.methods, parsed.trials)
             tell(markdown.comparison_summary(comparison))
             tell(f"Comparison: {workdir / 'report'}")
             return 0

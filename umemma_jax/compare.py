@@ -1,9 +1,10 @@
 """Every method on the same data, over several seeds: what the tables and figures of docs/recipes.md are made by.
 
-The methods are one code with other switches (`umemma_jax.methods`). The ensemble `ume` is what `ume_mma` starts its
-fusion stage from, so it needs no training of its own.
+The methods are one code with other switches (`umemma_jax.methods`). What the uni-modal stage does hangs on none of
+them: each seed has one, which is the ensemble `ume`, and all methods with such a stage begin with it.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import experiment, methods
-from umemma_jax.config import apply_method, method_name
+from umemma_jax import experiment
+from umemma_jax.comparison import plan, trials
+from umemma_jax.comparison.plan import Settings
+from umemma_jax.config import method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
-from umemma_jax.methods import METHODS
+from umemma_jax.experiment import Experiment
 from umemma_jax.reporting import results as reporting_results
 from umemma_jax.reporting.reading import read_report
-from umemma_jax.training import train
+from umemma_jax.training import shared_stage, train, validation
+from umemma_jax.training.progress import duration
 from umemma_jax.training.workdir import claim_workdir, write_into
 
 SEED = 0  # of the bootstrap
+BACKWARD = 3  # FLOPs of a training step over those of its forward pass, at most
 
 
-ALL = "all"
-
-
-def compare(config: ConfigDict, workdir: Path, seeds: int, names: Sequence[str] = ()) -> dict[str, Any]:
+def compare(config: ConfigDict, workdir: Path, seeds: int, names: Sequence[str] = (), count: int = 1) -> dict[str, Any]:
     """Trains and evaluates methods with seeds 0, 1, ..., seeds - 1.
 
     Each run has its folder `<workdir>/<method>/seed<n>` with its own report; a run that is finished there is not
@@ -44,88 +46,150 @@ def compare(config: ConfigDict, workdir: Path, seeds: int, names: Sequence[str] 
       seeds: number of runs of each method.
       names: of methods, see `methods.method`; `all` is all that the config meets the needs of; none: those that are
         switches of the recipe alone. Those that every comparison has as its reference are added.
+      count: trials of the hyper-parameters of each method that has such, with seed 0, of which the best by the mean
+        over all missing patterns of the headline metric on the validation examples is run with all seeds; 1: none, all
+        methods are run with their defaults.
 
     Returns:
-      What comparison.json holds, see `reporting.results.compare`.
+      What comparison.json holds, see `reporting.results.compare`, and `budget`: what each method was given.
 
     Raises:
-      UserError: the config is not such a recipe, a method is unknown or needs what the config or the data lack, or a
-        run failed.
+      UserError: the config is not such a recipe, a method is unknown or needs what the config or the data lack, the
+        workdir is of another comparison, there are trials but no validation examples, or a run failed.
     """
     if config.method.name or not (config.unimodal.epochs and config.fusion.epochs and config.missing.augment):
         raise UserError(
             "--mode=compare starts from a recipe with both stages and augmentation, from which all methods follow: "
             f"this is that of {method_name(config)}"
         )
-    chosen = _chosen(config, names)
+    chosen = plan.chosen_methods(config, names)
+    drawn = {method: plan.drawn(method, count) for method in chosen}
     for method in chosen:  # before hours of training
-        config_lib.check(_recipe(config, method, 0))
+        config_lib.check(plan.recipe(config, method, 0))
+    if count > 1 and not len(experiment.build(config).validation[1]):
+        raise UserError(
+            f"--trials={count}: validation examples choose among them, and there are none: set "
+            "config.data.validation_split or config.data.validation_share"
+        )
+    plan.claim(config, count, chosen, workdir)
+    runs = _Runs(config, workdir, _all_runs(chosen, drawn, seeds))
     rows = {method: [] for method in chosen}
+    runs.trained(plan.ensemble(), 0)
+    settings = {method: runs.chosen_settings(method, drawn[method]) for method in chosen}
     for seed in range(seeds):
-        for trained, ensembles in _runs(chosen).items():
-            if distributed.is_first():
-                print(f"{trained}, seed {seed}")
-            for name, results in _run(config, workdir, trained, ensembles, seed).items():
-                rows[name].append(results)
+        for method in sorted(chosen, key=lambda method: method != plan.ensemble()):
+            rows[method].append(runs.trained(method, seed, settings[method]))
     results = [result for method in chosen for result in rows[method]]
     comparison = reporting_results.compare(results, _paired(results, config.evaluation.resamples, workdir))
+    comparison["budget"] = {method: _budget(rows[method], len(drawn[method]), settings[method]) for method in chosen}
     from umemma_jax.reporting import report  # here, since what draws takes long to load
 
     write_into(workdir, lambda: report.write_comparison(comparison, workdir / "report"))
     return comparison
 
 
-def _chosen(config: ConfigDict, names: Sequence[str]) -> list[str]:
-    """Methods to compare, each once, in the order of `METHODS`, then the user's own."""
-    asked = set(names) - {ALL}
-    for name in METHODS:
-        module = METHODS[name]
-        if getattr(module, "REFERENCE", False) or (not names and not methods.has_loss(module)):
-            asked.add(name)
-        elif ALL in names and name not in asked:
-            if unmet := methods.unmet_need(module, lambda field: config_lib.get(config, field)):
-                if distributed.is_first():
-                    print(f"{name} is left out: {unmet}")
-            else:
-                asked.add(name)
-    for name in sorted(asked):
-        methods.method(name)  # raises where it is unknown
-    return [*(name for name in METHODS if name in asked), *sorted(asked - set(METHODS))]
+def _all_runs(chosen: Sequence[str], drawn: dict[str, list[Settings]], seeds: int) -> int:
+    """How many runs there are, finished or not; of a method's trials one becomes the run of seed 0."""
+    return sum(seeds + len(drawn[method]) - 1 for method in chosen)
 
 
-def _runs(chosen: Sequence[str]) -> dict[str, list[str]]:
-    """Each method that is trained -> those that are the ensemble which its fusion stage starts from."""
-    owner = {name: getattr(methods.method(name), "ENSEMBLE_OF", None) for name in chosen}
-    trained = [name for name in chosen if owner[name] not in chosen]
-    return {name: [other for other in chosen if owner[other] == name] for name in trained}
+class _Runs:
+    """The runs of one comparison, of which those that are finished are read."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, total: int) -> None:
+        self._config, self._workdir, self._total = config, workdir, total
+        self._seen, self._seconds = set(), []
+
+    def trained(self, method: str, seed: int, settings: Settings | None = None) -> dict[str, Any]:
+        """The results of one method and seed."""
+        folder = _folder(self._workdir, method, seed)
+        own = plan.recipe(self._config, method, seed, settings)
+        built = experiment.build(own)
+        first = folder not in self._seen
+        self._seen.add(folder)
+        if _is_finished(folder):
+            claim_workdir(own, built.fingerprints, folder)
+            return _finished(folder, method, seed)
+        if first:
+            self._say(f"{method}, seed {seed}")
+        start = time.monotonic()
+        trained = self._train(built, folder)
+        evaluated = evaluate.evaluate(built, trained.unimodal, trained.fusion)
+        given = _given(built, time.monotonic() - start, evaluated.results)
+        results = {**evaluated.results, "method": method, "budget": given}
+        _write(evaluated._replace(results=results), folder)
+        self._ended(start)
+        return results
+
+    def chosen_settings(self, method: str, drawn: Sequence[Settings]) -> Settings:
+        """Those of the best of a method's trials, where there are several."""
+        if len(drawn) == 1:
+            return drawn[0]
+        folder = self._workdir / method
+        self._seen |= {folder / f"trial{number}" for number in range(len(trials.done(folder, drawn)))}
+
+        def judge(settings: Settings, workdir: Path) -> float:
+            self._say(f"{method}, trial {workdir.name.removeprefix('trial')}: {_told(settings)}")
+            self._seen.add(workdir)
+            start = time.monotonic()
+            built = experiment.build(plan.recipe(self._config, method, 0, settings))
+            score = validation.over_all_patterns(built, self._train(built, workdir).fusion)
+            self._ended(start)
+            return score
+
+        trials.run(folder, drawn, judge)
+        best = trials.best(folder, drawn)
+        seed_folder = _folder(self._workdir, method, 0)
+        self._seen.add(seed_folder)  # it is one of the trials
+        trials.adopt(folder, best, seed_folder)
+        return drawn[best]
+
+    def _train(self, built: Experiment, folder: Path) -> train.Trained:
+        """Trains in a folder, from the ensemble of the same seed where the method begins with such."""
+        owner = _folder(self._workdir, plan.ensemble(), built.config.seed)
+        if built.config.unimodal.epochs and owner != folder and (owner / "checkpoints").exists():
+            shared_stage.share(built.config, folder, owner)
+        return train.train(built, folder)
+
+    def _say(self, what: str) -> None:
+        if distributed.is_first():
+            left = ""
+            if self._seconds:
+                left = f", {duration(float(np.mean(self._seconds)) * (self._total - len(self._seen) + 1))} left"
+            print(f"run {len(self._seen)} of {self._total}: {what}{left}")
+
+    def _ended(self, start: float) -> None:
+        self._seconds.append(time.monotonic() - start)
+        jax.clear_caches()  # the next run compiles its own functions
 
 
-def _recipe(config: ConfigDict, method: str, seed: int) -> ConfigDict:
-    own = config.copy_and_resolve_references()
-    own.seed = seed
-    apply_method(own, method)
-    return own
+def _told(settings: Settings) -> str:
+    return ", ".join(f"{key} {value:g}" for key, value in settings.items())
 
 
-def _run(
-    config: ConfigDict, workdir: Path, method: str, ensembles: Sequence[str], seed: int
-) -> dict[str, dict[str, Any]]:
-    """Results by method of one training run; that of a method yields those of its ensemble too."""
-    own = _recipe(config, method, seed)
-    folders = {name: _folder(workdir, name, seed) for name in (*ensembles, method)}
-    built = experiment.build(own)
-    claim_workdir(own, built.fingerprints, folders[method])
-    if all(_is_finished(folder) for folder in folders.values()):
-        return {name: _finished(folder, name, seed) for name, folder in folders.items()}
-    trained = train.train(built, folders[method])
-    found = {}
-    for name, folder in folders.items():
-        variables = trained.ensemble if name in ensembles else trained.fusion
-        evaluated = evaluate.evaluate(built, trained.unimodal, variables)
-        found[name] = {**evaluated.results, "method": name}
-        _write(evaluated._replace(results=found[name]), folder)
-    jax.clear_caches()  # the next run compiles its own functions
-    return found
+def _given(built: Experiment, seconds: float, results: dict[str, Any]) -> dict[str, Any]:
+    """The key `budget` of a run's report."""
+    epochs = {stage: built.config[stage].epochs for stage in train.STAGES}
+    forward = results["cost"][next(iter(results["patterns"]))]["flops"]
+    flops = None if forward is None else BACKWARD * forward * len(built.train_rows) * sum(epochs.values())
+    return {"epochs": epochs, "seconds": seconds, "flops": flops}
+
+
+def _budget(rows: Sequence[dict[str, Any]], count: int, settings: Settings) -> dict[str, Any]:
+    """What a method was given, the mean over its seeds; None where runs of older versions do not say."""
+    given = [row["budget"] for row in rows if "budget" in row]
+
+    def mean(key: str) -> float | None:
+        values = [one[key] for one in given if one[key] is not None]
+        return float(np.mean(values)) if values else None
+
+    return {
+        "trials": count if count > 1 else 0,
+        "settings": settings,
+        "epochs": given[0]["epochs"] if given else None,
+        "seconds": mean("seconds"),
+        "flops": mean("flops"),
+    }
 
 
 def _write(evaluated: robustness.Report, folder: Path) -> None:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from tests.methods import arrays
 from umemma_jax import config as config_lib
 from umemma_jax import methods
 from umemma_jax.config import apply_method, default_config, tower_config
@@ -70,3 +71,25 @@ def test_what_a_method_cannot_use_ends_in_one_line(method, changes, said):
         config_lib.set_fields(config, {field: value})
     with pytest.raises(UserError, match=f"^{said}"):
         config_lib.check(config)
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ("1 / 0", r"ZeroDivisionError: division by zero \(.*failing.py:6\)"),
+        ("rows.logits.missing", r"AttributeError: .* has no attribute 'missing' \(.*failing.py:6\)"),
+        ("rows.logits", r"row_losses gives \(5, 4\): one loss for each of 5 rows"),
+        ("None", "row_losses gives NoneType: one loss for each of 5 rows"),
+    ],
+)
+def test_a_loss_that_fails_ends_in_one_line_that_says_where(losses, said, tmp_path, monkeypatch):
+    switches = "SWITCHES = {'unimodal': True, 'fusion': True, 'augment': True}"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "failing.py").write_text(
+        f"LABEL = SOURCE = 'one'\n{switches}\n\n\ndef row_losses(rows):\n    return {losses}\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in ("own", "own.failing"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(UserError, match=rf"^method 'own.failing': {said}$"):
+        methods.traced(methods.method("own.failing"), arrays.rows())

@@ -13,12 +13,12 @@ and, where switches are not all that makes the method,
 - `DEFAULTS`: hyper-parameter -> value; `SEARCHED`: hyper-parameter -> (least, largest) of what is worth a trial.
 - `NEEDS`: config field -> the values that it must have, e.g. `WHOLE_BATCH` below; `SINGLE_LABEL = True`: labels must be
   one class each.
-- `ENSEMBLE_OF`: the method whose uni-modal stage it is the ensemble of, so that it needs no training of its own.
 - `REFERENCE = True`: every comparison has it.
 """
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -89,6 +89,31 @@ def method(name: str) -> ModuleType:
 def has_loss(module: ModuleType) -> bool:
     """Whether more than switches makes the method."""
     return hasattr(module, "row_losses")
+
+
+def traced(module: ModuleType, rows: Any, **hyper_parameters: float) -> Any:
+    """What the module's `row_losses` gives, float32 [B].
+
+    Raises:
+      UserError: it fails, or gives something else; with the line of the module where.
+    """
+    try:
+        losses = module.row_losses(rows, **hyper_parameters)
+    except UserError:
+        raise
+    except Exception as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+        ]
+        where = f"{module.__file__}:{lines[-1]}" if lines else module.__name__
+        reason = str(error).strip().splitlines()[:1]
+        raise UserError(f"method '{module.__name__}': {type(error).__name__}: {''.join(reason)} ({where})") from error
+    if getattr(losses, "shape", None) != (len(rows.label),):
+        found = getattr(losses, "shape", type(losses).__name__)
+        raise UserError(
+            f"method '{module.__name__}': row_losses gives {found}: one loss for each of {len(rows.label)} rows"
+        )
+    return losses
 
 
 def settings(module: ModuleType) -> dict[str, float]:

@@ -3,5 +3,4 @@
 LABEL = "UME average"
 SOURCE = "UME of arXiv 2305.01233, as a product of experts: Bayes' rule for modalities independent given the class"
 SWITCHES = {"unimodal": True, "fusion": False, "augment": False}
-ENSEMBLE_OF = "ume_mma"
 REFERENCE = True

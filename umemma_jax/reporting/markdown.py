@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from umemma_jax.evaluation.names import TUNED
+from umemma_jax.reporting.budget import budget
 from umemma_jax.reporting.details import details, rate_details
 from umemma_jax.reporting.differences import supported_differences
 from umemma_jax.reporting.headlines import headlines
@@ -119,6 +120,8 @@ def comparison_markdown(comparison: dict) -> str:
             f"## Distance from the ceiling, points of {metric_label(metric)}",
             _difference_table(comparison),
         ]
+    if "budget" in comparison:
+        parts += _parts([budget(comparison)], "##")
     parts += [f"## {_capital(metric_label(metric))} at every missing rate, %"]
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]

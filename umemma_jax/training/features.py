@@ -44,7 +44,7 @@ def on_features(experiment: Experiment, variables: PyTree, workdir: Path, interr
     Args:
       experiment: whose encoders are frozen.
       variables: of its model, as the stage starts.
-      workdir: of the run.
+      workdir: of the run, or of the one whose uni-modal stage it shares, and with it the features.
       interrupt: called before each batch of the pass; may raise.
 
     Raises:

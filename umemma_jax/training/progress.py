@@ -117,7 +117,7 @@ class Progress:
         shown, pace = _words(values), []
         if speed is not None:
             values["examples_per_second"] = round(speed, 1)
-            pace = [f"{speed:,.0f} examples/s", f"{_duration(remaining)} left"]
+            pace = [f"{speed:,.0f} examples/s", f"{duration(remaining)} left"]
         self._write({"stage": self._stage, "step": step}, values)
         if self._bar is None:
             self._print(step, shown + pace)
@@ -247,7 +247,8 @@ def _number(value: float) -> str:
     return f"{value:.4f}" if plain else f"{value:.2e}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, for people."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -24,7 +24,7 @@ from umemma_jax.devices.sharding import CompiledStep
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import start_from_heads
-from umemma_jax.training import steps
+from umemma_jax.training import shared_stage, steps
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, read_ends, write_end
@@ -35,7 +35,7 @@ from umemma_jax.training.progress import Progress
 from umemma_jax.training.rows import FusionRows
 from umemma_jax.training.steps import StageSpec, TrainState
 from umemma_jax.training.validation import Validation
-from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, run_digest
+from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, read_config, run_digest
 
 PyTree = Any
 STAGES = ("unimodal", "fusion")
@@ -86,12 +86,14 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
     """
     with hold_workdir(workdir), _signals() as stop:
         claim_workdir(experiment.config, experiment.fingerprints, workdir)
-        limit = TimeLimit(experiment.config.time_limit, {name: total_steps(experiment, name) for name in STAGES})
-        run = functools.partial(_run_stage, workdir=workdir, stop=stop, limit=limit)
-        trained = _run_stages(experiment, run, initial_variables)
+        owner = shared_stage.owner_of(workdir)
+        own = STAGES if owner is None else STAGES[1:]
+        limit = TimeLimit(experiment.config.time_limit, {name: total_steps(experiment, name) for name in own})
+        run = functools.partial(_run_stage, workdir=workdir, features=owner or workdir, stop=stop, limit=limit)
+        trained = _run_stages(experiment, run, initial_variables, owner)
         if number := stop():
             raise Preempted("all stages are finished and saved", number)
-        return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
+        return dataclasses.replace(trained, ends=_ends(workdir, owner))
 
 
 def load(experiment: Experiment, workdir: Path) -> Trained:
@@ -103,24 +105,36 @@ def load(experiment: Experiment, workdir: Path) -> Trained:
     if not os.path.exists(workdir / RECORD):  # which Path.exists can fail to say, of a name that is too long
         raise UserError(f"{workdir}: nothing was trained here, run the same command with --mode=train first")
     claim_workdir(experiment.config, experiment.fingerprints, workdir)
-    trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir), _unfitted_variables)
-    return dataclasses.replace(trained, ends=read_ends(workdir, STAGES))
+    owner = shared_stage.owner_of(workdir)
+    trained = _run_stages(experiment, functools.partial(_load_stage, workdir=workdir), _unfitted_variables, owner)
+    return dataclasses.replace(trained, ends=_ends(workdir, owner))
+
+
+def _ends(workdir: Path, owner: Path | None) -> dict[str, End]:
+    """Of the stages that have ended early, the uni-modal one where it was trained."""
+    return {**read_ends(owner or workdir, STAGES[:1]), **read_ends(workdir, STAGES[1:])}
 
 
 def _run_stages(
     experiment: Experiment,
     run: Callable[..., tuple[TrainState, CompiledStep | None]],
     begin: Callable[[Experiment], PyTree],
+    owner: Path | None,
 ) -> Trained:
     """Hands the variables from stage to stage, those of `begin` to the first.
 
-    `run` gives a stage's final state, and its step if it took any.
+    `run` gives a stage's final state, and its step if it took any; the uni-modal one's is that of `owner`, if there is
+    one.
     """
     experiment.check_dataset()
-    variables, taken = begin(experiment), {}
+    variables, taken = (begin if owner is None else _unfitted_variables)(experiment), {}
     unimodal = ensemble = None
     if experiment.config.unimodal.epochs:
-        state, taken["unimodal"] = run(experiment, "unimodal", variables)
+        if owner is not None:
+            run_unimodal = functools.partial(_load_stage, workdir=owner, config=read_config(owner))
+        else:
+            run_unimodal = run
+        state, taken["unimodal"] = run_unimodal(experiment, "unimodal", variables)
         unimodal = sharding.fetch(steps.best_variables(state))
         del state  # so that the devices hold no more than the next stage's
         experiment.check_dataset()
@@ -208,7 +222,7 @@ def _row_losses(config: ConfigDict) -> Callable[[FusionRows], jax.Array] | None:
     """The loss that makes the config's method, with its hyper-parameters; None where switches do."""
     if not config.method.name:
         return None
-    return functools.partial(methods.method(config.method.name).row_losses, **config.method.settings)
+    return functools.partial(methods.traced, methods.method(config.method.name), **config.method.settings)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
@@ -290,12 +304,16 @@ def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState
     return jax.jit(init, donate_argnums=0)(variables)
 
 
-def _load_stage(experiment: Experiment, name: str, variables: PyTree, workdir: Path) -> tuple[TrainState, None]:
-    """The final state of a finished stage."""
+def _load_stage(
+    experiment: Experiment, name: str, variables: PyTree, workdir: Path, config: ConfigDict | None = None
+) -> tuple[TrainState, None]:
+    """The final state of a finished stage of a workdir's run; `config` is that run's, where it is another one."""
     spec, total = stage_spec(experiment, name)
     end = read_end(workdir, name)
     last = end.step if end else total
-    with Checkpoints(workdir, name, run=run_digest(experiment.config, experiment.fingerprints)) as checkpoints:
+    with Checkpoints(
+        workdir, name, run=run_digest(config or experiment.config, experiment.fingerprints)
+    ) as checkpoints:
         if checkpoints.latest() != last:
             raise UserError(
                 f"{workdir}: stage {name} stands at step {checkpoints.latest() or 0} of {last}, "
@@ -314,13 +332,17 @@ def _run_stage(
     workdir: Path,
     stop: Callable[[], signal.Signals | None],
     limit: TimeLimit,
+    features: Path | None = None,
 ) -> tuple[TrainState, CompiledStep]:
-    """Trains one stage to its end, from its newest checkpoint or from `variables`."""
+    """Trains one stage to its end, from its newest checkpoint or from `variables`.
+
+    Features that are stored lie in its workdir, or in the workdir `features`.
+    """
     config, run = experiment.config, run_digest(experiment.config, experiment.fingerprints)
     finite = functools.partial(_finite, experiment, name, workdir)
     judge = functools.partial(Validation, experiment, name)
     if name == "fusion" and config.fusion.only:
-        experiment = on_features(experiment, variables, workdir, functools.partial(_end_before, name, stop))
+        experiment = on_features(experiment, variables, features or workdir, functools.partial(_end_before, name, stop))
     spec, total = stage_spec(experiment, name)
     end, epoch_steps, patience = read_end(workdir, name), total // config[name].epochs, config[name].patience
     last = end.step if end else total

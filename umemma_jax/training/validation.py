@@ -23,6 +23,23 @@ from umemma_jax.training.steps import TrainState
 PyTree = Any
 
 
+def over_all_patterns(experiment: Experiment, variables: PyTree) -> float:
+    """The mean over all missing patterns of the headline metric on the validation examples; NaN where none has any.
+
+    Args:
+      experiment: with validation examples.
+      variables: of its model.
+    """
+    split, rows = experiment.validation
+    info = experiment.dataset.info
+    evaluator = Evaluator(experiment.model, experiment.mesh, experiment.means, info.targets)
+    variables = sharding.place(variables, experiment.mesh)
+    encoded = evaluator.encode(variables, experiment.batches(split, rows), experiment.capacities(split, rows))
+    said = evaluator.split_logits(encoded, evaluator.predict_patterns(variables, encoded), None, info.classes)
+    values = np.array([headline_of_pattern(said, name) for name in said.names])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+
+
 class Validation:
     """Scores a stage's epochs and keeps the best: in stage `unimodal` each modality's, in stage `fusion` the model's.
 
@@ -72,7 +89,7 @@ class Validation:
         if self._stage == "unimodal":
             return {name: scores[self._metric] for name, scores in evaluator.unimodal(encoded).items()}
         split = evaluator.split_logits(encoded, evaluator.predict_patterns(variables, encoded), None, self._classes)
-        return {name: _headline(split, name) for name in map(self._name, self._policy.patterns)}
+        return {name: headline_of_pattern(split, name) for name in map(self._name, self._policy.patterns)}
 
     def _encode(self, variables: PyTree) -> Encoded:
         if self._encoded is not None:
@@ -101,7 +118,7 @@ class Validation:
         return "" if judged.any() else "the fusion stage"
 
 
-def _headline(split: SplitLogits, pattern: str) -> float:
+def headline_of_pattern(split: SplitLogits, pattern: str) -> float:
     """Accuracy, macro-F1 at thresholds that are tuned on the same examples, or R2: of those that have any of it."""
     rows = split.left[split.names.index(pattern)] >= 0
     logits, label = split.patterns[pattern][rows], split.label[rows]
