@@ -17,7 +17,7 @@ from umemma_jax import experiment, methods
 from umemma_jax.config import apply_method, method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness
+from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness, verdict
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.methods import METHODS
@@ -158,7 +158,9 @@ def _finished(folder: Path, method: str, seed: int) -> dict[str, Any]:
 def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) -> dict[str, Any]:
     """The key `paired` of comparison.json, with the decisions of one run at a time in memory."""
     shared = Resamples(results[0]["examples"], resamples, SEED)
-    runs, label = {}, None
+    runs, summed_up, label = {}, {}, None
+    grid = results[0]["missing_rates"]
+    rates, seeds = sorted({cell["rate"] for cell in grid}), grid[0]["seeds"]
     for result in results:
         folder = _folder(workdir, result["method"], result["seed"]) / "report"
         found = decisions.read(folder, list(result["patterns"]), result["examples"])
@@ -169,14 +171,35 @@ def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) ->
         if not _agree(measured, result):
             raise _foreign(folder, "not of the report beside it")
         runs.setdefault(result["method"], []).append(measured)
+        summed_up.setdefault(result["method"], []).append(verdict.summed_up(found, measured, shared, rates, seeds))
+    patterns, largest = list(results[0]["patterns"]), _largest(results[0])
+    references = [name for name in runs if getattr(methods.method(name), "REFERENCE", False)]
     return {
         "metric": reporting_results.headline(results[0]),
         "level": LEVEL,
         "resamples": resamples,
         "seed": SEED,
         "false_discovery_rate": paired.FALSE_DISCOVERY_RATE,
-        "differences": paired.differences(runs, list(results[0]["patterns"]), _largest(results[0])),
+        "differences": paired.differences(runs, patterns, largest),
+        "verdict": {
+            "references": references,
+            "error_rate": verdict.ERROR_RATE,
+            "measures": verdict.verdict(summed_up, verdict.MEASURES, references)
+            | verdict.verdict(_calibrated(results), verdict.CALIBRATION, references),
+            "patterns": verdict.of_patterns(runs, patterns, references, largest),
+        },
     }
+
+
+def _calibrated(results: Sequence[dict[str, Any]]) -> dict[str, list[paired.Measured]]:
+    """Of each method one per seed: the mean over patterns of what the reports say of calibration, NaN of targets."""
+    by_method: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        scores = [one["before"] for one in result["calibration"]["patterns"].values()]
+        found = by_method.setdefault(result["method"], {name: [] for name in verdict.CALIBRATION})
+        for name in found:
+            found[name].append(float(np.mean([one.get(name, np.nan) for one in scores], dtype=float)))
+    return {method: verdict.of_seeds(found) for method, found in by_method.items()}
 
 
 def _largest(result: dict[str, Any]) -> float:

@@ -32,6 +32,7 @@ from umemma_jax.reporting.results import (
     points,
     short_metric_label,
 )
+from umemma_jax.reporting.verdict import verdict_parts
 
 
 def summary(results: dict) -> str:
@@ -51,14 +52,14 @@ def report_markdown(results: dict) -> str:
         *ended_early(results),
         _naturally_missing(results),
         _eta(results),
-        *_parts(headlines(results), "##"),
+        *parts_markdown(headlines(results), "##"),
         f"![{short_metric_label(headline(results))} against missing rate](robustness.png)",
         "## Every pattern",
         _pattern_table(results, _untuned(results)),
         *not_validated(results),
         *_tuned_part(results),
         *_ceiling_part(results),
-        *_parts(details(results), "###"),
+        *parts_markdown(details(results), "###"),
         *_images(results, ("calibration", "reliability"), ("information", "information")),
         "## Every missing rate",
     ]
@@ -69,7 +70,7 @@ def report_markdown(results: dict) -> str:
             _grid_table(results, metric),
         ]
     parts += [
-        *_parts(rate_details(results), "###"),
+        *parts_markdown(rate_details(results), "###"),
         *_images(results, ("rate_maps", "rate_maps")),
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
@@ -113,7 +114,7 @@ def comparison_markdown(comparison: dict) -> str:
     for name in sorted(comparison["metrics"], key=lambda name: name.removeprefix(TUNED) != metric):
         parts += [f"## {_capital(metric_column(name))}", _method_table(comparison, name)]
     if "paired" in comparison:
-        parts += _parts([supported_differences(comparison)], "##")
+        parts += parts_markdown([*verdict_parts(comparison), supported_differences(comparison)], "##")
     if any(method["differences"] for method in methods.values()):
         parts += [
             f"## Distance from the ceiling, points of {metric_label(metric)}",
@@ -155,11 +156,12 @@ def _fold_table(found: dict, table: str, metric: str) -> str:
 
 
 def comparison_summary(comparison: dict) -> str:
-    """Which differences the data support, a sentence a line, to print on a terminal."""
-    return "\n".join(supported_differences(comparison).sentences)
+    """The verdict, and which differences the data support, a sentence a line, to print on a terminal."""
+    parts = [*verdict_parts(comparison), supported_differences(comparison)]
+    return "\n".join(sentence for part in parts for sentence in part.sentences)
 
 
-def _parts(parts: Sequence[Part], level: str) -> list[str]:
+def parts_markdown(parts: Sequence[Part], level: str) -> list[str]:
     """Each part under a heading of the level given, without those that have nothing to tell."""
     found = []
     for part in parts:
