@@ -22,7 +22,7 @@ def test_all_words_are_inside_of_the_figure(figure):
     renderer = FigureCanvasAgg(figure).get_renderer()
     for text in [*figure.texts, *figure.axes[0].texts]:
         box = text.get_window_extent(renderer)
-        assert 0 <= box.x0 and box.x1 <= figure.bbox.width and 0 <= box.y0 and box.y1 <= figure.bbox.height
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height
 
 
 def test_every_method_stands_at_its_rank(figure):
