@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from umemma_jax.evaluation.names import TUNED
 from umemma_jax.reporting.details import details, rate_details
 from umemma_jax.reporting.differences import supported_differences
+from umemma_jax.reporting.eta import eta_cell, eta_label, eta_of_all
 from umemma_jax.reporting.headlines import headlines
 from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
@@ -14,8 +15,6 @@ from umemma_jax.reporting.results import (
     best_left,
     difference,
     ended_early,
-    eta_cell,
-    eta_label,
     grid_metrics,
     headline,
     kind_label,
@@ -108,7 +107,7 @@ def comparison_markdown(comparison: dict) -> str:
         f"{comparison['examples']:,} examples of the `{comparison['split']}` split; {numbers}. "
         "Ceiling: the best uni-modal model of what is left.",
         *not_validated(comparison),
-        *_eta_of_all(comparison),
+        *eta_of_all(comparison),
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
     for name in sorted(comparison["metrics"], key=lambda name: name.removeprefix(TUNED) != metric):
@@ -174,16 +173,6 @@ def parts_markdown(parts: Sequence[Part], level: str) -> list[str]:
 def _images(results: dict, *figures: tuple[str, str]) -> list[str]:
     """The figures named second, where the results have the key named first."""
     return [f"![{name.replace('_', ' ')}]({name}.png)" for key, name in figures if results.get(key)]
-
-
-def _eta_of_all(comparison: dict) -> list[str]:
-    if "eta" not in comparison:
-        return []
-    eta = comparison["eta"]
-    return [
-        f"{eta_label(eta)}. The protocol's numbers are those at missing rate {100 * eta['rate']:.4g} %, "
-        f"{kind_label(eta['kind'])}."
-    ]
 
 
 def _pattern_table(results: dict, names: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ FIELDS = {
 }
 OPTIONAL_FIELDS = {
     "eta": {"kind": (str,), "rate": (int, float)},
+    "unequal": {"mean": SCORES, "std": SCORES},
     "headline": (str,),
     "not_validated": {EVERY: [(str,)]},
     "ended_early": {EVERY: {"step": (int,), "steps": (int,), "reason": (str,)}},
