@@ -114,7 +114,7 @@ def _comparisons(results: Mapping[str, Any], measure: str, values: Mapping[str, 
     whole = {name: own for name, own in values.items() if "seeds" not in results["methods"][name]}
     runs = {name: verdict.of_seeds({measure: own}) for name, own in whole.items()}
     references = [name for name in REFERENCES if name in runs]
-    return verdict.verdict(runs, [measure], references)[measure]["comparisons"]
+    return verdict.by_measure(runs, [measure], references)[measure]["comparisons"]
 
 
 def means(results: Mapping[str, Any], measure: str) -> dict[str, float]:

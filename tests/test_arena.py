@@ -21,7 +21,7 @@ def cell(means=MEANS, seed=0, judged=True):
         for name, mean in means.items()
     }
     runs = {name: verdict.of_seeds(own) for name, own in values.items()}
-    compared = verdict.verdict(runs, measures, list(arena_results.REFERENCES))
+    compared = verdict.by_measure(runs, measures, list(arena_results.REFERENCES))
     fixed = {"dataset": "d", "test_examples": 400, "encoders": "frozen", "metric": "accuracy", "patterns": 3}
     results = {**fixed, "seeds": [0, 1, 2, 3, 4], "methods": values, "command": "python main.py --config=quickstart"}
     return {**results, **({"comparisons": {m: compared[m]["comparisons"] for m in measures}} if judged else {})}

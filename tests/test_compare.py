@@ -1,10 +1,12 @@
 """--mode=compare: every method over seeds on small data, and what is done with runs that are finished."""
 
 import dataclasses
+import importlib.resources
 import itertools
 import json
 import shutil
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -112,6 +114,17 @@ def test_the_verdict_is_of_the_reports_numbers(finished_comparison):
             }
             found = {name: one["methods"][method][seed] for name, one in verdict["measures"].items()}
             assert found == pytest.approx(expected)
+
+
+def test_a_comparison_is_as_its_schema_describes_it(finished_comparison):
+    workdir, _ = finished_comparison
+    path = importlib.resources.files("umemma_jax.reporting") / "comparison.schema.json"
+    validator = jsonschema.Draft202012Validator(json.loads(path.read_text()))
+    comparison = json.loads((workdir / "report" / "comparison.json").read_text())
+    validator.check_schema(validator.schema)
+    validator.validate(comparison)
+    comparison["paired"]["verdict"]["patterns"][0]["finding"] = "best"
+    assert not validator.is_valid(comparison)
 
 
 def test_decisions_are_kept_beside_each_report(finished_comparison):

@@ -181,25 +181,8 @@ def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) ->
         "seed": SEED,
         "false_discovery_rate": paired.FALSE_DISCOVERY_RATE,
         "differences": paired.differences(runs, patterns, largest),
-        "verdict": {
-            "references": references,
-            "error_rate": verdict.ERROR_RATE,
-            "measures": verdict.verdict(summed_up, verdict.MEASURES, references)
-            | verdict.verdict(_calibrated(results), verdict.CALIBRATION, references),
-            "patterns": verdict.of_patterns(runs, patterns, references, largest),
-        },
+        "verdict": verdict.verdict(runs, summed_up, results, references, largest),
     }
-
-
-def _calibrated(results: Sequence[dict[str, Any]]) -> dict[str, list[paired.Measured]]:
-    """Of each method one per seed: the mean over patterns of what the reports say of calibration, NaN of targets."""
-    by_method: dict[str, dict[str, list[float]]] = {}
-    for result in results:
-        scores = [one["before"] for one in result["calibration"]["patterns"].values()]
-        found = by_method.setdefault(result["method"], {name: [] for name in verdict.CALIBRATION})
-        for name in found:
-            found[name].append(float(np.mean([one.get(name, np.nan) for one in scores], dtype=float)))
-    return {method: verdict.of_seeds(found) for method, found in by_method.items()}
 
 
 def _largest(result: dict[str, Any]) -> float:

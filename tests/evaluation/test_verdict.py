@@ -81,7 +81,7 @@ def runs():
 
 
 def test_methods_are_compared_with_both_references_and_these_with_each_other_once(runs):
-    found = verdict.verdict(runs, ("complete", "nll"), ["ume", "ume_mma"])
+    found = verdict.by_measure(runs, ("complete", "nll"), ["ume", "ume_mma"])
     pairs = [(one["method"], one["reference"]) for one in found["complete"]["comparisons"]]
     assert pairs == [
         ("ume_mma", "ume"), ("good", "ume"), ("good", "ume_mma"), ("poor", "ume"), ("poor", "ume_mma")
@@ -92,7 +92,7 @@ def test_methods_are_compared_with_both_references_and_these_with_each_other_onc
 
 
 def test_calibration_is_compared_by_a_paired_t_test_over_the_seeds_and_corrected(runs):
-    found = verdict.verdict(runs, ("complete", "nll"), ["ume", "ume_mma"])["nll"]
+    found = verdict.by_measure(runs, ("complete", "nll"), ["ume", "ume_mma"])["nll"]
     by_name = {name: np.array(values) for name, values in found["methods"].items()}
     tests = [stats.ttest_rel(by_name[one["method"]], by_name[one["reference"]]) for one in found["comparisons"]]
     for one, expected in zip(found["comparisons"], tests, strict=True):
@@ -104,7 +104,7 @@ def test_calibration_is_compared_by_a_paired_t_test_over_the_seeds_and_corrected
 
 def test_of_one_seed_without_resamples_nothing_is_found():
     runs = {name: verdict.of_seeds({"ece": [value]}) for name, value in {"ume": 0.1, "x": 0.2}.items()}
-    (one,) = verdict.verdict(runs, ("ece",), ["ume"])["ece"]["comparisons"]
+    (one,) = verdict.by_measure(runs, ("ece",), ["ume"])["ece"]["comparisons"]
     assert one["difference"] == pytest.approx(0.1)
     assert (one["p_value"], one["interval"], one["finding"]) == (None, [None, None], "undecided")
 

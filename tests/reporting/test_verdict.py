@@ -28,7 +28,7 @@ def compared(values):
     verdict = {
         "references": ["ume", "ume_mma"],
         "error_rate": 0.05,
-        "measures": numbers.verdict(runs, ("complete", "nll"), ["ume", "ume_mma"]),
+        "measures": numbers.by_measure(runs, ("complete", "nll"), ["ume", "ume_mma"]),
         "patterns": [pattern("image", -0.3, 4e-9, "worse"), pattern("audio", 0.0, 1.0, "undecided")],
     }
     return compare(rows, {**paired, "differences": [], "verdict": verdict})

@@ -10,6 +10,7 @@ NLL and ECE come from the reports, which say them of each pattern but not of eac
 seeds alone, by the paired t-test, and there are none with one seed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,6 +107,39 @@ def of_seeds(values: Mapping[str, Sequence[float]]) -> list[Measured]:
 
 
 def verdict(
+    runs: Mapping[str, Sequence[Measured]],
+    summed: Mapping[str, Sequence[Measured]],
+    results: Sequence[Mapping[str, Any]],
+    references: Sequence[str],
+    largest: float = 1.0,
+) -> dict[str, Any]:
+    """The key `verdict` of comparison.json.
+
+    Args:
+      runs: of each method under every pattern, one per seed, the same seeds in the same order.
+      summed: the same runs by MEASURES.
+      results: their reports, in the same order.
+      references: methods that the others are compared with.
+      largest: what values under a pattern can differ by.
+    """
+    measures = by_measure(summed, MEASURES, references) | by_measure(_calibrated(results), CALIBRATION, references)
+    patterns = of_patterns(runs, list(results[0]["patterns"]), references, largest)
+    return {"references": list(references), "error_rate": ERROR_RATE, "measures": measures, "patterns": patterns}
+
+
+def _calibrated(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Measured]]:
+    """Of each method one per seed: means over patterns of CALIBRATION, NaN where a report does not say them."""
+    by_method: dict[str, dict[str, list[float]]] = {}
+    for result in results:
+        found = by_method.setdefault(result["method"], {name: [] for name in CALIBRATION})
+        scores = [one["before"] for one in result.get("calibration", {}).get("patterns", {}).values()]
+        for name in CALIBRATION:
+            values = np.array([one.get(name) for one in scores], float)  # None becomes NaN
+            found[name].append(float(values.mean()) if len(values) else math.nan)
+    return {method: of_seeds(found) for method, found in by_method.items()}
+
+
+def by_measure(
     runs: Mapping[str, Sequence[Measured]], measures: Sequence[str], references: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Every method by each measure, and against each reference.
