@@ -1,10 +1,13 @@
 """--mode=compare: every method over seeds on small data, and what is done with runs that are finished."""
 
 import dataclasses
+import importlib.resources
+import itertools
 import json
 import shutil
 
 import jax
+import jsonschema
 import numpy as np
 import pytest
 from scipy import stats
@@ -93,6 +96,40 @@ def test_differences_are_those_of_the_reports(finished_comparison):
         assert one["difference"] == pytest.approx(first - second)
         assert one["interval"][0] <= one["difference"] <= one["interval"][1]
     assert json.loads((workdir / "report" / "comparison.json").read_text()) == json.loads(json.dumps(comparison))
+
+
+def test_the_verdict_is_of_the_reports_numbers(finished_comparison):
+    workdir, comparison = finished_comparison
+    verdict = comparison["paired"]["verdict"]
+    assert verdict["references"] == ["ume", "ume_mma"]
+    others = [name for name in COMPARED if name not in verdict["references"]]
+    pairs = {(one["method"], one["reference"]) for one in verdict["patterns"]}
+    assert pairs == {("ume_mma", "ume"), *itertools.product(others, verdict["references"])}
+    for method in COMPARED:
+        for seed in range(SEEDS):
+            report = json.loads((workdir / method / f"seed{seed}" / "report" / "report.json").read_text())
+            said = report["robustness"]
+            scores = [one["before"] for one in report["calibration"]["patterns"].values()]
+            expected = {
+                "complete": report["patterns"]["a+b"]["accuracy"],
+                "mean_over_patterns": said["uniform_mean"],
+                "worst_pattern": said["worst_pattern"]["value"],
+                "area": said["area"]["mixed"],
+                **{name: np.mean([one[name] for one in scores]) for name in ("nll", "ece")},
+            }
+            found = {name: one["methods"][method][seed] for name, one in verdict["measures"].items()}
+            assert found == pytest.approx(expected)
+
+
+def test_a_comparison_is_as_its_schema_describes_it(finished_comparison):
+    workdir, _ = finished_comparison
+    path = importlib.resources.files("umemma_jax.reporting") / "comparison.schema.json"
+    validator = jsonschema.Draft202012Validator(json.loads(path.read_text()))
+    comparison = json.loads((workdir / "report" / "comparison.json").read_text())
+    validator.check_schema(validator.schema)
+    validator.validate(comparison)
+    comparison["paired"]["verdict"]["patterns"][0]["finding"] = "best"
+    assert not validator.is_valid(comparison)
 
 
 def test_decisions_are_kept_beside_each_report(finished_comparison):

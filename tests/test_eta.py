@@ -12,7 +12,7 @@ from umemma_jax import config as config_lib
 from umemma_jax import experiment, missing_rates
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
-from umemma_jax.reporting import report, results
+from umemma_jax.reporting import eta, report, results
 from umemma_jax.reporting.markdown import comparison_markdown, summary
 from umemma_jax.training import train
 
@@ -88,7 +88,7 @@ def test_the_report_says_the_protocol_s_number_and_what_it_means(dataset, tmp_pa
     for kept in tables["mixed@0.65"]:
         logits = apply(trained.fusion, rows["inputs"], kept)["logits"]
         accuracy.append((np.asarray(logits).argmax(axis=1) == rows["label"]).mean())
-    assert results.eta_cell(found)["mean"]["accuracy"] == pytest.approx(np.mean(accuracy))
+    assert eta.eta_cell(found)["mean"]["accuracy"] == pytest.approx(np.mean(accuracy))
     number = f"{100 * np.mean(accuracy):.1f} ± {100 * np.std(accuracy):.1f} %"
     sentence = (
         "Protocol eta = 65 %, mixed: that share of the training and validation examples lost one modality each, all in "
@@ -100,8 +100,8 @@ def test_the_report_says_the_protocol_s_number_and_what_it_means(dataset, tmp_pa
 
 
 def with_eta(kind="image", seed=0, **changes):
-    eta = {"rate": 0.5, "kind": kind, "table_sha256": {"train": f"{seed:064}"}}
-    return example_results(seed=seed, **changes) | {"eta": eta}
+    protocol = {"rate": 0.5, "kind": kind, "table_sha256": {"train": f"{seed:064}"}}
+    return example_results(seed=seed, **changes) | {"eta": protocol}
 
 
 def test_a_comparison_says_which_of_its_numbers_are_the_protocol_s():

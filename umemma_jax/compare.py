@@ -14,13 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from umemma_jax import config as config_lib
-from umemma_jax import experiment
+from umemma_jax import experiment, methods
 from umemma_jax.comparison import plan, trials
 from umemma_jax.comparison.plan import Settings
 from umemma_jax.config import method_name
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness
+from umemma_jax.evaluation import decisions, evaluate, paired, regression, robustness, verdict
 from umemma_jax.evaluation.bootstrap import Resamples
 from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.experiment import Experiment
@@ -222,7 +222,9 @@ def _finished(folder: Path, method: str, seed: int) -> dict[str, Any]:
 def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) -> dict[str, Any]:
     """The key `paired` of comparison.json, with the decisions of one run at a time in memory."""
     shared = Resamples(results[0]["examples"], resamples, SEED)
-    runs, label = {}, None
+    runs, summed_up, label = {}, {}, None
+    grid = results[0]["missing_rates"]
+    rates, seeds = sorted({cell["rate"] for cell in grid}), grid[0]["seeds"]
     for result in results:
         folder = _folder(workdir, result["method"], result["seed"]) / "report"
         found = decisions.read(folder, list(result["patterns"]), result["examples"])
@@ -233,13 +235,17 @@ def _paired(results: Sequence[dict[str, Any]], resamples: int, workdir: Path) ->
         if not _agree(measured, result):
             raise _foreign(folder, "not of the report beside it")
         runs.setdefault(result["method"], []).append(measured)
+        summed_up.setdefault(result["method"], []).append(verdict.summed_up(found, measured, shared, rates, seeds))
+    patterns, largest = list(results[0]["patterns"]), _largest(results[0])
+    references = [name for name in runs if getattr(methods.method(name), "REFERENCE", False)]
     return {
         "metric": reporting_results.headline(results[0]),
         "level": LEVEL,
         "resamples": resamples,
         "seed": SEED,
         "false_discovery_rate": paired.FALSE_DISCOVERY_RATE,
-        "differences": paired.differences(runs, list(results[0]["patterns"]), _largest(results[0])),
+        "differences": paired.differences(runs, patterns, largest),
+        "verdict": verdict.verdict(runs, summed_up, results, references, largest),
     }
 
 

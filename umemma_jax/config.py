@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from umemma_jax import fusion, methods
+from umemma_jax import fusion, methods, protocol
 from umemma_jax.errors import UserError, did_you_mean
 from umemma_jax.methods import METHODS
 from umemma_jax.missing_rates import MIXED
@@ -48,7 +48,7 @@ LOSSES = ("auto", "focal", "huber")
 MOST_THREADS, MOST_RATES = 1024, 1000
 
 # Fields whose keys are the user's own.
-_OF_VALUES = ("keep", "encoder", "preprocess", "deployment", "class_weights", "settings")
+_OF_VALUES = ("keep", "encoder", "preprocess", "deployment", "class_weights", "settings", "rates")
 OPEN_FIELDS = ("inputs", *_OF_VALUES)
 
 
@@ -156,7 +156,13 @@ def default_config() -> ConfigDict:
                 "stand_in": "token",  # or "zero", "mean"
                 # The eta protocol of the prompt papers: this share of the training and validation examples loses the
                 # modality `kind` for good; "mixed" (their "both"): one modality each, all in equal shares.
-                "eta": {"rate": 0.0, "kind": MIXED},
+                # Or `rates`, modality -> its own share. `given`: more are lost of some classes ("label"), or where the
+                # example has a modality: up to 1 + `spread` times as many, see `protocol`.
+                "eta": {"rate": 0.0, "kind": MIXED, "rates": {}, "given": "", "spread": 0.5},
+                # Training examples weigh by the inverse of how often their class has what they have, which counts as
+                # no less than `least_propensity`.
+                "inverse_propensity": False,
+                "least_propensity": 0.05,
             },
             # A method that has a loss of its own in the fusion stage, see `methods`, and its hyper-parameters; "" for
             # those that are switches of the recipe alone.
@@ -332,6 +338,7 @@ def check(config: ConfigDict) -> None:
     for name in config.trackers:
         _require(name in TRACKERS, "trackers", f"{name!r} is not one of {', '.join(TRACKERS)}")
     _check_ranges(config)
+    protocol.check(config.missing.eta, config.modalities)
     pattern_shares(config.evaluation.deployment, tuple(config.modalities), "config.evaluation.deployment")
     _require(config.fsdp == 1 or config.parallel == "jit", "fsdp", "parallel = 'pmap' holds whole copies: use 'jit'")
     _require(config.unimodal.epochs + config.fusion.epochs > 0, "fusion.epochs", "no stage has any epoch")
@@ -447,6 +454,8 @@ def _check_ranges(config: ConfigDict) -> None:
     for field in positive:
         value = get(config, field)
         _require(0 < value < math.inf, field, f"{value} must be above 0, and finite")
+    least = config.missing.least_propensity
+    _require(0 < least <= 1, "missing.least_propensity", f"{least} must be in (0, 1]")
     _require(0 < config.evaluation.alpha < 1, "evaluation.alpha", f"{config.evaluation.alpha} must be in (0, 1)")
     for field in ("unimodal.warmup", "fusion.warmup", "missing.eta.rate"):
         _require(0 <= get(config, field) <= 1, field, f"{get(config, field)} must be in [0, 1]")

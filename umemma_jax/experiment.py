@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from umemma_jax import class_weights, methods, missing, missing_rates, prior
+from umemma_jax import class_weights, methods, missing, prior, protocol
 from umemma_jax import config as config_lib
 from umemma_jax.data import example
 from umemma_jax.data.dataset import Dataset, open_dataset
@@ -222,7 +222,7 @@ def build(config: ConfigDict) -> Experiment:
     dataset = open_dataset(config.data.dir, prep=prep)
     _check_dataset(config, dataset)
     dataset = _framed(config, dataset)
-    if config.missing.eta.rate:
+    if protocol.loses(config.missing.eta):
         dataset = _make_incomplete(config, dataset)
     train_rows, validation = _split(config, dataset)
     _check_train_rows(config, dataset, train_rows, mesh)
@@ -289,6 +289,7 @@ def _check_loss(config: ConfigDict, info: Info) -> None:
             raise UserError(f"config.{field}: {config[field]} is for classes, this dataset has targets: leave it out")
     if config.loss == "huber" and not info.targets:
         raise UserError("config.loss: huber is for targets of regression, this dataset has classes: use auto or focal")
+    protocol.check_labels(config.missing, one_class=not (info.targets or info.multi_label))
     if config.method.name:
         _check_labels(methods.method(config.method.name), info)
 
@@ -322,8 +323,9 @@ def _make_incomplete(config: ConfigDict, dataset: Dataset) -> IncompleteDataset:
     splits = {config.data.train_split, config.data.validation_split} - {"", config.data.test_split}
 
     def table(split: str) -> np.ndarray:
-        available = dataset.source(split).present(modalities)
-        return missing_rates.missing_table(available, eta.kind, eta.rate, config.seed, modalities)
+        source = dataset.source(split)
+        classes = protocol.Classes(source.labels(), len(dataset.info.classes)) if eta.given == protocol.LABEL else None
+        return protocol.table(eta, source.present(modalities), classes, config.seed, modalities)
 
     return IncompleteDataset(dataset, {split: table(split) for split in sorted(splits)}, modalities)
 
@@ -342,10 +344,15 @@ def _split(config: ConfigDict, dataset: Dataset) -> tuple[np.ndarray, tuple[str,
 
 
 def _row_weights(config: ConfigDict, dataset: Dataset, train_rows: np.ndarray) -> np.ndarray | None:
-    weights = dataset.source(config.data.train_split).weights()
+    source = dataset.source(config.data.train_split)
+    weights = source.weights()
+    weights = None if weights is None else weights[train_rows]
+    if config.missing.inverse_propensity:
+        present, labels = source.present(config.modalities)[train_rows], source.labels()[train_rows]
+        inverse = protocol.inverse_propensity(present, labels, config.missing.least_propensity)
+        weights = inverse if weights is None else weights * inverse
     if weights is None:
         return None
-    weights = weights[train_rows]
     if not weights.any():
         raise UserError(f"config.data.dir: all training examples of {dataset.path} have weight 0: prepare it again")
     return weights / weights[weights > 0].mean()

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from umemma_jax import __version__
+from umemma_jax import __version__, protocol
 from umemma_jax.config import method_name
 from umemma_jax.data.targets import Target
 from umemma_jax.devices.sharding import Counted, Devices, by_rows, fetch, place, put_batch, replicated
@@ -318,7 +318,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "method": method_name(config),
         "seed": config.seed,
         "stand_in": config.missing.stand_in,
-        **({"eta": _eta(experiment)} if config.missing.eta.rate else {}),
+        **({"eta": _eta(experiment)} if protocol.loses(config.missing.eta) else {}),
     }
 
 
@@ -332,6 +332,7 @@ def options(config: ConfigDict, log_prior: np.ndarray) -> robustness.Options:
         resamples=asked.resamples,
         alpha=asked.alpha,
         deployment=asked.deployment.to_dict(),
+        unequal=eta.rates.to_dict(),
         prior=log_prior,
         prior_source="training examples",
         label_free_bias=asked.label_free_bias,
@@ -353,4 +354,4 @@ def _not_validated(experiment: Experiment, results: Mapping[str, Any]) -> dict[s
 def _eta(experiment: Experiment) -> dict[str, Any]:
     """What the training and validation examples have lost for good, with the digests of the tables."""
     tables = {split: table_hash(kept) for split, kept in experiment.dataset.kept.items()}
-    return {**experiment.config.missing.eta.to_dict(), "table_sha256": tables}
+    return {**protocol.stated(experiment.config.missing.eta), "table_sha256": tables}

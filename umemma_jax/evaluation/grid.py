@@ -48,6 +48,32 @@ def _mean_nll(model: Judgement, choice: np.ndarray) -> float:
     return model.nll[choice[rows], rows].mean() if len(rows) else np.nan
 
 
+def unequal(
+    model: Judgement,
+    available: np.ndarray,
+    rates: Sequence[float],
+    seeds: int,
+    modalities: Sequence[str],
+    headline: Headline,
+) -> dict[str, Any]:
+    """A cell in which each modality is lost by itself at a rate of its own, less `kind` and `rate`.
+
+    Args:
+      model: judged under every pattern.
+      available: bool [N, M], what the data has.
+      rates: of the M modalities.
+      seeds: draws 0, 1, ... of `independent_ranks`.
+      modalities: M names.
+      headline: of the same examples.
+    """
+    counts = [round(rate * len(available)) for rate in rates]
+    draws = (independent_ranks(*available.shape, seed) for seed in range(seeds))
+    table = np.stack([keep_independent(available, rank, counts) for rank in draws])
+    decided = model.chosen(pattern_numbers(table))
+    (low,), (high,) = interval(headline.resampled_means([decided], model.counted[0]))
+    return {**_cell(model, table, modalities), "interval": [float(low), float(high)]}
+
+
 def rate_maps(
     model: Judgement,
     available: np.ndarray,

@@ -77,7 +77,7 @@ def differences(
       pattern by pattern, the last method first. Numbers are None where no example defines them.
     """
     pairs = list(itertools.combinations(reversed(runs), 2))
-    by_pair = {pair: _of_patterns(*(runs[method] for method in pair), largest) for pair in pairs}
+    by_pair = {pair: of_patterns(*(runs[method] for method in pair), largest) for pair in pairs}
     found = [
         {"pattern": pattern, "methods": list(pair), **by_pair[pair][p]}
         for p, pattern in enumerate(patterns)
@@ -87,7 +87,16 @@ def differences(
     return undefined_as_none([{**one, "supported": mark} for one, mark in zip(found, supported, strict=True)])
 
 
-def _of_patterns(runs: Sequence[Measured], others: Sequence[Measured], largest: float) -> list[dict[str, Any]]:
+def of_patterns(runs: Sequence[Measured], others: Sequence[Measured], largest: float) -> list[dict[str, Any]]:
+    """Of one method minus another under each pattern: "difference", "interval" and "p_value", NaN where undefined.
+
+    Where one seed's numbers are known without those on resamples, the error is unknown: so are interval and p-value.
+
+    Args:
+      runs: one per seed.
+      others: of the other method, the same seeds in the same order.
+      largest: what values can differ by.
+    """
     pairs = list(zip(runs, others, strict=True))
     by_seed = np.array([run.values - other.values for run, other in pairs])  # [S, P]
     resampled = np.mean([run.resampled - other.resampled for run, other in pairs], axis=0)  # [P, R]
@@ -99,6 +108,8 @@ def _difference(by_seed: np.ndarray, resampled: np.ndarray, largest: float) -> d
     mean, seeds = float(by_seed.mean()), len(by_seed)
     if np.isnan(mean):
         return {"difference": np.nan, "interval": [np.nan, np.nan], "p_value": np.nan}
+    if seeds == 1 and np.isnan(resampled).all():
+        return {"difference": mean, "interval": [np.nan, np.nan], "p_value": np.nan}
     of_examples = float(np.nanstd(resampled, ddof=1))
     of_seeds = float(by_seed.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
 

@@ -31,6 +31,7 @@ class Options:
       bootstrap_seed: of its draws.
       alpha: share of the true classes that conformal sets may lack.
       deployment: weight by pattern name, of the mixture that is expected in use; {}: all the same.
+      unequal: rates by modality at which test examples lose it, each by itself; {}: nothing is asked of it.
       prior: log-prior of the classes, float [K], multi-label their logits; None: as frequent as in the validation
         examples, without which all are the same.
       prior_source: where a prior that is given comes from.
@@ -43,6 +44,7 @@ class Options:
     bootstrap_seed: int = 0
     alpha: float = 0.1
     deployment: Mapping[str, float] = field(default_factory=dict)
+    unequal: Mapping[str, float] = field(default_factory=dict)
     prior: np.ndarray | None = None
     prior_source: str = ""
     label_free_bias: bool = False
@@ -96,6 +98,7 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
         **beside.scores,
         **_thresholds(fitted, beside.thresholds),
         "missing_rates": cells,
+        **_unequal(model, test, options, headline),
         "uncertainty": {
             "level": uncertainty.LEVEL,
             "resamples": options.resamples,
@@ -118,6 +121,13 @@ def report(test: SplitLogits, validation: SplitLogits | None, options: Options) 
     }
     decisions = Decisions(tuple(test.names), len(test.classes), model.label, model.counted, model.decided)
     return Report(undefined_as_none(results), tables, decisions)
+
+
+def _unequal(model: Judgement, test: SplitLogits, options: Options, headline: Headline) -> dict[str, dict]:
+    if not options.unequal:
+        return {}
+    rates = [options.unequal.get(name, 0.0) for name in test.modalities]
+    return {"unequal": grid.unequal(model, test.available, rates, options.seeds, test.modalities, headline)}
 
 
 def _judged(

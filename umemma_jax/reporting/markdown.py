@@ -7,6 +7,7 @@ from umemma_jax.evaluation.names import TUNED
 from umemma_jax.reporting.budget import budget
 from umemma_jax.reporting.details import details, rate_details
 from umemma_jax.reporting.differences import supported_differences
+from umemma_jax.reporting.eta import eta_cell, eta_label, eta_of_all
 from umemma_jax.reporting.headlines import headlines
 from umemma_jax.reporting.parts import Part
 from umemma_jax.reporting.results import (
@@ -15,8 +16,6 @@ from umemma_jax.reporting.results import (
     best_left,
     difference,
     ended_early,
-    eta_cell,
-    eta_label,
     grid_metrics,
     headline,
     kind_label,
@@ -33,6 +32,7 @@ from umemma_jax.reporting.results import (
     points,
     short_metric_label,
 )
+from umemma_jax.reporting.verdict import verdict_parts
 
 
 def summary(results: dict) -> str:
@@ -52,14 +52,14 @@ def report_markdown(results: dict) -> str:
         *ended_early(results),
         _naturally_missing(results),
         _eta(results),
-        *_parts(headlines(results), "##"),
+        *parts_markdown(headlines(results), "##"),
         f"![{short_metric_label(headline(results))} against missing rate](robustness.png)",
         "## Every pattern",
         _pattern_table(results, _untuned(results)),
         *not_validated(results),
         *_tuned_part(results),
         *_ceiling_part(results),
-        *_parts(details(results), "###"),
+        *parts_markdown(details(results), "###"),
         *_images(results, ("calibration", "reliability"), ("information", "information")),
         "## Every missing rate",
     ]
@@ -70,7 +70,7 @@ def report_markdown(results: dict) -> str:
             _grid_table(results, metric),
         ]
     parts += [
-        *_parts(rate_details(results), "###"),
+        *parts_markdown(rate_details(results), "###"),
         *_images(results, ("rate_maps", "rate_maps")),
         "## What the words mean",
         "\n".join(f"- **{metric_label(word)}**: {meaning}" for word, meaning in results["definitions"].items()),
@@ -108,20 +108,20 @@ def comparison_markdown(comparison: dict) -> str:
         f"{comparison['examples']:,} examples of the `{comparison['split']}` split; {numbers}. "
         "Ceiling: the best uni-modal model of what is left.",
         *not_validated(comparison),
-        *_eta_of_all(comparison),
+        *eta_of_all(comparison),
         f"![{metric_label(metric)} against missing rate](comparison.png)",
     ]
     for name in sorted(comparison["metrics"], key=lambda name: name.removeprefix(TUNED) != metric):
         parts += [f"## {_capital(metric_column(name))}", _method_table(comparison, name)]
     if "paired" in comparison:
-        parts += _parts([supported_differences(comparison)], "##")
+        parts += parts_markdown([*verdict_parts(comparison), supported_differences(comparison)], "##")
     if any(method["differences"] for method in methods.values()):
         parts += [
             f"## Distance from the ceiling, points of {metric_label(metric)}",
             _difference_table(comparison),
         ]
     if "budget" in comparison:
-        parts += _parts([budget(comparison)], "##")
+        parts += parts_markdown([budget(comparison)], "##")
     parts += [f"## {_capital(metric_label(metric))} at every missing rate, %"]
     for kind in kinds(next(iter(methods.values()))["missing_rates"]):
         parts += [f"{_capital(kind_label(kind))}:", _kind_table(comparison, kind)]
@@ -158,11 +158,12 @@ def _fold_table(found: dict, table: str, metric: str) -> str:
 
 
 def comparison_summary(comparison: dict) -> str:
-    """Which differences the data support, a sentence a line, to print on a terminal."""
-    return "\n".join(supported_differences(comparison).sentences)
+    """The verdict, and which differences the data support, a sentence a line, to print on a terminal."""
+    parts = [*verdict_parts(comparison), supported_differences(comparison)]
+    return "\n".join(sentence for part in parts for sentence in part.sentences)
 
 
-def _parts(parts: Sequence[Part], level: str) -> list[str]:
+def parts_markdown(parts: Sequence[Part], level: str) -> list[str]:
     """Each part under a heading of the level given, without those that have nothing to tell."""
     found = []
     for part in parts:
@@ -175,16 +176,6 @@ def _parts(parts: Sequence[Part], level: str) -> list[str]:
 def _images(results: dict, *figures: tuple[str, str]) -> list[str]:
     """The figures named second, where the results have the key named first."""
     return [f"![{name.replace('_', ' ')}]({name}.png)" for key, name in figures if results.get(key)]
-
-
-def _eta_of_all(comparison: dict) -> list[str]:
-    if "eta" not in comparison:
-        return []
-    eta = comparison["eta"]
-    return [
-        f"{eta_label(eta)}. The protocol's numbers are those at missing rate {100 * eta['rate']:.4g} %, "
-        f"{kind_label(eta['kind'])}."
-    ]
 
 
 def _pattern_table(results: dict, names: Sequence[str]) -> str:

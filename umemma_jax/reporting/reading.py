@@ -21,10 +21,12 @@ FIELDS = {
     "seed": (int,),
     "patterns": {EVERY: SCORES},
     "ceilings": {EVERY: SCORES},
-    "missing_rates": [{"kind": (str,), "rate": (int, float), "mean": SCORES, "std": SCORES}],
+    "missing_rates": [{"kind": (str,), "rate": (int, float), "seeds": (int,), "mean": SCORES, "std": SCORES}],
 }
 OPTIONAL_FIELDS = {
     "eta": {"kind": (str,), "rate": (int, float)},
+    "unequal": {"mean": SCORES, "std": SCORES},
+    "calibration": {"patterns": {EVERY: {"before": SCORES}}},
     "headline": (str,),
     "not_validated": {EVERY: [(str,)]},
     "ended_early": {EVERY: {"step": (int,), "steps": (int,), "reason": (str,)}},

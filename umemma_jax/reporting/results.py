@@ -127,21 +127,6 @@ def _ascending(rate_map: dict) -> dict:
     return {**rate_map, "rates": [rates[a] for a in order], "values": [[values[a][b] for b in order] for a in order]}
 
 
-def eta_cell(results: dict) -> dict:
-    """The cell of the missing-rate grid that the eta protocol asks for, where the results have `eta`."""
-    wanted = results["eta"]["kind"], results["eta"]["rate"]
-    return next(cell for cell in results["missing_rates"] if (cell["kind"], cell["rate"]) == wanted)
-
-
-def eta_label(eta: dict) -> str:
-    """What was lost in training under the eta protocol, as a sentence without its end."""
-    what = "one modality each, all in equal shares," if eta["kind"] == "mixed" else eta["kind"]
-    return (
-        f"Protocol eta = {100 * eta['rate']:.4g} %, {kind_label(eta['kind'])}: that share of the training and "
-        f"validation examples lost {what} for good, by a seeded table"
-    )
-
-
 def pattern_label(pattern: str, modalities: Sequence[str]) -> str:
     """A pattern with what it lacks: "image alone (audio missing)"."""
     left = pattern.split("+")
@@ -343,7 +328,7 @@ def _not_validated_anywhere(rows: Sequence[dict]) -> dict:
 
 
 def _protocol(row: dict) -> dict | None:
-    return {key: row["eta"][key] for key in ("rate", "kind")} if "eta" in row else None
+    return {key: value for key, value in row["eta"].items() if key != "table_sha256"} if "eta" in row else None
 
 
 def _over_seeds(rows: list[dict], ceilings: dict[int, dict]) -> dict:
