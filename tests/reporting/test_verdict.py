@@ -54,7 +54,7 @@ def markdown():
 
 def test_all_measures_and_comparisons_are_tables(markdown):
     (standing,) = table_rows(markdown, "late fusion")
-    assert standing == ["late fusion", "90.0 ± 1.0", "0.62 ± 0.01"]
+    assert standing == ["late fusion", "90.0 ± 1.0", "0.620 ± 0.010"]
     compared = [row for row in table_rows(markdown, "complete") if len(row) == 6]
     assert compared[1] == ["complete", "late fusion", "UME average", "+10.0 (+10.0 to +10.0)", "< 0.001", "better"]
 
@@ -67,4 +67,4 @@ def test_of_patterns_only_findings_are_listed(markdown):
 
 def test_nats_are_no_percentages(markdown):
     row = next(row for row in table_rows(markdown, "NLL") if row[1:3] == ["late fusion", "UME average"])
-    assert row[3].startswith("+0.11 (+0.08") and row[-1] == "worse"
+    assert row[3].startswith("+0.110 (+0.08") and row[-1] == "worse"

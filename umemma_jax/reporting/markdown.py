@@ -168,7 +168,8 @@ def parts_markdown(parts: Sequence[Part], level: str) -> list[str]:
     found = []
     for part in parts:
         if part.sentences or part.rows:
-            found += [f"{level} {part.title}", "\n".join(f"- {sentence}" for sentence in part.sentences)]
+            found += [f"{level} {part.title}"]
+            found += ["\n".join(f"- {sentence}" for sentence in part.sentences)] if part.sentences else []
             found += [_table(part.header, part.rows)] if part.rows else []
     return found
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from umemma_jax.reporting.parts import Part
-from umemma_jax.reporting.results import ABSENT, between, in_units, method_label, percent, points
+from umemma_jax.reporting.results import ABSENT, MINUS, between, method_label, percent, points
 
 TITLES = {
     "complete": "complete",
@@ -125,11 +125,11 @@ def _spread(measure: str, values: Sequence[float | None], examples: int) -> str:
 
 
 def _nats(value: float, examples: int) -> str:
-    return in_units(value)
+    return f"{value:.3f}"
 
 
 def _nats_signed(value: float | None, examples: int) -> str:
-    return ABSENT if value is None else ("+" if value > 0 else "") + in_units(value)
+    return ABSENT if value is None else f"{value:+.3f}".replace("-", MINUS)
 
 
 def _pair(one: Mapping[str, Any]) -> list[str]:
