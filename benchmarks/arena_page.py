@@ -25,7 +25,7 @@ from umemma_jax.reporting.critical_difference import critical_difference_figure
 from umemma_jax.reporting.files import write_files
 from umemma_jax.reporting.markdown import parts_markdown
 from umemma_jax.reporting.parts import Part
-from umemma_jax.reporting.results import method_label
+from umemma_jax.reporting.results import ABSENT, method_label
 
 PAGE = arena_results.FOLDER.parent / "arena.md"
 BEGIN = "## Results\n"
@@ -232,6 +232,7 @@ def _cell(name: str, results: Mapping[str, Any], measures: Mapping[str, dict]) -
     parts = [
         Part(f"{cell.title}, {cell.protocol}", sentences, *verdict.standings(measures, examples)),
         Part("What is found", [], *_findings(measures, examples)),
+        Part("Budget", [], *_budget(results.get("budget", {}))),
     ]
     (title, said, table), rest = parts_markdown(parts[:1], "###"), parts_markdown(parts[1:], "####")
     run = f"```bash\n{results['command']}\n```"
@@ -242,6 +243,16 @@ def _findings(measures: Mapping[str, dict], examples: int) -> tuple[list[str], l
     """The comparisons that come to a finding; the others are in the file."""
     header, rows = verdict.comparisons(measures, examples)
     return header, [row for row in rows if row[-1] != "undecided"]
+
+
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: what each method was given or took; a dash where that is not known."""
+    names = list(dict.fromkeys(name for of in budget.values() for name in of))
+    rows = [
+        [method_label(method), *(f"{of[name]:,.4g}" if name in of else ABSENT for name in names)]
+        for method, of in budget.items()
+    ]
+    return ["method", *names], rows
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A file is docs/arena/NAME.json: `dataset`, `test_examples`, `seeds`, `encoders`,
 `command`, and `methods`: {method: {measure: a value of each seed}}, measures as in `evaluation.verdict`. A method that
 was run with other seeds has `seeds` of its own; `notes` are sentences for the page. `comparisons`, {measure: [...]} as
 in comparison.json, are over examples and seeds; where a file has none, they are computed here, over the seeds alone: no
-verdict rests on them.
+verdict rests on them. `budget`, as comparison.json may have it, is {method: {what: number}}, e.g. epochs and seconds.
 """
 
 import json
