@@ -154,6 +154,12 @@ def test_a_comparison_that_cannot_be_added_ends_in_one_line(tmp_path):
         arena_page.add(tmp_path / "comparison.json", "nowhere", "")
     with pytest.raises(UserError, match="cannot be read"):
         arena_page.add(tmp_path / "comparison.json", "uci_mfeat", "")
+    methods = {"ume": {"seeds": [0], "patterns": {}}}
+    paired = {"metric": "accuracy", "verdict": {"measures": {}}}
+    complete = {"dataset": "d", "examples": 9, "methods": methods, "paired": paired}
+    (tmp_path / "comparison.json").write_text(json.dumps(complete))
+    with pytest.raises(UserError, match="its protocol is eta = None, not that of uci_mfeat_eta70: name its own cell"):
+        arena_page.add(tmp_path / "comparison.json", "uci_mfeat_eta70", "")
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(UserError, match="the comparison has no verdict"):
         arena_page.add(tmp_path / "comparison.json", "uci_mfeat", "")
