@@ -1,6 +1,6 @@
 """Builds docs/arena.md below its line `## Results` from the results in docs/arena/, with the figure of ranks.
 
-python -m benchmarks.arena_page [--add=COMPARISON --cell=NAME --encoders=WORDS]
+python -m benchmarks.arena_page [--add=COMPARISON --cell=NAME --encoders=WORDS --ran=COMMAND]
 
 With --add, the comparison.json of a run becomes the file of a cell first. Nothing is trained here.
 """
@@ -25,7 +25,7 @@ from umemma_jax.reporting.critical_difference import critical_difference_figure
 from umemma_jax.reporting.files import write_files
 from umemma_jax.reporting.markdown import parts_markdown
 from umemma_jax.reporting.parts import Part
-from umemma_jax.reporting.results import method_label
+from umemma_jax.reporting.results import ABSENT, method_label
 
 PAGE = arena_results.FOLDER.parent / "arena.md"
 BEGIN = "## Results\n"
@@ -40,9 +40,10 @@ def main() -> None:
     parser.add_argument("--add", type=Path, metavar="COMPARISON", help="comparison.json of a run")
     parser.add_argument("--cell", help=f"what it is of: one of {', '.join(CELLS)}")
     parser.add_argument("--encoders", default="", help="how encoders were trained, in words")
+    parser.add_argument("--ran", default="", help="the command that made it, where that was not the cell's")
     asked = parser.parse_args()
     if asked.add is not None:
-        add(asked.add, asked.cell, asked.encoders)
+        add(asked.add, asked.cell, asked.encoders, asked.ran)
     found = arena_results.read()
     ranks, names = ranked(found)
     if ranks is not None:
@@ -50,11 +51,11 @@ def main() -> None:
     write_files({PAGE.name: page(PAGE.read_text(), found).encode()}, PAGE.parent)
 
 
-def add(path: Path, cell: str | None, encoders: str) -> None:
+def add(path: Path, cell: str | None, encoders: str, ran: str = "") -> None:
     """Makes a comparison the results of a cell.
 
     Raises:
-      UserError: there is no such cell, or the file is no comparison with a verdict.
+      UserError: there is no such cell, or the file is no comparison of its protocol with a verdict.
     """
     if cell not in CELLS:
         raise UserError(f"--cell={cell}: no cell of the arena, use one of {', '.join(CELLS)}")
@@ -64,7 +65,9 @@ def add(path: Path, cell: str | None, encoders: str) -> None:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): run the comparison again") from error
-    results = arena_results.of_comparison(comparison, encoders, CELLS[cell].command)
+    results = arena_results.of_comparison(comparison, encoders, ran or CELLS[cell].command)
+    if comparison.get("eta") != CELLS[cell].eta:
+        raise UserError(f"{path}: its protocol is eta = {comparison.get('eta')}, not that of {cell}: name its own cell")
     text = json.dumps(results, indent=1, allow_nan=False) + "\n"
     write_files({f"{cell}.json": text.encode()}, arena_results.FOLDER)
 
@@ -232,6 +235,7 @@ def _cell(name: str, results: Mapping[str, Any], measures: Mapping[str, dict]) -
     parts = [
         Part(f"{cell.title}, {cell.protocol}", sentences, *verdict.standings(measures, examples)),
         Part("What is found", [], *_findings(measures, examples)),
+        Part("Budget", [], *_budget(results.get("budget", {}))),
     ]
     (title, said, table), rest = parts_markdown(parts[:1], "###"), parts_markdown(parts[1:], "####")
     run = f"```bash\n{results['command']}\n```"
@@ -242,6 +246,16 @@ def _findings(measures: Mapping[str, dict], examples: int) -> tuple[list[str], l
     """The comparisons that come to a finding; the others are in the file."""
     header, rows = verdict.comparisons(measures, examples)
     return header, [row for row in rows if row[-1] != "undecided"]
+
+
+def _budget(budget: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: what each method was given or took; a dash where that is not known."""
+    names = list(dict.fromkeys(name for of in budget.values() for name in of))
+    rows = [
+        [method_label(method), *(f"{of[name]:,.4g}" if name in of else ABSENT for name in names)]
+        for method, of in budget.items()
+    ]
+    return ["method", *names], rows
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A file is docs/arena/NAME.json: `dataset`, `test_examples`, `seeds`, `encoders`,
 `command`, and `methods`: {method: {measure: a value of each seed}}, measures as in `evaluation.verdict`. A method that
 was run with other seeds has `seeds` of its own; `notes` are sentences for the page. `comparisons`, {measure: [...]} as
 in comparison.json, are over examples and seeds; where a file has none, they are computed here, over the seeds alone: no
-verdict rests on them.
+verdict rests on them. `budget`, as comparison.json may have it, is {method: {what: number}}, e.g. epochs and seconds.
 """
 
 import json
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "arena"
 REFERENCES = ("ume", "ume_mma")
 FIELDS = ("dataset", "test_examples", "seeds", "encoders", "metric", "patterns", "methods", "command")
 MEASURES = (*verdict.MEASURES, *verdict.CALIBRATION)
-ETA = " --config.missing.eta.rate=0.7"
+ETA = {"rate": 0.7, "kind": "mixed"}
 COMPARE = "--mode=compare --methods=all --seeds=5 --config.fusion.only=True --workdir=DIR"
 
 
@@ -31,12 +31,14 @@ class Cell(NamedTuple):
       name: of its file.
       title: of the dataset.
       protocol: what training lacks, in words.
+      eta: the same, as comparison.json has it; None where it lacks nothing.
       command: that trains and compares.
     """
 
     name: str
     title: str
     protocol: str
+    eta: dict[str, Any] | None
     command: str
 
 
@@ -54,8 +56,10 @@ COMPLETE, INCOMPLETE = "complete training", "eta = 70 %, mixed"
 def _cell(name: str, protocol: str) -> Cell:
     title, recipe = DATASETS[name]
     data = "" if recipe.endswith("DATA") else " --config.data.dir=DATA"
-    ending, eta = ("_eta70", ETA) if protocol == INCOMPLETE else ("", "")
-    return Cell(name + ending, title, protocol, f"python main.py --config={recipe}{data} {COMPARE}{eta}")
+    run = f"python main.py --config={recipe}{data} {COMPARE}"
+    if protocol == COMPLETE:
+        return Cell(name, title, protocol, None, run)
+    return Cell(f"{name}_eta70", title, protocol, ETA, f"{run} --config.missing.eta.rate={ETA['rate']}")
 
 
 CELLS = {

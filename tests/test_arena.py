@@ -64,6 +64,13 @@ def test_a_cell_without_comparisons_over_examples_has_no_verdict():
     assert "Differences are over the seeds alone." in words and "| TCMax" in words.replace("  ", " ")
 
 
+def test_a_budget_is_a_table():
+    budget = {"ume": {"epochs": 20, "seconds": 12.34}, "tcmax": {"epochs": 30, "trials": 8}}
+    lines = [" ".join(line.split()) for line in built({"uci_mfeat": cell() | {"budget": budget}}).splitlines()]
+    assert "| method | epochs | seconds | trials |" in lines
+    assert "| UME average | 20 | 12.34 | \u2013 |" in lines and "| TCMax | 30 | \u2013 | 8 |" in lines
+
+
 def test_an_empty_cell_has_its_command_and_a_full_one_has_none():
     words = built({"uci_mfeat": cell()})
     assert "# uci_mfeat_eta70: " in words and "# uci_mfeat: " not in words
@@ -147,6 +154,12 @@ def test_a_comparison_that_cannot_be_added_ends_in_one_line(tmp_path):
         arena_page.add(tmp_path / "comparison.json", "nowhere", "")
     with pytest.raises(UserError, match="cannot be read"):
         arena_page.add(tmp_path / "comparison.json", "uci_mfeat", "")
+    methods = {"ume": {"seeds": [0], "patterns": {}}}
+    paired = {"metric": "accuracy", "verdict": {"measures": {}}}
+    complete = {"dataset": "d", "examples": 9, "methods": methods, "paired": paired}
+    (tmp_path / "comparison.json").write_text(json.dumps(complete))
+    with pytest.raises(UserError, match="its protocol is eta = None, not that of uci_mfeat_eta70: name its own cell"):
+        arena_page.add(tmp_path / "comparison.json", "uci_mfeat_eta70", "")
     (tmp_path / "comparison.json").write_text("{}")
     with pytest.raises(UserError, match="the comparison has no verdict"):
         arena_page.add(tmp_path / "comparison.json", "uci_mfeat", "")
