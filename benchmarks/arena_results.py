@@ -21,7 +21,7 @@ REFERENCES = ("ume", "ume_mma")
 FIELDS = ("dataset", "test_examples", "seeds", "encoders", "metric", "patterns", "methods", "command")
 MEASURES = (*verdict.MEASURES, *verdict.CALIBRATION)
 ETA = {"rate": 0.7, "kind": "mixed"}
-COMPARE = "--mode=compare --methods=all --seeds=5 --config.fusion.only=True --workdir=DIR"
+COMPARE = "--mode=compare --methods=all --seeds=5 --trials=8 --config.fusion.only=True --workdir=DIR"
 
 
 class Cell(NamedTuple):
@@ -156,9 +156,25 @@ def of_comparison(comparison: Mapping[str, Any], encoders: str, command: str) ->
         "patterns": len(next(iter(comparison["methods"].values()))["patterns"]),
         "methods": {name: _rounded(values) for name, values in methods.items()},
         "comparisons": {measure: [_rounded(one) for one in found[measure]["comparisons"]] for measure in found},
-        **({"budget": comparison["budget"]} if "budget" in comparison else {}),
+        **({"budget": _rounded(_numbers(comparison["budget"]))} if "budget" in comparison else {}),
         "command": command,
     }
+
+
+def _numbers(budget: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """{method: {what: number}} of a comparison's budget, without what is not known."""
+    found = {}
+    for method, given in budget.items():
+        epochs = given["epochs"] or {}
+        numbers = {f"{stage} epochs": count for stage, count in epochs.items()}
+        numbers |= {
+            "trials": given["trials"],
+            "s": given["seconds"],
+            "FLOPs at most": given["flops"],
+            **given["settings"],
+        }
+        found[method] = {name: number for name, number in numbers.items() if number is not None}
+    return found
 
 
 def _rounded(tree: Any) -> Any:
