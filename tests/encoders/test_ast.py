@@ -131,7 +131,7 @@ def test_absent_rows_are_finite_and_change_no_other(pool):
         ({}, (3, 26, 14, 1), "26x14x1 inputs, need frames x bins"),
         ({"pool": "max"}, (3, 26, 14), "pool = 'max', use one of cls, mean"),
         ({"heads": 5}, (3, 26, 14), "width = 24 is not a multiple of heads = 5"),
-        ({"activation": "silu"}, (3, 26, 14), "activation = 'silu', use one of gelu, "),
+        ({"activation": "swish"}, (3, 26, 14), "activation = 'swish', use one of gelu, "),
     ],
 )
 def test_fields_and_inputs_that_cannot_be(fields, shape, message):

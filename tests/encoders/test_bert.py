@@ -317,7 +317,7 @@ def test_absent_rows_are_finite_and_change_no_other():
         ({"positions": 7}, "texts of 8 tokens do not fit into 7 positions"),
         ({"heads": 5}, "width = 24 is not a multiple of heads = 5"),
         ({"pool": "max"}, "pool = 'max', use one of cls, pooler, mean, last"),
-        ({"activation": "silu"}, "activation = 'silu', use one of gelu, "),
+        ({"activation": "swish"}, "activation = 'swish', use one of gelu, "),
     ],
 )
 def test_fields_that_cannot_be(fields, message):

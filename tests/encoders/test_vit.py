@@ -199,7 +199,7 @@ def test_absent_rows_are_finite_and_change_no_other(fields):
         ({"attention": "flash"}, "attention = 'flash', use one of xla, cudnn"),
         ({"pool": "max"}, "pool = 'max', use one of cls, mean"),
         ({"heads": 5}, "width = 24 is not a multiple of heads = 5"),
-        ({"activation": "silu"}, "activation = 'silu', use one of gelu, "),
+        ({"activation": "swish"}, "activation = 'swish', use one of gelu, "),
     ],
 )
 def test_fields_that_cannot_be(fields, message):

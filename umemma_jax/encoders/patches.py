@@ -51,16 +51,26 @@ class PatchEncoder(nn.Module):
     scan: bool = False
     remat: bool = False
 
-    def encode(self, x: jax.Array, prefix: int, norm_input: bool = False, norm_pooled: bool = False) -> jax.Array:
+    def encode(
+        self,
+        x: jax.Array,
+        prefix: int,
+        registers: int = 0,
+        norm_input: bool = False,
+        norm_pooled: bool = False,
+        **of_layers: bool,
+    ) -> jax.Array:
         """Embedded patches [B, GH, GW, D] -> features [B, D], float32; called by a compact method.
 
         Args:
           x: patches, in `dtype`.
           prefix: P, how many learned tokens stand before the patches.
+          registers: R, how many more stand between them, which no feature is made of.
           norm_input: normalise the tokens before the first layer.
           norm_pooled: the final norm comes after pooling; else before.
+          **of_layers: further fields of `Transformer`.
         """
-        x = Positions(prefix, name="positions")(x)
+        x = Positions(prefix, registers, name="positions")(x)
         if norm_input:
             x = layer_norm(self.epsilon, self.dtype, "norm_input")(x)
         transformer = Transformer(
@@ -75,10 +85,11 @@ class PatchEncoder(nn.Module):
             fused_qkv=self.fused_qkv,
             scan=self.scan,
             remat=self.remat,
+            **of_layers,
         )
         nn.share_scope(self, transformer)  # its parameters are layer0/..., beside positions and norm
         x = transformer(x)
-        x = x[:, :prefix] if self.pool == "cls" else x[:, prefix:]
+        x = x[:, :prefix] if self.pool == "cls" else x[:, prefix + registers :]
         norm = layer_norm(self.epsilon, "float32", "norm")
         x = x.astype(jnp.float32)
         return norm(x.mean(axis=1)) if norm_pooled else norm(x).mean(axis=1)
@@ -102,24 +113,28 @@ class Positions(nn.Module):
     """Learned tokens before those of the patches, and position embeddings for all.
 
     Attributes:
-      prefix: P, number of learned tokens.
+      prefix: P, number of learned tokens with a position.
+      registers: R, number of those without, which come after them (Darcet et al., 2023, arXiv 2309.16588).
     """
 
     prefix: int
+    registers: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, GH, GW, D] -> [B, P + GH * GW, D], in the same dtype."""
+        """[B, GH, GW, D] -> [B, P + R + GH * GW, D], in the same dtype."""
         batch, height, width, features = x.shape
         initializer = nn.initializers.normal(0.02)
         grid = self.param("grid", initializer, (height, width, features)).astype(x.dtype)
         x = (x + jnp.expand_dims(grid, 0)).reshape(batch, height * width, features)
-        if not self.prefix:
-            return x
-        tokens = self.param("tokens", initializer, (self.prefix, features))
-        prefix = self.param("prefix", initializer, (self.prefix, features))
-        tokens = jnp.broadcast_to((tokens + prefix).astype(x.dtype), (batch, self.prefix, features))
-        return jnp.concatenate([tokens, x], axis=1)
+        before = []
+        if self.prefix:
+            tokens = self.param("tokens", initializer, (self.prefix, features))
+            before.append(tokens + self.param("prefix", initializer, (self.prefix, features)))
+        if self.registers:
+            before.append(self.param("registers", initializer, (self.registers, features)))
+        rows = [jnp.broadcast_to(tokens.astype(x.dtype), (batch, *tokens.shape)) for tokens in before]
+        return jnp.concatenate([*rows, x], axis=1)
 
 
 # --- weight tables ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
 }
 
 
@@ -32,6 +33,8 @@ class Transformer(nn.Module):
       norm_first: normalise what enters attention and MLP (ViT, CLIP), else the sums that leave them (BERT).
       qkv_bias: whether queries, keys and values have biases.
       causal: a token sees itself and those before it.
+      gated: the MLPs' hidden values are products, of which one factor is activated (Shazeer, 2020, arXiv 2002.05202).
+      layer_scale: what attention and MLP add is scaled by a learned vector (Touvron et al., 2021, arXiv 2103.17239).
       dtype: of the matrix products; norms' statistics and softmax are float32.
       attention: implementation of `jax.nn.dot_product_attention`: `xla` or `cudnn` (GPU, 16-bit dtypes).
       fused_qkv: one matrix product for queries, keys and values; on TPUs always three, as joining the kernels and
@@ -48,6 +51,8 @@ class Transformer(nn.Module):
     norm_first: bool = True
     qkv_bias: bool = True
     causal: bool = False
+    gated: bool = False
+    layer_scale: bool = False
     dtype: str = "float32"
     attention: str = "xla"
     fused_qkv: bool = True
@@ -98,6 +103,8 @@ LAYER_FIELDS = (
     "norm_first",
     "qkv_bias",
     "causal",
+    "gated",
+    "layer_scale",
     "dtype",
     "attention",
     "fused_qkv",
@@ -114,6 +121,8 @@ class Layer(nn.Module):
     norm_first: bool
     qkv_bias: bool
     causal: bool
+    gated: bool
+    layer_scale: bool
     dtype: str
     attention: str
     fused_qkv: bool
@@ -124,13 +133,32 @@ class Layer(nn.Module):
         attention = Attention(
             self.heads, self.qkv_bias, self.causal, self.dtype, self.attention, self.fused_qkv, name="attention"
         )
-        mlp = Mlp(self.mlp_width, self.activation, self.dtype, name="mlp")
+        mlp = Mlp(self.mlp_width, self.activation, self.gated, self.dtype, name="mlp")
         norm1, norm2 = (layer_norm(self.epsilon, self.dtype, name) for name in ("norm1", "norm2"))
+        scale1, scale2 = (
+            LayerScale(self.dtype, name=name) if self.layer_scale else _as_it_is for name in ("scale1", "scale2")
+        )
         if self.norm_first:
-            x = x + attention(norm1(x), lengths)
-            return x + mlp(norm2(x)), None
-        x = norm1(x + attention(x, lengths))
-        return norm2(x + mlp(x)), None
+            x = x + scale1(attention(norm1(x), lengths))
+            return x + scale2(mlp(norm2(x))), None
+        x = norm1(x + scale1(attention(x, lengths)))
+        return norm2(x + scale2(mlp(x))), None
+
+
+def _as_it_is(x: jax.Array) -> jax.Array:
+    return x
+
+
+class LayerScale(nn.Module):
+    """Every feature times a learned factor."""
+
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        return x * jnp.expand_dims(scale.astype(self.dtype), (0, 1))
 
 
 class Attention(nn.Module):
@@ -183,16 +211,22 @@ class Projection(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an activation between them."""
+    """Two dense layers with an activation between them; gated, the first gives the gate's values, then the others."""
 
     hidden: int
     activation: str
+    gated: bool
     dtype: str
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
-        hidden = ACTIVATIONS[self.activation](nn.Dense(self.hidden, dtype=self.dtype, name="up")(x))
+        activate = ACTIVATIONS[self.activation]
+        if self.gated:
+            gate, values = jnp.split(nn.Dense(2 * self.hidden, dtype=self.dtype, name="up")(x), 2, axis=-1)
+            hidden = activate(gate) * values
+        else:
+            hidden = activate(nn.Dense(self.hidden, dtype=self.dtype, name="up")(x))
         return nn.Dense(x.shape[-1], dtype=self.dtype, name="down")(hidden)
 
 

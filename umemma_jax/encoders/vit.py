@@ -1,4 +1,4 @@
-"""Vision Transformer, with the weights of Hugging Face's ViT, DeiT, MAE, MSN and CLIP, and of timm's ViT and DeiT."""
+"""Vision Transformer, with weights of Hugging Face's ViT, DeiT, MAE, MSN, CLIP, DINOv2, and of timm's ViT and DeiT."""
 
 import functools
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from umemma_jax.encoders import foreign, patches, timm_vit
+from umemma_jax.encoders import dinov2, foreign, patches, timm_vit
 from umemma_jax.encoders.foreign import Format, Rule, Source
 from umemma_jax.encoders.layers import merge_frames, pool_frames
 from umemma_jax.errors import UserError
@@ -19,7 +19,8 @@ class Model(patches.PatchEncoder):
 
     Source: Dosovitskiy et al., 2021, arXiv 2010.11929; with two prefix tokens, Touvron et al., 2021, arXiv 2012.12877
     (DeiT), whose feature is the mean of both, as its prediction is the mean of their heads'; with `norm_input`,
-    `norm_pooled` and `projection`, Radford et al., 2021, arXiv 2103.00020 (CLIP).
+    `norm_pooled` and `projection`, Radford et al., 2021, arXiv 2103.00020 (CLIP); with `layer_scale`, `registers` and
+    `gated`, Oquab et al., 2023, arXiv 2304.07193 (DINOv2).
 
     Attributes:
       width, depth, heads, mlp_width, pool, activation, epsilon, qkv_bias, dtype, attention, fused_qkv, scan, remat: as
@@ -30,6 +31,8 @@ class Model(patches.PatchEncoder):
       norm_input: normalise the tokens before the first layer.
       norm_pooled: normalise the pooled feature (CLIP, timm's `fc_norm`); else all tokens, before pooling.
       projection: width of a last linear map without bias; 0 for none.
+      registers: learned tokens between prefix and patches that no feature is made of.
+      layer_scale, gated: as in `transformer.Transformer`.
     """
 
     patch: int = 16
@@ -38,6 +41,9 @@ class Model(patches.PatchEncoder):
     norm_input: bool = False
     norm_pooled: bool = False
     projection: int = 0
+    registers: int = 0
+    layer_scale: bool = False
+    gated: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
@@ -60,7 +66,15 @@ class Model(patches.PatchEncoder):
             raise UserError(f"encoder vit: {size} images cannot be cut into {self.patch}x{self.patch} patches, resize")
         x, _ = merge_frames(x, None)
         x = PatchEmbedding(self.width, self.patch, self.patch_bias, self.dtype, name="patches")(x)
-        x = self.encode(x, self.prefix, self.norm_input, self.norm_pooled)
+        x = self.encode(
+            x,
+            self.prefix,
+            self.registers,
+            self.norm_input,
+            self.norm_pooled,
+            layer_scale=self.layer_scale,
+            gated=self.gated,
+        )
         if self.projection:
             x = nn.Dense(self.projection, use_bias=False, dtype=self.dtype, name="projection")(x)
         return pool_frames(x.astype(jnp.float32), shape)
@@ -233,5 +247,6 @@ FORMATS = (
     _hf_format("Hugging Face ViT, as transformers 5 names it in memory", patches.IN_MEMORY),
     _clip_format("Hugging Face CLIP", "vision_model."),
     _clip_format("Hugging Face CLIP, vision alone", ""),
+    *dinov2.DINOV2,
     timm_vit.TIMM,
 )
