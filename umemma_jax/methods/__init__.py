@@ -10,6 +10,10 @@ and, where switches are not all that makes the method,
 - `row_losses(rows, **settings) -> float32 [B]`: in the fusion stage, in place of the loss of the fused logits; `rows`
   is a `training.rows.FusionRows`. The step takes the weighted sum, so that microbatches and devices stay exact.
   Gradients go through it, and `jax.lax.stop_gradient` decides what each part of the loss trains.
+- `LOSSES`: how many losses `row_losses` gives, [B, LOSSES], where they are more than one: gradients are of each.
+- `gradients(found, **settings) -> (gradient, next state)`: in place of the sum of the losses' gradients, of a whole
+  batch; `found` is a `training.gradients.Gradients`. `sums(rows, **settings)`: float32 arrays that are added up over
+  the rows for it; `state(M)`: what it carries from step to step, before the first, as arrays.
 - `DEFAULTS`: hyper-parameter -> value; `SEARCHED`: hyper-parameter -> (least, largest) of what is worth a trial.
 - `NEEDS`: config field -> the values that it must have, e.g. `WHOLE_BATCH` below; `SINGLE_LABEL = True`: labels must be
   one class each.

@@ -2,10 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from umemma_jax.model import LateFusion
+
+PyTree = Any
 Features = Mapping[str, jax.Array]
 
 
@@ -54,3 +58,43 @@ class FusionRows:
         """Sum over what is present of the loss of each modality's own logits, float32 [B]."""
         losses = jnp.stack([self.loss(logits, self.label) for logits in self.unimodal.values()], axis=1)
         return jnp.where(self.present, losses, 0.0).sum(axis=1)
+
+
+def fusion_rows(
+    model: LateFusion,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    means: PyTree,
+    variables: PyTree,
+    batch: PyTree,
+    outputs: Mapping[str, jax.Array],
+) -> FusionRows:
+    """The rows of a batch or microbatch, as a method's own loss sees them.
+
+    Args:
+      model: the module.
+      loss: the task's.
+      means: as in `LateFusion.__call__`.
+      variables: of the model.
+      batch: of the pipeline, with `keys` [B] and `share` [B, 1] (see `steps`).
+      outputs: what the model says of it.
+    """
+    names = [tower.name for tower in model.towers]
+    features = {m: outputs[f"features/{m}"] for m in names}
+    stand_ins = model.apply(variables, features, means, method="stand_ins")
+
+    def join(features: Features, present: jax.Array) -> jax.Array:
+        return model.apply(variables, features, stand_ins, present, method="fuse")[1]
+
+    # Encoders take the numbers up to M, the policy M itself.
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(names) + 1)
+    return FusionRows(
+        features=features,
+        present=batch["present"],
+        logits=outputs["logits"],
+        unimodal={m: outputs[f"logits/{m}"] for m in names},
+        label=batch["label"],
+        counted=batch["share"][:, 0] > 0,
+        keys=keys,
+        loss=loss,
+        join=join,
+    )
