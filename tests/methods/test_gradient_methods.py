@@ -8,6 +8,7 @@ import scipy.optimize
 from ml_collections import ConfigDict
 
 from tests import toy
+from tests.methods import arrays
 from umemma_jax import methods, missing
 from umemma_jax.config import stage_config
 from umemma_jax.devices import sharding
@@ -125,3 +126,65 @@ def test_mmpareto_in_the_step_descends_both_losses():
     )
     # No row has "c".
     jax.tree.map(np.testing.assert_array_equal, *(state.params["encoders_c"] for state in states))
+
+
+# OGM-GE and AGM.
+
+
+def test_ogm_ge_has_the_factors_of_ogm():
+    rows = arrays.rows()
+    sums = METHODS["ogm_ge"].sums(rows, alpha=0.3)
+    np.testing.assert_allclose(METHODS["ogm_ge"].factors(sums, 0.3), METHODS["ogm"].factors(rows, 0.3), rtol=1e-5)
+
+
+def test_ogm_ge_slows_the_leader_and_adds_noise_of_the_gradient_s_own_deviation():
+    gradient = {f"encoders_{m}": {"kernel": RNG.normal(2.0, 3.0, (200, 100)).astype(np.float32)} for m in NAMES}
+    sums = {"score": jnp.array([9.0, 2.0, 0.0]), "rows": jnp.array([10.0, 10.0, 0.0])}
+    gradient["encoders_c"] = jax.tree.map(np.zeros_like, gradient["encoders_a"])  # no row has it
+    found = Gradients((gradient,), NAMES, sums, {}, jnp.int32(0), jax.random.key(0))
+    changed, _ = METHODS["ogm_ge"].gradients(found, alpha=0.3)
+    for m, factor in zip(NAMES, [1 - np.tanh(0.3 * 0.9 / 0.2), 1.0, 1.0], strict=True):
+        before, after = gradient[f"encoders_{m}"]["kernel"], np.array(changed[f"encoders_{m}"]["kernel"])
+        added = after - factor * before
+        assert added.std() == pytest.approx(before.std(), rel=0.02)
+        assert abs(added.mean()) < 0.1
+
+
+def agm_by_numpy(scores, alpha):
+    """Factors of each step from the mean scores [steps, M]."""
+    found = []
+    for number in range(1, len(scores) + 1):
+        mean = scores[:number].mean(axis=0)
+        ratio = [np.exp(x - (x.sum() - x) / (len(x) - 1)) for x in (scores[number - 1], mean)]
+        found.append(np.exp(alpha * np.minimum(ratio[1] - ratio[0], 7)))
+    return np.array(found)
+
+
+def test_agm_against_numpy_and_a_lead_that_grows_slows():
+    scores = np.array([[-1.0, -1.2, -0.9], [-0.5, -1.2, -0.9], [-0.1, -1.3, -1.0]], np.float32)
+    state, found = METHODS["agm"].state(3), []
+    for score in scores:
+        factors, state = METHODS["agm"].factors({"score": 5 * score, "rows": np.full(3, 5.0)}, state, alpha=1.5)
+        found.append(factors)
+    np.testing.assert_allclose(found, agm_by_numpy(scores, 1.5), rtol=1e-5)
+    np.testing.assert_array_equal(found[0], 1.0)
+    assert found[1][0] < 1 < found[1][1]
+
+
+def test_agm_waits_for_a_modality_that_no_row_has():
+    sums = {"score": jnp.array([-5.0, -6.0, 0.0]), "rows": jnp.array([5.0, 5.0, 0.0])}
+    two = {name: x[:2] for name, x in sums.items()}
+    factors, state = METHODS["agm"].factors(
+        sums, {"mean": jnp.array([-2.0, -1.0, 0]), "steps": jnp.array([1.0, 1, 0])}, 1.0
+    )
+    expected, _ = METHODS["agm"].factors(two, {"mean": jnp.array([-2.0, -1.0]), "steps": jnp.ones(2)}, 1.0)
+    np.testing.assert_allclose(factors[:2], expected, rtol=1e-6)
+    assert state["steps"].tolist() == [2, 2, 0] and state["mean"][2] == 0
+
+
+@pytest.mark.parametrize("name", ["ogm_ge", "agm"])
+def test_modulated_gradients_are_of_the_whole_batch_and_go_on_bit_for_bit(name):
+    found = train(METHODS[name])[-1]
+    assert_same(train(METHODS[name], parallel="pmap", devices=2, accumulate=2)[-1], found)
+    jax.tree.map(np.testing.assert_array_equal, train(METHODS[name], saved=True)[-1], found)
+    assert norm(found.params["encoders_c"]) == norm(train(METHODS[name], num_steps=0)[0].params["encoders_c"])

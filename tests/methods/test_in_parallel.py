@@ -19,9 +19,9 @@ from umemma_jax.training import steps
 
 NAMES, ROWS, PARTS = ("a", "b"), 48, 4  # 3 patterns, on 4 devices or in 4 microbatches
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)
-OWN = [METHODS[name] for name in METHODS if methods.has_loss(METHODS[name])]
+OWN = [METHODS[name] for name in METHODS if methods.has_loss(METHODS[name]) and not hasattr(METHODS[name], "LOSSES")]
 OF_ROWS = [module for module in OWN if "parallel" not in getattr(module, "NEEDS", {})]
-OF_BATCHES = [module for module in OWN if module not in OF_ROWS and not hasattr(module, "LOSSES")]
+OF_BATCHES = [module for module in OWN if module not in OF_ROWS]
 
 
 def all_losses(modules, rows):
