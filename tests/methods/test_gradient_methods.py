@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+import torch
 from ml_collections import ConfigDict
 
 from tests import toy
@@ -30,14 +31,16 @@ def tree(scale=1.0):
     return {"kernel": scale * RNG.normal(size=(3, 2)).astype(np.float32), "bias": RNG.normal(size=2).astype(np.float32)}
 
 
-def train(module, present=PRESENT, num_steps=2, parallel="jit", devices=1, accumulate=1, rate=0.1, saved=False):
+def train(
+    module, present=PRESENT, num_steps=2, parallel="jit", devices=1, accumulate=1, rate=0.1, saved=False, **changes
+):
     """States after each step of a method on 12 rows, by plain SGD without clipping."""
     axis_name = sharding.AXIS if parallel == "pmap" else None
     model = toy.model(NAMES, axis_name=axis_name, norm=False, stand_in="token")
     trained = steps.trained_groups("fusion", model)
     fields = {"optimizer": "sgd", "learning_rate": rate, "momentum": 0.0, "warmup": 0.0, "weight_decay": 0.0}
     stage = ConfigDict(stage_config() | fields | {"clip": 1e6})
-    settings = methods.settings(module)
+    settings = methods.settings(module) | changes
     spec = steps.StageSpec(
         "fusion",
         model,
@@ -188,3 +191,30 @@ def test_modulated_gradients_are_of_the_whole_batch_and_go_on_bit_for_bit(name):
     assert_same(train(METHODS[name], parallel="pmap", devices=2, accumulate=2)[-1], found)
     jax.tree.map(np.testing.assert_array_equal, train(METHODS[name], saved=True)[-1], found)
     assert norm(found.params["encoders_c"]) == norm(train(METHODS[name], num_steps=0)[0].params["encoders_c"])
+
+
+# UMT.
+
+
+def test_umt_is_the_plain_loss_and_the_distance_to_the_teachers():
+    has = torch.tensor(arrays.INCOMPLETE)
+
+    def loss(features):
+        apart = [
+            torch.nn.functional.mse_loss(features[m], torch.tensor(arrays.TAUGHT[m]), reduction="none") for m in NAMES
+        ]
+        distance = sum(has[:, index] * x.mean(1) for index, x in enumerate(apart))
+        return arrays.torch_cross_entropy(arrays.torch_fused(features, arrays.INCOMPLETE)) + 20 * distance
+
+    arrays.check(METHODS["umt"], loss, weight=20.0)
+
+
+def test_umt_holds_the_encoders_at_their_teachers_which_stay():
+    (first, *_, last), free = train(METHODS["umt"], num_steps=3), train(METHODS["umt"], num_steps=3, weight=0.0)[-1]
+    jax.tree.map(np.testing.assert_array_equal, last.teachers, first.teachers)
+
+    def moved(state):
+        return [norm(jax.tree.map(np.subtract, state.params[m], first.params[m])) for m in ("encoders_a", "encoders_b")]
+
+    assert (np.array(moved(last)) < moved(free)).all()
+    assert_same(train(METHODS["umt"], num_steps=3, parallel="pmap", devices=2, accumulate=2)[-1], last)

@@ -16,6 +16,7 @@ from umemma_jax.config import stage_config
 from umemma_jax.devices import sharding
 from umemma_jax.methods import METHODS
 from umemma_jax.training import steps
+from umemma_jax.training.gradients import Rule
 
 NAMES, ROWS, PARTS = ("a", "b"), 48, 4  # 3 patterns, on 4 devices or in 4 microbatches
 POLICY = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)
@@ -48,6 +49,7 @@ def described(modules, parallel="jit", layout="random", accumulate=1, devices=1)
         trained,
         seed=0,
         row_losses=functools.partial(all_losses, modules),
+        rule=Rule(teachers=True),
         policy=POLICY,
         layout=missing.stratified_layout(POLICY, rows, parts) if layout == "stratified" else None,
         incomplete_data=True,

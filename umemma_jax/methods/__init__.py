@@ -14,6 +14,7 @@ and, where switches are not all that makes the method,
 - `gradients(found, **settings) -> (gradient, next state)`: in place of the sum of the losses' gradients, of a whole
   batch; `found` is a `training.gradients.Gradients`. `sums(rows, **settings)`: float32 arrays that are added up over
   the rows for it; `state(M)`: what it carries from step to step, before the first, as arrays.
+- `TEACHERS = True`: rows have `taught`, what the encoders said as the stage began.
 - `DEFAULTS`: hyper-parameter -> value; `SEARCHED`: hyper-parameter -> (least, largest) of what is worth a trial.
 - `NEEDS`: config field -> the values that it must have, e.g. `WHOLE_BATCH` below; `SINGLE_LABEL = True`: labels must be
   one class each.

@@ -60,12 +60,14 @@ class Rule:
       combine: Gradients -> (the gradient, by the same groups, and the method's next state); None adds them up.
       sums: FusionRows -> float32 arrays, which are added up over the rows.
       state: number of modalities M -> what the method carries, before the first step; None for nothing.
+      teachers: whether its rows have what the encoders said as the stage began.
     """
 
     losses: int = 1
     combine: Callable[[Gradients], tuple[PyTree, PyTree]] | None = None
     sums: Callable[[FusionRows], PyTree] | None = None
     state: Callable[[int], PyTree] | None = None
+    teachers: bool = False
 
     def first_state(self, model: LateFusion) -> PyTree:
         """The method's state before the stage's first step; {} where it carries none."""
@@ -80,7 +82,13 @@ def rule_of(module: ModuleType, settings: Mapping[str, float]) -> Rule:
     """The rule that a method's module exports, with its hyper-parameters."""
     hooks = {name: getattr(module, name, None) for name in ("gradients", "sums")}
     bound = {name: functools.partial(hook, **settings) if hook else None for name, hook in hooks.items()}
-    return Rule(getattr(module, "LOSSES", 1), bound["gradients"], bound["sums"], getattr(module, "state", None))
+    return Rule(
+        getattr(module, "LOSSES", 1),
+        bound["gradients"],
+        bound["sums"],
+        getattr(module, "state", None),
+        getattr(module, "TEACHERS", False),
+    )
 
 
 def of_each_loss(objective: Callable[[PyTree], tuple[jax.Array, PyTree]], params: PyTree, losses: int) -> tuple:

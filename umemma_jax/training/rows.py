@@ -28,6 +28,7 @@ class FusionRows:
       keys: typed PRNG keys [B], of the method's own; a row's depends on its place in the whole batch only.
       loss: (logits [B, K], label) -> float32 [B], the task's.
       join: (features, present) -> logits; see `fuse`.
+      taught: features {m: [B, D_m]} of the encoders as the stage began, 0 where m is absent; {} unless asked for.
     """
 
     features: Features
@@ -39,6 +40,7 @@ class FusionRows:
     keys: jax.Array
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     join: Callable[[Features, jax.Array], jax.Array]
+    taught: Features = dataclasses.field(default_factory=dict)
 
     def fuse(self, subset: jax.Array, features: Features | None = None) -> jax.Array:
         """Fused logits [B, K] with no more than a subset of what is present.
@@ -75,7 +77,7 @@ def fusion_rows(
       loss: the task's.
       means: as in `LateFusion.__call__`.
       variables: of the model.
-      batch: of the pipeline, with `keys` [B] and `share` [B, 1] (see `steps`).
+      batch: of the pipeline, with `keys` [B], `share` [B, 1] and `taught` (see `steps`).
       outputs: what the model says of it.
     """
     names = [tower.name for tower in model.towers]
@@ -97,4 +99,5 @@ def fusion_rows(
         keys=keys,
         loss=loss,
         join=join,
+        taught=batch["taught"],
     )

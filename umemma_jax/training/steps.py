@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from umemma_jax.devices.sharding import Devices
 from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
 from umemma_jax.model import LateFusion
+from umemma_jax.training import teachers
 from umemma_jax.training.gradients import Gradients, Rule, of_each_loss
 from umemma_jax.training.losses import ClassLoss
 from umemma_jax.training.rows import FusionRows, fusion_rows
@@ -39,6 +40,7 @@ class TrainState:
         without validation.
       average: moving average of the trained parameters, by top-level module; {} without one.
       method: what a method carries of its own, see `gradients.Rule`; {} for most.
+      teachers: variables of the encoders as the stage began, for a method that asks for them; else {}.
     """
 
     step: jax.Array
@@ -48,6 +50,7 @@ class TrainState:
     best: PyTree
     average: PyTree = dataclasses.field(default_factory=dict)
     method: PyTree = dataclasses.field(default_factory=dict)
+    teachers: PyTree = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +172,9 @@ def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
     best = {part: _not_judged(params, batch_stats, groups) for part, groups in parts.items()}
     # A copy: the state is donated, and one buffer cannot be donated twice.
     average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
-    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average, spec.rule.first_state(spec.model))
+    method = spec.rule.first_state(spec.model)
+    taught_by = teachers.of(spec.model, variables) if spec.rule.teachers else {}
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average, method, taught_by)
 
 
 def variables_to_evaluate(state: TrainState) -> PyTree:
@@ -200,7 +205,7 @@ def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, D
         trained = {group: state.params[group] for group in spec.trained}
 
         def compute(batch_stats: PyTree, rows: PyTree) -> tuple[PyTree, PyTree, Metrics]:
-            return _gradients(spec, means, state.params, batch_stats, rows, devices)
+            return _gradients(spec, means, state.params, batch_stats, rows, devices, state.teachers)
 
         def add(carry: tuple[PyTree, PyTree], rows: PyTree) -> tuple[tuple[PyTree, PyTree], Metrics]:
             batch_stats, gradients, metrics = compute(carry[0], rows)
@@ -260,7 +265,13 @@ def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
 
 
 def _gradients(
-    spec: StageSpec, means: PyTree, params: PyTree, batch_stats: PyTree, batch: PyTree, devices: Devices
+    spec: StageSpec,
+    means: PyTree,
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: PyTree,
+    devices: Devices,
+    taught_by: PyTree | None = None,
 ) -> tuple[PyTree, tuple[PyTree, ...], Metrics]:
     """New batch statistics, and what these rows add to the gradients of each loss and to the metrics.
 
@@ -273,8 +284,10 @@ def _gradients(
     batch = {**batch, "present": present}
 
     def run(layout: Layout | Compacted | None) -> tuple[PyTree, PyTree, Metrics]:
+        rows = {**batch, "taught": teachers.features(spec.model, taught_by, batch, layout) if taught_by else {}}
+
         def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
-            return objective(spec, means, {**params, **trained}, batch_stats, batch, layout)
+            return objective(spec, means, {**params, **trained}, batch_stats, rows, layout)
 
         trained = {group: params[group] for group in spec.trained}
         gradients, (statistics, metrics) = of_each_loss(loss, trained, spec.rule.losses)
