@@ -350,7 +350,8 @@ def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa:
         rows = spec.row_losses(seen)
         if spec.rule.sums:
             metrics["sums"] = jax.lax.stop_gradient(spec.rule.sums(seen))
-    losses = jnp.einsum("b,b...->...", batch["share"][:, 0], rows)
+    share = batch["share"][:, 0] if rows.ndim == 1 else batch["share"]
+    losses = (share * rows).sum(axis=0)  # of a method with several, [L]
     return losses, (_statistics(batch_stats, updates), {"loss": losses.sum(), **metrics})
 
 
