@@ -21,6 +21,7 @@ HEADS = {m: _rng.normal(size=(WIDTH, CLASSES)).astype(np.float32) for m in NAMES
 PRIOR = _rng.normal(size=CLASSES).astype(np.float32)
 LABEL = _rng.integers(CLASSES, size=ROWS)
 FEATURES = {m: _rng.normal(size=(ROWS, WIDTH)).astype(np.float32) for m in NAMES}
+TAUGHT = {m: _rng.normal(size=(ROWS, WIDTH)).astype(np.float32) for m in NAMES}
 
 
 def rows(features=FEATURES, present=INCOMPLETE, label=LABEL, kernels=KERNELS, counted=None):
@@ -42,6 +43,7 @@ def rows(features=FEATURES, present=INCOMPLETE, label=LABEL, kernels=KERNELS, co
         keys=jax.random.split(jax.random.key(0), len(label)),
         loss=ClassLoss(),
         join=join,
+        taught={m: x[: len(label)] for m, x in TAUGHT.items()},
     )
 
 

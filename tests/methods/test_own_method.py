@@ -78,8 +78,8 @@ def test_what_a_method_cannot_use_ends_in_one_line(method, changes, said):
     [
         ("1 / 0", r"ZeroDivisionError: division by zero \(.*failing.py:6\)"),
         ("rows.logits.missing", r"AttributeError: .* has no attribute 'missing' \(.*failing.py:6\)"),
-        ("rows.logits", r"row_losses gives \(5, 4\): one loss for each of 5 rows"),
-        ("None", "row_losses gives NoneType: one loss for each of 5 rows"),
+        ("rows.logits", r"row_losses gives \(5, 4\): losses of rows are \(5,\)"),
+        ("None", r"row_losses gives NoneType: losses of rows are \(5,\)"),
     ],
 )
 def test_a_loss_that_fails_ends_in_one_line_that_says_where(losses, said, tmp_path, monkeypatch):

@@ -10,6 +10,11 @@ and, where switches are not all that makes the method,
 - `row_losses(rows, **settings) -> float32 [B]`: in the fusion stage, in place of the loss of the fused logits; `rows`
   is a `training.rows.FusionRows`. The step takes the weighted sum, so that microbatches and devices stay exact.
   Gradients go through it, and `jax.lax.stop_gradient` decides what each part of the loss trains.
+- `LOSSES`: how many losses `row_losses` gives, [B, LOSSES], where they are more than one: gradients are of each.
+- `gradients(found, **settings) -> (gradient, next state)`: in place of the sum of the losses' gradients, of a whole
+  batch; `found` is a `training.gradients.Gradients`. `sums(rows, **settings)`: float32 arrays that are added up over
+  the rows for it; `state(M)`: what it carries from step to step, before the first, as arrays.
+- `TEACHERS = True`: rows have `taught`, what the encoders said as the stage began.
 - `DEFAULTS`: hyper-parameter -> value; `SEARCHED`: hyper-parameter -> (least, largest) of what is worth a trial.
 - `NEEDS`: config field -> the values that it must have, e.g. `WHOLE_BATCH` below; `SINGLE_LABEL = True`: labels must be
   one class each.
@@ -92,7 +97,7 @@ def has_loss(module: ModuleType) -> bool:
 
 
 def traced(module: ModuleType, rows: Any, **hyper_parameters: float) -> Any:
-    """What the module's `row_losses` gives, float32 [B].
+    """What the module's `row_losses` gives, float32 [B], or [B, LOSSES].
 
     Raises:
       UserError: it fails, or gives something else; with the line of the module where.
@@ -108,11 +113,11 @@ def traced(module: ModuleType, rows: Any, **hyper_parameters: float) -> Any:
         where = f"{module.__file__}:{lines[-1]}" if lines else module.__name__
         reason = str(error).strip().splitlines()[:1]
         raise UserError(f"method '{module.__name__}': {type(error).__name__}: {''.join(reason)} ({where})") from error
-    if getattr(losses, "shape", None) != (len(rows.label),):
+    count = getattr(module, "LOSSES", 1)
+    wanted = (len(rows.label),) if count == 1 else (len(rows.label), count)
+    if getattr(losses, "shape", None) != wanted:
         found = getattr(losses, "shape", type(losses).__name__)
-        raise UserError(
-            f"method '{module.__name__}': row_losses gives {found}: one loss for each of {len(rows.label)} rows"
-        )
+        raise UserError(f"method '{module.__name__}': row_losses gives {found}: losses of rows are {wanted}")
     return losses
 
 

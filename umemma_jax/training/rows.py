@@ -2,10 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from umemma_jax.model import LateFusion
+
+PyTree = Any
 Features = Mapping[str, jax.Array]
 
 
@@ -24,6 +28,7 @@ class FusionRows:
       keys: typed PRNG keys [B], of the method's own; a row's depends on its place in the whole batch only.
       loss: (logits [B, K], label) -> float32 [B], the task's.
       join: (features, present) -> logits; see `fuse`.
+      taught: features {m: [B, D_m]} of the encoders as the stage began, 0 where m is absent; {} unless asked for.
     """
 
     features: Features
@@ -35,6 +40,7 @@ class FusionRows:
     keys: jax.Array
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     join: Callable[[Features, jax.Array], jax.Array]
+    taught: Features = dataclasses.field(default_factory=dict)
 
     def fuse(self, subset: jax.Array, features: Features | None = None) -> jax.Array:
         """Fused logits [B, K] with no more than a subset of what is present.
@@ -54,3 +60,44 @@ class FusionRows:
         """Sum over what is present of the loss of each modality's own logits, float32 [B]."""
         losses = jnp.stack([self.loss(logits, self.label) for logits in self.unimodal.values()], axis=1)
         return jnp.where(self.present, losses, 0.0).sum(axis=1)
+
+
+def fusion_rows(
+    model: LateFusion,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    means: PyTree,
+    variables: PyTree,
+    batch: PyTree,
+    outputs: Mapping[str, jax.Array],
+) -> FusionRows:
+    """The rows of a batch or microbatch, as a method's own loss sees them.
+
+    Args:
+      model: the module.
+      loss: the task's.
+      means: as in `LateFusion.__call__`.
+      variables: of the model.
+      batch: of the pipeline, with `keys` [B], `share` [B, 1] and `taught` (see `steps`).
+      outputs: what the model says of it.
+    """
+    names = [tower.name for tower in model.towers]
+    features = {m: outputs[f"features/{m}"] for m in names}
+    stand_ins = model.apply(variables, features, means, method="stand_ins")
+
+    def join(features: Features, present: jax.Array) -> jax.Array:
+        return model.apply(variables, features, stand_ins, present, method="fuse")[1]
+
+    # Encoders take the numbers up to M, the policy M itself.
+    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(names) + 1)
+    return FusionRows(
+        features=features,
+        present=batch["present"],
+        logits=outputs["logits"],
+        unimodal={m: outputs[f"logits/{m}"] for m in names},
+        label=batch["label"],
+        counted=batch["share"][:, 0] > 0,
+        keys=keys,
+        loss=loss,
+        join=join,
+        taught=batch["taught"],
+    )

@@ -18,8 +18,10 @@ from ml_collections import ConfigDict
 from umemma_jax.devices.sharding import Devices
 from umemma_jax.missing import Capacities, Compacted, Layout, Policy, draw, run_compacted
 from umemma_jax.model import LateFusion
+from umemma_jax.training import teachers
+from umemma_jax.training.gradients import Gradients, Rule, of_each_loss
 from umemma_jax.training.losses import ClassLoss
-from umemma_jax.training.rows import FusionRows
+from umemma_jax.training.rows import FusionRows, fusion_rows
 
 PyTree = Any
 Metrics = dict[str, jax.Array]
@@ -37,6 +39,8 @@ class TrainState:
       best: of each part that is judged by itself (see `judged_parts`) the best epoch so far, see `keep_best`; {}
         without validation.
       average: moving average of the trained parameters, by top-level module; {} without one.
+      method: what a method carries of its own, see `gradients.Rule`; {} for most.
+      teachers: variables of the encoders as the stage began, for a method that asks for them; else {}.
     """
 
     step: jax.Array
@@ -45,6 +49,8 @@ class TrainState:
     opt_state: PyTree
     best: PyTree
     average: PyTree = dataclasses.field(default_factory=dict)
+    method: PyTree = dataclasses.field(default_factory=dict)
+    teachers: PyTree = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,7 @@ class StageSpec:
       seed: of augmentation, dropout and masks.
       loss: of each row, from its logits and its label, see `losses`.
       row_losses: in stage `fusion`, of a method that has a loss of its own: of each row, see `methods`.
+      rule: how that method makes one gradient of those of its losses.
       policy: of missing modalities, stage `fusion`.
       layout: stratified layout of the rows that are computed at once; None draws every row at random.
       incomplete_data: whether the training split lacks modalities by nature.
@@ -77,6 +84,7 @@ class StageSpec:
     seed: int
     loss: Callable[[jax.Array, jax.Array], jax.Array] = dataclasses.field(default_factory=ClassLoss)
     row_losses: Callable[[FusionRows], jax.Array] | None = None
+    rule: Rule = dataclasses.field(default_factory=Rule)
     policy: Policy | None = None
     layout: Layout | None = None
     incomplete_data: bool = False
@@ -164,7 +172,9 @@ def init_state(spec: StageSpec, variables: PyTree) -> TrainState:
     best = {part: _not_judged(params, batch_stats, groups) for part, groups in parts.items()}
     # A copy: the state is donated, and one buffer cannot be donated twice.
     average = jax.tree.map(jnp.copy, {group: params[group] for group in spec.trained}) if spec.ema else {}
-    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average)
+    method = spec.rule.first_state(spec.model)
+    taught_by = teachers.of(spec.model, variables) if spec.rule.teachers else {}
+    return TrainState(jnp.int32(0), params, batch_stats, opt_state, best, average, method, taught_by)
 
 
 def variables_to_evaluate(state: TrainState) -> PyTree:
@@ -195,7 +205,7 @@ def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, D
         trained = {group: state.params[group] for group in spec.trained}
 
         def compute(batch_stats: PyTree, rows: PyTree) -> tuple[PyTree, PyTree, Metrics]:
-            return _gradients(spec, means, state.params, batch_stats, rows, devices)
+            return _gradients(spec, means, state.params, batch_stats, rows, devices, state.teachers)
 
         def add(carry: tuple[PyTree, PyTree], rows: PyTree) -> tuple[tuple[PyTree, PyTree], Metrics]:
             batch_stats, gradients, metrics = compute(carry[0], rows)
@@ -204,20 +214,24 @@ def make_step(spec: StageSpec, means: PyTree) -> Callable[[TrainState, PyTree, D
         if spec.accumulate == 1:
             batch_stats, gradients, metrics = compute(state.batch_stats, batch)
         else:
-            carry = (state.batch_stats, optax.tree.zeros_like(trained))
+            carry = (state.batch_stats, (optax.tree.zeros_like(trained),) * spec.rule.losses)
             parts = microbatches(batch, spec.accumulate, devices.shards)
             (batch_stats, gradients), metrics = jax.lax.scan(add, carry, parts)
             metrics = jax.tree.map(lambda x: x.sum(axis=0), metrics)
-        gradients = devices.total(gradients)
+        gradients, metrics = devices.total((gradients, metrics))
+        names = tuple(tower.name for tower in spec.model.towers)
+        found = Gradients(gradients, names, metrics.pop("sums", {}), state.method, state.step, step_key)
+        gradients, method = spec.rule.apply(found)
         updates, opt_state = spec.optimizer.update(gradients, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
-        metrics = {**devices.total(metrics), "gradient_norm": optax.tree.norm(gradients)}
+        metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
         new_state = state.replace(
             step=state.step + 1,
             params={**state.params, **trained},
             batch_stats=batch_stats,
             opt_state=opt_state,
             average=_averaged(state, trained, spec.ema),
+            method=method,
         )
         return new_state, metrics
 
@@ -251,9 +265,15 @@ def _shares(spec: StageSpec, batch: PyTree, devices: Devices) -> jax.Array:
 
 
 def _gradients(
-    spec: StageSpec, means: PyTree, params: PyTree, batch_stats: PyTree, batch: PyTree, devices: Devices
-) -> tuple[PyTree, PyTree, Metrics]:
-    """New batch statistics, and what these rows add to the gradients and the metrics.
+    spec: StageSpec,
+    means: PyTree,
+    params: PyTree,
+    batch_stats: PyTree,
+    batch: PyTree,
+    devices: Devices,
+    taught_by: PyTree | None = None,
+) -> tuple[PyTree, tuple[PyTree, ...], Metrics]:
+    """New batch statistics, and what these rows add to the gradients of each loss and to the metrics.
 
     The rows are a batch or one of its microbatches, with `keys` [B] and `share` [B, L] (see `_shares`).
     """
@@ -264,11 +284,13 @@ def _gradients(
     batch = {**batch, "present": present}
 
     def run(layout: Layout | Compacted | None) -> tuple[PyTree, PyTree, Metrics]:
+        rows = {**batch, "taught": teachers.features(spec.model, taught_by, batch, layout) if taught_by else {}}
+
         def loss(trained: PyTree) -> tuple[jax.Array, PyTree]:
-            return objective(spec, means, {**params, **trained}, batch_stats, batch, layout)
+            return objective(spec, means, {**params, **trained}, batch_stats, rows, layout)
 
         trained = {group: params[group] for group in spec.trained}
-        (_, (statistics, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(trained)
+        gradients, (statistics, metrics) = of_each_loss(loss, trained, spec.rule.losses)
         return statistics, gradients, metrics
 
     if layout is not None:
@@ -308,7 +330,7 @@ def _unimodal_objective(spec, means, params, batch_stats, batch, layout):  # noq
 
 
 def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa: ANN001, ANN202
-    """Mean loss of the fused logits under the drawn presence mask."""
+    """Mean loss of the fused logits under the drawn presence mask, or of a method's own losses."""
     outputs, updates = spec.model.apply(
         {"params": params, "batch_stats": batch_stats},
         batch["inputs"],
@@ -319,40 +341,18 @@ def _fusion_objective(spec, means, params, batch_stats, batch, layout):  # noqa:
         means=means,
         mutable=["batch_stats"],
     )
+    metrics = {}
     if spec.row_losses is None:
         rows = spec.loss(outputs["logits"], batch["label"])
     else:
         variables = {"params": params, "batch_stats": batch_stats}
-        rows = spec.row_losses(_fusion_rows(spec, means, variables, batch, outputs))
-    loss = (batch["share"][:, 0] * rows).sum()
-    return loss, (_statistics(batch_stats, updates), {"loss": loss})
-
-
-def _fusion_rows(
-    spec: StageSpec, means: PyTree, variables: PyTree, batch: PyTree, outputs: Mapping[str, jax.Array]
-) -> FusionRows:
-    """The rows of a batch or microbatch, as a method's own loss sees them."""
-    names = [tower.name for tower in spec.model.towers]
-    features = {m: outputs[f"features/{m}"] for m in names}
-    stand_ins = spec.model.apply(variables, features, means, method="stand_ins")
-
-    def join(features: Mapping[str, jax.Array], present: jax.Array) -> jax.Array:
-        return spec.model.apply(variables, features, stand_ins, present, method="fuse")[1]
-
-    # Encoders take the numbers up to M, the policy M itself.
-    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(batch["keys"], len(names) + 1)
-    counted = batch["share"][:, 0] > 0
-    return FusionRows(
-        features=features,
-        present=batch["present"],
-        logits=outputs["logits"],
-        unimodal={m: outputs[f"logits/{m}"] for m in names},
-        label=batch["label"],
-        counted=counted,
-        keys=keys,
-        loss=spec.loss,
-        join=join,
-    )
+        seen = fusion_rows(spec.model, spec.loss, means, variables, batch, outputs)
+        rows = spec.row_losses(seen)
+        if spec.rule.sums:
+            metrics["sums"] = jax.lax.stop_gradient(spec.rule.sums(seen))
+    share = batch["share"][:, 0] if rows.ndim == 1 else batch["share"]
+    losses = (share * rows).sum(axis=0)  # of a method with several, [L]
+    return losses, (_statistics(batch_stats, updates), {"loss": losses.sum(), **metrics})
 
 
 def _statistics(old: PyTree, updates: PyTree) -> PyTree:

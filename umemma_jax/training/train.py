@@ -29,6 +29,7 @@ from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, read_ends, write_end
 from umemma_jax.training.features import on_features
+from umemma_jax.training.gradients import Rule, rule_of
 from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
@@ -188,8 +189,10 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
     for m in experiment.modalities:
         if f"encoders_{m}" in scales:
             scales[f"encoders_{m}"] = config.inputs[m].learning_rate_scale[name]
-    policy = layout = None
+    policy = layout = row_losses = None
+    rule = Rule()
     if name == "fusion":
+        row_losses, rule = _method(config)
         policy = missing.policy_from_config(config.missing, experiment.modalities)
         if config.missing.layout == "stratified":
             layout = stratified_layout(experiment, policy)
@@ -200,7 +203,8 @@ def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
         trained=trained,
         seed=config.seed,
         loss=_loss(experiment, stage),
-        row_losses=_row_losses(config) if name == "fusion" else None,
+        row_losses=row_losses,
+        rule=rule,
         policy=policy,
         layout=layout,
         incomplete_data=_incomplete(experiment),
@@ -218,11 +222,12 @@ def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
     return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
 
 
-def _row_losses(config: ConfigDict) -> Callable[[FusionRows], jax.Array] | None:
-    """The loss that makes the config's method, with its hyper-parameters; None where switches do."""
+def _method(config: ConfigDict) -> tuple[Callable[[FusionRows], jax.Array] | None, Rule]:
+    """The losses that make the config's method, with its hyper-parameters, None where switches do; and its rule."""
     if not config.method.name:
-        return None
-    return functools.partial(methods.traced, methods.method(config.method.name), **config.method.settings)
+        return None, Rule()
+    module, settings = methods.method(config.method.name), config.method.settings
+    return functools.partial(methods.traced, module, **settings), rule_of(module, settings)
 
 
 def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
