@@ -129,8 +129,8 @@ class _Runs:
         self._seen |= {folder / f"trial{number}" for number in range(len(trials.done(folder, drawn)))}
 
         def judge(settings: Settings, workdir: Path) -> float:
-            self._say(f"{method}, trial {workdir.name.removeprefix('trial')}: {_told(settings)}")
             self._seen.add(workdir)
+            self._say(f"{method}, trial {workdir.name.removeprefix('trial')}: {_told(settings)}")
             start = time.monotonic()
             built = experiment.build(plan.recipe(self._config, method, 0, settings))
             score = validation.over_all_patterns(built, self._train(built, workdir).fusion)
