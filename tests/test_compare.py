@@ -295,6 +295,13 @@ def test_trials_go_on_where_they_were_and_the_best_becomes_the_run(tried, datase
     assert not (workdir / "ume_mma" / "trials.json").exists()  # it has nothing to search
 
 
+def test_runs_and_trials_are_counted_as_many_as_there_are(dataset, tmp_path, capsys):
+    compare.compare(with_validation(dataset), tmp_path, 1, ("cml",), 2)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run ")]
+    assert [line.split(":")[0] for line in told] == [f"run {number} of 5" for number in (1, 2, 3, 4, 5)]
+    assert ["trial" in line for line in told] == [False, True, True, False, False]
+
+
 def test_the_score_is_the_mean_over_patterns_on_validation(tried, dataset):
     workdir, _, comparison = tried
     trials = json.loads((workdir / "cml" / "trials.json").read_text())["trials"]

@@ -89,8 +89,9 @@ def compare(config: ConfigDict, workdir: Path, seeds: int, names: Sequence[str] 
 
 
 def _all_runs(chosen: Sequence[str], drawn: dict[str, list[Settings]], seeds: int) -> int:
-    """How many runs there are, finished or not; of a method's trials one becomes the run of seed 0."""
-    return sum(seeds + len(drawn[method]) - 1 for method in chosen)
+    """How many runs there are, finished or not; the best trial is evaluated as the run of its seed."""
+    trials_of = [len(drawn[method]) for method in chosen]
+    return seeds * len(chosen) + sum(count for count in trials_of if count > 1)
 
 
 class _Runs:
@@ -139,9 +140,7 @@ class _Runs:
 
         trials.run(folder, drawn, judge)
         best = trials.best(folder, drawn)
-        seed_folder = _folder(self._workdir, method, 0)
-        self._seen.add(seed_folder)  # it is one of the trials
-        trials.adopt(folder, best, seed_folder)
+        trials.adopt(folder, best, _folder(self._workdir, method, 0))
         return drawn[best]
 
     def _train(self, built: Experiment, folder: Path) -> train.Trained:
