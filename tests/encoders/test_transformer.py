@@ -119,6 +119,7 @@ def test_activations_are_those_of_pytorch(name):
         "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
         "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
         "relu": torch.relu,
+        "silu": torch.nn.functional.silu,
     }[name](torch.from_numpy(x))
     assert_allclose(ACTIVATIONS[name](x), expected, rtol=0, atol=1e-6)
 

@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import optimize, special
-from sklearn.neighbors import NearestNeighbors
+from scipy import special
 
 from umemma_jax.evaluation import calibration
 from umemma_jax.evaluation.split_logits import SplitLogits
@@ -48,6 +47,8 @@ def minimum(logits: np.ndarray, nearest: np.ndarray, shares: np.ndarray) -> np.n
 
     Where `nearest` sums to 1 in each row, classes exclude each other; else each has a probability of its own.
     """
+    from scipy import optimize  # here, since it takes long to load
+
     exclusive = np.allclose(nearest.sum(axis=1), 1)
     count, classes = logits.shape
 
@@ -68,6 +69,8 @@ def minimum(logits: np.ndarray, nearest: np.ndarray, shares: np.ndarray) -> np.n
 
 def _nearest(logits: np.ndarray, others: np.ndarray, predicted: np.ndarray, multi_label: bool) -> np.ndarray:
     """For each row of logits [N, K] what is `predicted` of that other, [R, K], whose logits [R, K] say most alike."""
+    from sklearn.neighbors import NearestNeighbors  # here, since it takes long to load
+
     search = NearestNeighbors(n_neighbors=1).fit(calibration.probabilities(others, multi_label))
     return predicted[search.kneighbors(calibration.probabilities(logits, multi_label), return_distance=False)[:, 0]]
 
