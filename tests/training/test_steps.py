@@ -98,7 +98,8 @@ def test_an_epoch_is_better_if_its_score_is_higher_or_nothing_is_known():
 @pytest.mark.parametrize("scan", [False, True])
 def test_weight_decay_acts_on_kernels_alone_and_on_every_one(optimizer, scan):
     """Without any gradient, an update is the decay: 1x1 convolutions have one, stacked biases do not."""
-    vit = encoder_module("vit").Model(patch=2, width=8, depth=2, heads=2, scan=scan)
+    parts = {"registers": 2, "layer_scale": True, "gated": True}
+    vit = encoder_module("vit").Model(patch=2, width=8, depth=2, heads=2, scan=scan, **parts)
     resnet = encoder_module("resnet").Model(depth=50, width=4)
     shapes = {
         "encoders_a": jax.eval_shape(vit.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"],

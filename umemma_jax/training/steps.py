@@ -147,7 +147,7 @@ def make_optimizer(stage: ConfigDict, total_steps: int, scales: Mapping[str, flo
 
 def _decayed(params: PyTree) -> PyTree:
     """Weight decay acts on kernels and embeddings, never on biases, norms or tokens, stacked by a scan or not."""
-    undecayed = ("bias", "scale", "feature", "tokens", "prefix")
+    undecayed = ("bias", "scale", "feature", "tokens", "prefix", "registers")
     return jax.tree_util.tree_map_with_path(lambda path, x: x.ndim > 1 and path[-1].key not in undecayed, params)
 
 
