@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from umemma_jax.methods.ogm_ge import of_others, over_rows
+from umemma_jax.methods.ogm import of_others, over_rows
 from umemma_jax.training.gradients import Gradients, PyTree
 from umemma_jax.training.rows import FusionRows
 

@@ -8,6 +8,8 @@ Left open, chosen here: of more than two modalities, the others are their mean; 
 modality; m alone is the fused logits of m alone. AdamW, which divides a gradient by its size, would cancel the factor.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -33,14 +35,27 @@ def row_losses(rows: FusionRows, alpha: float) -> jax.Array:
 
 def factors(rows: FusionRows, alpha: float) -> jax.Array:
     """What each encoder's gradient is multiplied by, float32 [M]."""
-    scores = jnp.stack([_true_class_probability(rows, index) for index in range(rows.present.shape[1])])
-    others = (scores.sum() - scores) / (len(scores) - 1)
-    ratio = scores / others
-    return jax.lax.stop_gradient(jnp.where(ratio > 1, 1 - jnp.tanh(alpha * ratio), 1.0))
+    return jax.lax.stop_gradient(of_sums(over_rows(rows, jnp.exp), alpha))
 
 
-def _true_class_probability(rows: FusionRows, index: int) -> jax.Array:
-    """Mean over the rows that have the modality."""
-    has = rows.present[:, index] & rows.counted
-    probability = jnp.take_along_axis(jax.nn.softmax(rows.alone(index)), rows.label[:, None], axis=1)[:, 0]
-    return (has * probability).sum() / jnp.maximum(has.sum(), 1)
+def of_sums(sums: dict[str, jax.Array], alpha: float) -> jax.Array:
+    """The same, of what `over_rows` gives of probabilities."""
+    known = sums["rows"] > 0
+    scores = sums["score"] / jnp.maximum(sums["rows"], 1)
+    ratio = scores / jnp.maximum(of_others(scores, known), jnp.finfo(jnp.float32).tiny)
+    return jnp.where(ratio > 1, 1 - jnp.tanh(alpha * ratio), 1.0)
+
+
+def over_rows(rows: FusionRows, of_log_probability: Callable[[jax.Array], jax.Array]) -> dict[str, jax.Array]:
+    """Of each modality the sum over its rows of a function of the true class's log-probability, and their number."""
+    has = (rows.present & rows.counted[:, None]).astype(jnp.float32)
+    alone = jnp.stack([rows.alone(index) for index in range(has.shape[1])], axis=1)  # [B, M, K]
+    true = jnp.take_along_axis(jax.nn.log_softmax(alone), rows.label[:, None, None], axis=2)[..., 0]
+    return {"score": (has * of_log_probability(true)).sum(axis=0), "rows": has.sum(axis=0)}
+
+
+def of_others(scores: jax.Array, known: jax.Array) -> jax.Array:
+    """Of each modality the mean score of the other known ones, [M]; where there is none, its own."""
+    count = known.sum() - known
+    total = jnp.where(known, scores, 0.0).sum() - jnp.where(known, scores, 0.0)
+    return jnp.where(count > 0, total / jnp.maximum(count, 1), scores)
