@@ -59,6 +59,17 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
             partial.unlink()
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote, with the checksum. Raises OSError, or ValueError where it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not (isinstance(content, dict) and intact(content)):
+        raise ValueError("it does not match its checksum")
+    return content
+
+
 def write_folder(folder: Path, about: Mapping[str, Any] | None = None, without: Collection[str] = ()) -> None:
     """States lengths and checksums of all files of the folder, at any depth, in `checksums.json`.
 

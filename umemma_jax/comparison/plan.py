@@ -18,7 +18,7 @@ from umemma_jax.config import apply_method
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.methods import METHODS
-from umemma_jax.training.lock import not_written
+from umemma_jax.training.workdir import write_record
 
 ALL = "all"
 FILE_NAME = "plan.json"
@@ -133,20 +133,14 @@ def _claim(config: ConfigDict, trials: int, chosen: Sequence[str], workdir: Path
         if plan == known:
             return
     if distributed.is_first():
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            checksums.write_sealed(path, plan)
-        except OSError as error:
-            raise not_written(workdir, error) from error
+        write_record(workdir, FILE_NAME, plan)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if not checksums.intact(plan):
-            raise ValueError("it does not match its checksum")
+        plan = checksums.read_sealed(path)
         return {key: plan[key] for key in ("config", "trials", "ranges")}
     except FileNotFoundError:
         return None
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): remove it if the plan is the same") from error

@@ -1,6 +1,5 @@
 """Trials of a method's hyper-parameters: each a run of its own, of which validation chooses one."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from umemma_jax.comparison.plan import Settings
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
 from umemma_jax.training.lock import not_written
+from umemma_jax.training.workdir import write_record
 
 FILE_NAME = "trials.json"
 
@@ -39,16 +39,13 @@ def done(folder: Path, drawn: Sequence[Settings]) -> list[float | None]:
     """Scores of the trials that are done, in their order; None where no validation example tells. Raises as `run`."""
     path = folder / FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not checksums.intact(content):
-            raise ValueError("it does not match its checksum")
-        trials = content["trials"]
+        trials = checksums.read_sealed(path)["trials"]
         if [trial["settings"] for trial in trials] != list(drawn[: len(trials)]):
             raise ValueError("it is of other settings")
         return [trial["score"] for trial in trials]
     except FileNotFoundError:
         return []
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged ({error}): remove it, and the same command judges the trials again"
         ) from error
@@ -78,7 +75,4 @@ def _write(folder: Path, drawn: Sequence[Settings], scores: Sequence[float | Non
     trials: list[dict[str, Any]] = [
         {"settings": settings, "score": score} for settings, score in zip(drawn, scores, strict=False)
     ]
-    try:
-        checksums.write_sealed(folder / FILE_NAME, {"trials": trials})
-    except OSError as error:
-        raise not_written(folder, error) from error
+    write_record(folder, FILE_NAME, {"trials": trials})

@@ -4,7 +4,6 @@ Such an end is written down before the checkpoint that it is at, so that a run k
 step. It stays: the same command trains a stage that has ended no further.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from umemma_jax import checksums
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.training.lock import not_written
+from umemma_jax.training.workdir import write_record
 
 NO_BETTER, TIME_IS_UP = "no better epoch", "time limit"
 REPORT_SHARE = 0.2  # of the time limit, left for the last validation, the report and what is saved
@@ -36,11 +35,9 @@ class End:
 
 def read_end(workdir: Path, stage: str) -> End | None:
     """The end of a stage that has ended early; None of others. Raises UserError where the record is damaged."""
-    path = _path(workdir, stage)
+    path = workdir / _name(stage)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not checksums.intact(record):
-            raise ValueError("it does not match its checksum")
+        record = checksums.read_sealed(path)
         return End(**{name: record[name] for name in ("step", "steps", "reason")})
     except FileNotFoundError:
         return None
@@ -56,18 +53,11 @@ def read_ends(workdir: Path, stages: Sequence[str]) -> dict[str, End]:
 
 def write_end(workdir: Path, stage: str, end: End) -> None:
     """Writes the end of a stage, of several processes by the first. Raises UserError if it cannot be written."""
-
-    def write() -> None:
-        try:
-            checksums.write_sealed(_path(workdir, stage), asdict(end))
-        except OSError as error:
-            raise not_written(workdir, error) from error
-
-    distributed.by_first(write)
+    distributed.by_first(lambda: write_record(workdir, _name(stage), asdict(end)))
 
 
-def _path(workdir: Path, stage: str) -> Path:
-    return workdir / f"{stage}_end.json"
+def _name(stage: str) -> str:
+    return f"{stage}_end.json"
 
 
 class TimeLimit:

@@ -4,7 +4,6 @@ What the stage does hangs on nothing that makes a method, so that with the same 
 bit, in all of them. A run that takes it from another one says so in its workdir.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from umemma_jax import checksums
 from umemma_jax import config as config_lib
 from umemma_jax.devices import distributed
 from umemma_jax.errors import UserError
-from umemma_jax.training.lock import not_written
-from umemma_jax.training.workdir import RECORD, read_config
+from umemma_jax.training.workdir import RECORD, read_config, write_record
 
 FILE_NAME = "unimodal_stage_of.json"
 OF_LATER_STAGES = ("evaluation.", "fusion.", "method.", "missing.augment", "missing.capacities", "missing.keep")
@@ -33,13 +31,8 @@ def share(config: ConfigDict, workdir: Path, owner: Path) -> None:
         raise ValueError(f"the uni-modal stages of {owner} and {workdir} differ in {others}")
 
     def write() -> None:
-        if (workdir / RECORD).exists():
-            return
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-            checksums.write_sealed(workdir / FILE_NAME, {"workdir": os.path.relpath(owner, workdir)})
-        except OSError as error:
-            raise not_written(workdir, error) from error
+        if not (workdir / RECORD).exists():
+            write_record(workdir, FILE_NAME, {"workdir": os.path.relpath(owner, workdir)})
 
     distributed.by_first(write)
 
@@ -52,13 +45,10 @@ def owner_of(workdir: Path) -> Path | None:
     """
     path = workdir / FILE_NAME
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
-        if not checksums.intact(note):
-            raise ValueError("it does not match its checksum")
-        owner = workdir / note["workdir"]
+        owner = workdir / checksums.read_sealed(path)["workdir"]
     except FileNotFoundError:
         return None
-    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}): train in a new workdir") from error
     if not (owner / RECORD).exists():
         raise UserError(f"{path}: {owner.resolve()}, whose uni-modal stage is this run's, is gone: put it back")

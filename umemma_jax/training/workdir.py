@@ -65,6 +65,15 @@ def claim_workdir(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: 
     distributed.first_then_others(lambda: _claim(config, fingerprints, workdir))
 
 
+def write_record(workdir: Path, name: str, content: Mapping[str, Any]) -> None:
+    """Writes JSON-able content with its checksum as a file of the workdir. Raises UserError if it cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        checksums.write_sealed(workdir / name, content)
+    except OSError as error:
+        raise not_written(workdir, error) from error
+
+
 def read_config(workdir: Path) -> ConfigDict:
     """The recipe of the run that the workdir belongs to.
 
@@ -104,9 +113,7 @@ def _claim(config: ConfigDict, fingerprints: Mapping[str, Any], workdir: Path) -
         if not path.exists():
             checksums.write_sealed(path, record)
             return
-        known = json.loads(path.read_text())
-        if not checksums.intact(known):
-            raise ValueError("it does not match its checksum")
+        known = checksums.read_sealed(path)
         known = json.loads(redacted(json.dumps(known)))  # of an older version: with what is secret
         changed = config_lib.differences(known["config"], record["config"])
         changed += [f"the {name}'s files" for name in fingerprints if known.get(name, {}) != record[name]]
