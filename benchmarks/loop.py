@@ -34,7 +34,7 @@ from umemma_jax import experiment as experiment_lib
 from umemma_jax.data.pipeline import steps_per_epoch
 from umemma_jax.devices import sharding
 from umemma_jax.experiment import Experiment
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 STEPS = 120  # of a run
 LARGEST_BATCH = 256  # per device
@@ -73,7 +73,7 @@ def loop_table(config: ConfigDict, num_steps: int, seconds: float) -> None:
     config.fusion.epochs = -(-num_steps // epoch_steps)
 
     step = workload.fusion_step(experiment, train.initial_variables(experiment))
-    batches = train.training_batches(experiment, "fusion")
+    batches = stages.training_batches(experiment, "fusion")
 
     def next_batch() -> Any:
         return sharding.put_batch(next(batches), experiment.mesh)
@@ -120,7 +120,7 @@ def batch_table(config: ConfigDict, largest: int, seconds: float) -> None:
         config.data.batch_size = size
         experiment = experiment_lib.build(config.copy_and_resolve_references())
         step = workload.fusion_step(experiment, train.initial_variables(experiment))
-        batch = sharding.put_batch(next(train.training_batches(experiment, "fusion")), experiment.mesh)
+        batch = sharding.put_batch(next(stages.training_batches(experiment, "fusion")), experiment.mesh)
         runs[size] = functools.partial(step, batch)
     medians = {size: np.median(t) for size, t in timing.interleaved(runs, seconds).items()}
     alone = medians[devices] / devices

@@ -22,7 +22,7 @@ from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
 from umemma_jax.data.pipeline import reading_threads
 from umemma_jax.devices import sharding
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 STEPS = 20  # of a run
 PIPELINE_STEPS = 200  # many, since a few batches lie ready when a run starts
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         def next_step(batches: Any) -> Any:
             return step(sharding.put_batch(next(batches), experiment.mesh))
 
-        fixed = sharding.put_batch(next(train.training_batches(experiment, "fusion")), experiment.mesh)
+        fixed = sharding.put_batch(next(stages.training_batches(experiment, "fusion")), experiment.mesh)
         runs = {"step": (num_steps, functools.partial(step, fixed))}
         for place, megabytes in CACHE_MEGABYTES.items():
             config.data.cache_megabytes = megabytes
-            alone, consumed = (train.training_batches(experiment, "fusion") for _ in range(2))
+            alone, consumed = (stages.training_batches(experiment, "fusion") for _ in range(2))
             runs[f"pipeline, {place}"] = (num_batches, functools.partial(next, alone))
             runs[f"training, {place}"] = (num_steps, functools.partial(next_step, consumed))
         repeated = {name: functools.partial(repeat, *run) for name, run in runs.items()}

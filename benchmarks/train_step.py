@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from benchmarks import timing, workload
 from umemma_jax import experiment as experiment_lib
 from umemma_jax.devices import sharding
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 DATA = {"complete": 0.0, "70 % incomplete": 0.7}
 VARIANTS = {
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def stepping(config: ConfigDict) -> Callable[[], Any]:
     """A call takes a step on the next of BATCHES batches."""
     experiment = experiment_lib.build(config)
-    pipeline = train.training_batches(experiment, "fusion")
+    pipeline = stages.training_batches(experiment, "fusion")
     batches = [sharding.put_batch(next(pipeline), experiment.mesh) for _ in range(BATCHES)]
     step = workload.fusion_step(experiment, train.initial_variables(experiment))
     turns = itertools.cycle([functools.partial(step, batch) for batch in batches])

@@ -21,7 +21,7 @@ from umemma_jax.devices.memory import keep_freed_memory
 from umemma_jax.errors import UserError
 from umemma_jax.experiment import Experiment
 from umemma_jax.model import LateFusion
-from umemma_jax.training import steps, train
+from umemma_jax.training import stages, steps
 
 PyTree = Any
 CLASSES = 10
@@ -99,7 +99,7 @@ def write_synthetic(folder: Path, splits: Mapping[str, int]) -> None:
 
 def fusion_step(experiment: Experiment, variables: PyTree) -> Callable[[PyTree], steps.Metrics]:
     """The fusion stage's compiled step as (batch on the devices) -> metrics; it keeps the state between calls."""
-    spec, _ = train.stage_spec(experiment, "fusion")
+    spec, _ = stages.stage_spec(experiment, "fusion")
     # Copies, since the step donates its state and others start from the same variables.
     state = steps.init_state(spec, jax.tree.map(jnp.copy, variables))
     state = jax.device_put(state, sharding.replicated(experiment.mesh))

@@ -22,7 +22,7 @@ from umemma_jax.encoders import transformer
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.model import encoder_module
-from umemma_jax.training import steps, train
+from umemma_jax.training import stages, steps
 
 PLATFORMS = ("cuda", "tpu")
 MASK = r"mask_type\\22: \\22([A-Z_]+)"  # in a call of cuDNN
@@ -252,9 +252,9 @@ def variables(built):
 
 def trace_step(built, stage):
     """The step that training compiles, traced, and how many arrays its state has."""
-    spec, _ = train.stage_spec(built, stage)
+    spec, _ = stages.stage_spec(built, stage)
     state = jax.eval_shape(functools.partial(steps.init_state, spec), variables(built))
-    batch = next(iter(train.training_batches(built, stage)))
+    batch = next(iter(stages.training_batches(built, stage)))
     rows = sharding.by_rows(built.mesh)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)
     step = sharding.compile_step(steps.make_step(spec, built.means), built.mesh, built.config.parallel)

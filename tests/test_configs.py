@@ -15,7 +15,7 @@ from umemma_jax.data_prep import ave, rendered_clips, table
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.methods import METHODS, has_loss
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 OF_SWITCHES = [name for name in METHODS if not has_loss(METHODS[name])]
 CLIP_ENCODERS = ("resnets", "resnet_audionet", "vit_ast", "small")
@@ -136,7 +136,7 @@ def rendered(tmp_path_factory, shared_data):
 def input_shapes(config):
     """Modality -> shape of what its encoder gets of one example."""
     built = experiment.build(config)
-    batch = next(iter(train.training_batches(built, "fusion")))["inputs"]
+    batch = next(iter(stages.training_batches(built, "fusion")))["inputs"]
     return {t.name: jax.eval_shape(t.preprocess, batch[t.name]).shape[1:] for t in built.model.towers}
 
 

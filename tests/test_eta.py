@@ -14,7 +14,7 @@ from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
 from umemma_jax.reporting import eta, report, results
 from umemma_jax.reporting.markdown import comparison_markdown, summary
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 NAMES = ("image", "audio")
 
@@ -38,12 +38,12 @@ def expected_table(dataset, kind, rate, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["mixed", "audio"])
-@pytest.mark.parametrize("stage", train.STAGES)
+@pytest.mark.parametrize("stage", stages.STAGES)
 def test_training_and_validation_examples_stay_incomplete_and_test_examples_whole(dataset, kind, stage):
     built = experiment.build(get_config(dataset, kind=kind))
     table = expected_table(dataset, kind, 0.7)
     assert not table[built.train_rows].all() and not table[built.validation[1]].all()
-    batches = train.training_batches(built, stage)
+    batches = stages.training_batches(built, stage)
     for _ in range(12):  # more than two epochs
         batch = next(batches)
         np.testing.assert_array_equal(batch["present"], table[batch["index"]])

@@ -9,7 +9,7 @@ from tests import small_run
 from umemma_jax import experiment, missing
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
-from umemma_jax.training import steps, train
+from umemma_jax.training import stages, steps, train
 
 NAMES = ("image", "audio")
 THIRDS = missing.policy_from_config({"augment": True, "keep": {}}, NAMES)
@@ -165,15 +165,15 @@ def test_decoding_only_what_the_layout_computes_changes_no_parameter(
     config = small_run.get_config(tmp_path / "data", parallel=parallel, unimodal__epochs=0, fusion__epochs=1)
     config.missing.layout, config.data.cache_megabytes = "stratified", 0
     built = experiment.build(config)
-    spec, _ = train.stage_spec(built, "fusion")
+    spec, _ = stages.stage_spec(built, "fusion")
     step = sharding.compile_step(steps.make_step(spec, built.means), mesh, parallel)
     computed = missing.stratified_layout(spec.policy, config.data.batch_size, devices).computed()
-    train_batches = train.train_batches
+    train_batches = stages.train_batches
 
     def trained(needed):
         """Variables after an epoch, and how many images had no bright pixel."""
-        monkeypatch.setattr(train, "train_batches", lambda *a, **k: train_batches(*a, **{**k, "needed": needed}))
-        batches, dark = train.training_batches(built, "fusion"), 0
+        monkeypatch.setattr(stages, "train_batches", lambda *a, **k: train_batches(*a, **{**k, "needed": needed}))
+        batches, dark = stages.training_batches(built, "fusion"), 0
         state = steps.init_state(spec, train.initial_variables(built))
         state = jax.device_put(state, sharding.replicated(mesh))
         for batch in itertools.islice(batches, 4):
@@ -270,13 +270,13 @@ def test_capacities_of_a_stage_suit_its_batches(tmp_path, monkeypatch, stage, la
     config = small_run.get_config(tmp_path / "data", missing__layout=layout, data__batch_size=128)
     config.unimodal.accumulate = config.fusion.accumulate = accumulate
     built = experiment.build(config)
-    spec, _ = train.stage_spec(built, stage)
+    spec, _ = stages.stage_spec(built, stage)
     assert bool(spec.capacities) == compacted
     if not compacted:
         return
     (capacities,) = spec.capacities
     rows = 128 // 2 // accumulate
-    held, batches = [], train.training_batches(built, stage)
+    held, batches = [], stages.training_batches(built, stage)
     for number, batch in enumerate(itertools.islice(batches, 40)):
         present, keys = jnp.asarray(batch["present"]), row_keys(number, 128)
         if stage == "fusion" and layout == "random":

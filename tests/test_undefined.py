@@ -15,7 +15,7 @@ from umemma_jax.evaluation import evaluate
 from umemma_jax.reporting import report
 from umemma_jax.reporting.markdown import summary
 from umemma_jax.reporting.results import ABSENT, compare
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -81,12 +81,14 @@ def test_a_modality_that_no_validation_example_has_is_kept_as_of_its_last_epoch(
     assert note["text"] == "no validation example can judge b: the last epoch is kept, not the best"
     events = [record for record in records if record.get("event") == "validation"]
     metrics = (
-        {"unimodal": "macro_f1", "fusion": "tuned_macro_f1"} if multi_label else dict.fromkeys(train.STAGES, "accuracy")
+        {"unimodal": "macro_f1", "fusion": "tuned_macro_f1"}
+        if multi_label
+        else dict.fromkeys(stages.STAGES, "accuracy")
     )
     assert all(event[f"{metrics[event['stage']]}/b"] is None for event in events)
-    stages = [event["stage"] for event in events]
+    judged = [event["stage"] for event in events]
     epochs = built.config.unimodal.epochs, built.config.fusion.epochs
-    assert stages == ["unimodal"] * epochs[0] + ["fusion"] * (epochs[1] + 1)  # one before its first step
+    assert judged == ["unimodal"] * epochs[0] + ["fusion"] * (epochs[1] + 1)  # one before its first step
 
 
 def test_the_report_says_what_validation_could_not_judge(finished):

@@ -11,7 +11,7 @@ from umemma_jax.data import jpeg
 from umemma_jax.data.dataset import DatasetWriter, Modality
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 SIDE = 24
 VIT = {"name": "vit", "width": 24, "depth": 1, "heads": 2, "mlp_width": 48, "patch": 4, "pool": "mean"}
@@ -97,7 +97,7 @@ def test_the_mean_clip_is_one_mean_frame(dataset):
 def test_no_pixel_of_an_absent_or_padding_frame_reaches_any_output(dataset, encoder):
     built = experiment.build(get_config(dataset, encoder))
     variables = train.initial_variables(built)
-    batch = next(iter(train.training_batches(built, "fusion")))
+    batch = next(iter(stages.training_batches(built, "fusion")))
     batch = {**batch, "present": np.arange(24).reshape(12, 2) % 5 > 0}
     absent = np.arange(5) >= np.where(batch["present"][:, 0], batch["inputs"]["frames"]["count"], 0)[:, None]
     clips = batch["inputs"]["frames"]

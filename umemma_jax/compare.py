@@ -26,7 +26,7 @@ from umemma_jax.evaluation.uncertainty import LEVEL
 from umemma_jax.experiment import Experiment
 from umemma_jax.reporting import results as reporting_results
 from umemma_jax.reporting.reading import read_report
-from umemma_jax.training import shared_stage, train, validation
+from umemma_jax.training import shared_stage, stages, train, validation
 from umemma_jax.training.progress import duration
 from umemma_jax.training.workdir import claim_workdir, write_into
 
@@ -106,13 +106,11 @@ class _Runs:
         folder = _folder(self._workdir, method, seed)
         own = plan.recipe(self._config, method, seed, settings)
         built = experiment.build(own)
-        first = folder not in self._seen
         self._seen.add(folder)
         if _is_finished(folder):
             claim_workdir(own, built.fingerprints, folder)
             return _finished(folder, method, seed)
-        if first:
-            self._say(f"{method}, seed {seed}")
+        self._say(f"{method}, seed {seed}")
         start = time.monotonic()
         trained = self._train(built, folder)
         evaluated = evaluate.evaluate(built, trained.unimodal, trained.fusion)
@@ -168,7 +166,7 @@ def _told(settings: Settings) -> str:
 
 def _given(built: Experiment, seconds: float, results: dict[str, Any]) -> dict[str, Any]:
     """The key `budget` of a run's report."""
-    epochs = {stage: built.config[stage].epochs for stage in train.STAGES}
+    epochs = {stage: built.config[stage].epochs for stage in stages.STAGES}
     forward = results["cost"][next(iter(results["patterns"]))]["flops"]
     flops = None if forward is None else BACKWARD * forward * len(built.train_rows) * sum(epochs.values())
     return {"epochs": epochs, "seconds": seconds, "flops": flops}

@@ -15,10 +15,10 @@ from umemma_jax import predict
 from umemma_jax.devices import sharding
 from umemma_jax.evaluation import evaluate
 from umemma_jax.model import LateFusion
-from umemma_jax.training import steps, train
+from umemma_jax.training import stages, steps
 
 PyTree = Any
-STAGES = train.STAGES
+STAGES = stages.STAGES
 INFERENCE = ("evaluation", "prediction")
 PROGRAMS = (*STAGES, *INFERENCE)
 
@@ -112,8 +112,8 @@ def of_recipe(config: ConfigDict, mesh: Mesh) -> Subject:
         experiment.model,
         mesh,
         experiment.means,
-        {name: train.stage_spec(experiment, name)[0] for name in names},
-        {name: shapes(next(iter(train.training_batches(experiment, name)))) for name in names},
+        {name: stages.stage_spec(experiment, name)[0] for name in names},
+        {name: shapes(next(iter(stages.training_batches(experiment, name)))) for name in names},
         shapes(next(experiment.batches(config.data.test_split))),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.faults.trial import flipped, outcome
 from tests import small_run
 from umemma_jax import experiment
-from umemma_jax.training import steps, train
+from umemma_jax.training import stages, steps, train
 from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.workdir import run_digest
 
@@ -27,7 +27,7 @@ def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[st
     small_run.write_dataset(folder / "data")
     built = experiment.build(small_run.get_config(folder / "data", unimodal__epochs=0, fusion__epochs=2))
     trained = train.train(built, folder / "run")
-    spec, _ = train.stage_spec(built, STAGE)
+    spec, _ = stages.stage_spec(built, STAGE)
     like = jax.jit(functools.partial(steps.init_state, spec))(trained.fusion)
     run_id = run_digest(built.config, built.fingerprints)
     stage = folder / "run" / "checkpoints" / STAGE
@@ -35,7 +35,7 @@ def run(rng: np.random.Generator, count: int, folder: Path) -> Iterator[tuple[st
     last = int(newest.name)
 
     def restore() -> tuple[object, object]:
-        batches = train.training_batches(built, STAGE)
+        batches = stages.training_batches(built, STAGE)
         with Checkpoints(folder / "run", STAGE, run=run_id) as checkpoints:
             return jax.device_get(checkpoints.restore(last, like, batches)), batches.get_state()
 

@@ -27,7 +27,7 @@ from umemma_jax.data.pipeline import eval_batches, reading_threads, train_batche
 from umemma_jax.data.remote import RemotePath, locate
 from umemma_jax.data.tokenizer import load_tokenizer
 from umemma_jax.errors import UserError
-from umemma_jax.training import train
+from umemma_jax.training import stages, train
 
 NAMES = ("image", "audio", "table")
 VOCABULARY = "[PAD]\n[UNK]\n[CLS]\n[SEP]\nred\nblue\n"
@@ -447,8 +447,8 @@ def test_a_run_takes_the_same_batches_from_a_url(serve, tmp_path: Path, changes:
     )
     assert far.fingerprints == near.fingerprints  # so a workdir may go on with either
     jax.tree.map(np.testing.assert_array_equal, far.means, near.means)
-    for stage in train.STAGES:
-        assert_same(train.training_batches(far, stage), train.training_batches(near, stage))
+    for stage in stages.STAGES:
+        assert_same(stages.training_batches(far, stage), stages.training_batches(near, stage))
     assert_same(far.batches("test"), near.batches("test"))
 
 

@@ -16,7 +16,7 @@ from umemma_jax import experiment
 from umemma_jax.devices import sharding
 from umemma_jax.errors import UserError
 from umemma_jax.evaluation import evaluate
-from umemma_jax.training import features, train
+from umemma_jax.training import features, stages, train
 from umemma_jax.training.ending import TimeLimit
 
 RECIPE = """
@@ -153,7 +153,7 @@ def test_stored_features_are_used_by_the_same_encoders_only(dataset, tmp_path, m
     first = features.on_features(built, variables, tmp_path, nothing)
     monkeypatch.setattr(features, "compute", forbidden)
     again = features.on_features(built, variables, tmp_path, nothing)
-    batches = [next(train.training_batches(x, "fusion")) for x in (first, again)]
+    batches = [next(stages.training_batches(x, "fusion")) for x in (first, again)]
     jax.tree.map(np.testing.assert_array_equal, *batches)
     others = {**variables, "params": jax.tree.map(lambda x: x + 1, variables["params"])}
     with pytest.raises(AssertionError, match="the encoders ran"):
@@ -212,7 +212,7 @@ def test_batches_of_several_classes_are_the_same_rows_in_the_same_order(tmp_path
 
 def assert_same_rows(built, workdir):
     on_features = features.on_features(built, train.initial_variables(built), workdir, nothing)
-    expected, actual = (train.training_batches(x, "fusion") for x in (built, on_features))
+    expected, actual = (stages.training_batches(x, "fusion") for x in (built, on_features))
     for _ in range(12):  # two epochs
         rows, found = next(expected), next(actual)
         for key in ("index", "label", "present", "weight"):

@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from umemma_jax import methods, missing
 from umemma_jax.command import INTERRUPTIONS
-from umemma_jax.data.pipeline import steps_per_epoch, train_batches
 from umemma_jax.devices import distributed, sharding
 from umemma_jax.devices.sharding import CompiledStep
 from umemma_jax.errors import UserError
@@ -29,17 +26,14 @@ from umemma_jax.training.checkpoint import Checkpoints
 from umemma_jax.training.diagnosis import not_finite_example
 from umemma_jax.training.ending import NO_BETTER, TIME_IS_UP, End, TimeLimit, read_end, read_ends, write_end
 from umemma_jax.training.features import on_features
-from umemma_jax.training.gradients import Rule, rule_of
-from umemma_jax.training.losses import ClassLoss, TargetLoss
 from umemma_jax.training.profile import Profile
 from umemma_jax.training.progress import Progress
-from umemma_jax.training.rows import FusionRows
+from umemma_jax.training.stages import STAGES, stage_spec, total_steps, training_batches
 from umemma_jax.training.steps import StageSpec, TrainState
 from umemma_jax.training.validation import Validation
 from umemma_jax.training.workdir import RECORD, claim_workdir, hold_workdir, read_config, run_digest
 
 PyTree = Any
-STAGES = ("unimodal", "fusion")
 
 _norm = jax.jit(optax.tree.norm)
 
@@ -90,7 +84,7 @@ def train(experiment: Experiment, workdir: Path) -> Trained:
         owner = shared_stage.owner_of(workdir)
         own = STAGES if owner is None else STAGES[1:]
         limit = TimeLimit(experiment.config.time_limit, {name: total_steps(experiment, name) for name in own})
-        run = functools.partial(_run_stage, workdir=workdir, features=owner or workdir, stop=stop, limit=limit)
+        run = functools.partial(_run_stage, workdir=workdir, features=owner, stop=stop, limit=limit)
         trained = _run_stages(experiment, run, initial_variables, owner)
         if number := stop():
             raise Preempted("all stages are finished and saved", number)
@@ -171,133 +165,6 @@ def _started_variables(experiment: Experiment) -> PyTree:
     for x in experiment.inputs:
         variables = x.start(variables)
     return variables
-
-
-def total_steps(experiment: Experiment, name: str) -> int:
-    """Of a stage, if nothing ends it before."""
-    config = experiment.config
-    return config[name].epochs * steps_per_epoch(len(experiment.train_rows), config.data.batch_size)
-
-
-def stage_spec(experiment: Experiment, name: str) -> tuple[StageSpec, int]:
-    """The stage's static description and its number of steps."""
-    config, model = experiment.config, experiment.model
-    stage = config[name]
-    total = total_steps(experiment, name)
-    trained = steps.trained_groups(name, model)
-    scales = dict.fromkeys(trained, 1.0)
-    for m in experiment.modalities:
-        if f"encoders_{m}" in scales:
-            scales[f"encoders_{m}"] = config.inputs[m].learning_rate_scale[name]
-    policy = layout = row_losses = None
-    rule = Rule()
-    if name == "fusion":
-        row_losses, rule = _method(config)
-        policy = missing.policy_from_config(config.missing, experiment.modalities)
-        if config.missing.layout == "stratified":
-            layout = stratified_layout(experiment, policy)
-    spec = StageSpec(
-        name=name,
-        model=model,
-        optimizer=steps.make_optimizer(stage, total, scales),
-        trained=trained,
-        seed=config.seed,
-        loss=_loss(experiment, stage),
-        row_losses=row_losses,
-        rule=rule,
-        policy=policy,
-        layout=layout,
-        incomplete_data=_incomplete(experiment),
-        capacities=_capacities(experiment, name, policy),
-        accumulate=stage.accumulate,
-        ema=stage.ema,
-        validated=len(experiment.validation[1]) > 0,
-    )
-    return spec, total
-
-
-def _loss(experiment: Experiment, stage: ConfigDict) -> ClassLoss | TargetLoss:
-    if experiment.task.targets:
-        return TargetLoss(experiment.task.targets, huber=experiment.config.loss == "huber")
-    return ClassLoss(stage.label_smoothing, experiment.focal_gamma, experiment.class_weights)
-
-
-def _method(config: ConfigDict) -> tuple[Callable[[FusionRows], jax.Array] | None, Rule]:
-    """The losses that make the config's method, with its hyper-parameters, None where switches do; and its rule."""
-    if not config.method.name:
-        return None, Rule()
-    module, settings = methods.method(config.method.name), config.method.settings
-    return functools.partial(methods.traced, module, **settings), rule_of(module, settings)
-
-
-def stratified_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
-    """The layout of the rows that are computed at once: of all devices under jit, of one under pmap."""
-    config, shards = experiment.config, experiment.mesh.size
-    rows = config.data.batch_size // config.fusion.accumulate
-    if config.parallel == "pmap":
-        return missing.stratified_layout(policy, rows // shards)
-    return missing.stratified_layout(policy, rows, shards)
-
-
-def _batch_layout(experiment: Experiment, policy: missing.Policy) -> missing.Layout:
-    """The stratified layout of a global batch: on every device that of a microbatch, one after another."""
-    config, shards = experiment.config, experiment.mesh.size
-    return missing.stratified_layout(policy, config.data.batch_size, shards * config.fusion.accumulate)
-
-
-def _capacities(experiment: Experiment, name: str, policy: missing.Policy | None) -> missing.Capacities:
-    """Static numbers of rows for a stage's encoders, by what sample batches need; none where positions say it all."""
-    config, shards = experiment.config, experiment.mesh.size
-    layout = None
-    if name == "fusion" and config.missing.layout == "stratified":
-        layout = _batch_layout(experiment, policy)
-    at_random = policy is not None and policy.drops and layout is None
-    on_features = name == "fusion" and config.fusion.only  # where encoders do nothing
-    if on_features or not (at_random or _incomplete(experiment)):
-        return ()
-    available = np.ones((1, len(experiment.modalities)), bool)
-    if _incomplete(experiment):
-        source = experiment.dataset.source(config.data.train_split)
-        available = source.present(experiment.modalities)[experiment.train_rows]
-    masks = missing.sample_masks(available, policy, layout, config.data.batch_size, config.seed)
-    samples, modalities, parts = len(masks), len(experiment.modalities), config[name].accumulate
-    masks = masks.reshape(samples, shards, parts, -1, modalities).swapaxes(1, 2)
-    return missing.choose_capacities(masks.reshape(samples * parts, shards, -1, modalities), config.missing.capacities)
-
-
-def training_batches(experiment: Experiment, name: str) -> Any:
-    """The stage's endless iterator of training batches."""
-    config = experiment.config
-    arrange = needed = None
-    if name == "fusion" and config.missing.layout == "stratified":
-        policy = missing.policy_from_config(config.missing, experiment.modalities)
-        layout = _batch_layout(experiment, policy)
-        needed = layout.computed()
-        if _incomplete(experiment):
-            arrange = functools.partial(missing.arrange, layout=layout)
-    return train_batches(
-        experiment.dataset,
-        config.data.train_split,
-        experiment.modalities,
-        config.data.batch_size,
-        seed=2 * config.seed + STAGES.index(name),
-        rows=experiment.train_rows,
-        weights=experiment.row_weights,
-        lengths=experiment.lengths,
-        tokenizers=experiment.tokenizers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        arrange=arrange,
-        needed=needed,
-        window=config.data.window,
-        threads=config.data.threads or None,
-        cache_bytes=config.data.cache_megabytes << 20,
-    )
-
-
-def _incomplete(experiment: Experiment) -> bool:
-    split = experiment.dataset.info.splits[experiment.config.data.train_split]
-    return any(split.present[m] < split.examples for m in experiment.modalities)
 
 
 def _initial_state(spec: StageSpec, variables: PyTree, mesh: Mesh) -> TrainState:
