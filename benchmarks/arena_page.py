@@ -59,12 +59,7 @@ def add(path: Path, cell: str | None, encoders: str, ran: str = "") -> None:
     """
     if cell not in CELLS:
         raise UserError(f"--cell={cell}: no cell of the arena, use one of {', '.join(CELLS)}")
-    try:
-        comparison = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): run the comparison again") from error
+    comparison = arena_results.read_json(path, "run the comparison again")
     results = arena_results.of_comparison(comparison, encoders, ran or CELLS[cell].command)
     if comparison.get("eta") != CELLS[cell].eta:
         raise UserError(f"{path}: its protocol is eta = {comparison.get('eta')}, not that of {cell}: name its own cell")

@@ -77,13 +77,20 @@ def read(folder: Path = FOLDER) -> dict[str, dict[str, Any]]:
     return {name: found[name] for name in CELLS if name in found}
 
 
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The content of a JSON file. Raises UserError, with the remedy, where it cannot be read or is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {remedy}") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     if path.stem not in CELLS:
         raise UserError(f"{path}: no cell of the arena has this name, use one of {', '.join(CELLS)}")
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): write it again") from error
+    results = read_json(path, "write it again")
     for field in FIELDS:
         if field not in results:
             raise UserError(f"{path}: {field} is missing: write it again")

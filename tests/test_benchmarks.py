@@ -240,19 +240,19 @@ def tables(text):
 
 @pytest.mark.slow
 def test_roofline_has_a_row_for_every_value_of_the_chosen_switches():
-    switches = ("attention", "scan", "layout")
+    switches = ("attention", "scan", "layout", "accumulate", "donate")
     done = run("roofline", "--quick", "--pair=vision_language", *(f"--switch={name}" for name in switches))
     assert done.returncode == 0, done.stderr
     [(title, _, table)], (machine, *others) = tables(done.stdout)
     assert "ceiling" in title and "a copy moves" in title and "cores" in machine
     assert others == ["left out: attention cudnn: cuDNN needs a GPU, and this is cpu"]
     rows = ["baseline", "scan True"]
-    rows += ["layout compacted", "layout stratified", "layout complete"]
+    rows += ["layout compacted", "layout stratified", "layout complete", "accumulate 2", "donate False"]
     assert [line[: len(row)] for line, row in zip(table, rows, strict=True)] == rows
     for line in table:
         bytes_moved, _, flop_per_byte, memory, _ = line.split()[-5:]
         assert float(memory.replace(",", "")) > 0
-        counted_once = line.startswith("scan")
+        counted_once = line.startswith(("scan", "accumulate"))
         assert (bytes_moved == flop_per_byte == "-") == counted_once
 
 
@@ -268,7 +268,7 @@ def test_model_flops_are_those_of_its_matrix_products_and_a_little_more():
     patches = 2 * 196 * (16 * 16 * 3) * 768
     vit, bert = transformer_products(197, 768, 3072, depth=12), transformer_products(40, 768, 3072, depth=12)
     # The backward pass has two products for each; pixels need no gradient.
-    for layout, rows in {"random": 6, "stratified": 4, "compacted": 4}.items():
+    for layout, rows in {"complete": 6, "random": 6, "stratified": 4, "compacted": 4}.items():
         counted = roofline.model_flops(pair, "base", layout, pair.batch(6, False))
         assert 1.0 < counted / rows / (3 * (vit + bert) + 2 * patches) < 1.05
 

@@ -43,22 +43,20 @@ def _is_gated(source: Source) -> bool:
 def _fields(source: Source, names: Mapping[str, str]) -> dict[str, Any]:
     gated, registers = _is_gated(source), REGISTERS in source.shapes
     up = PLAIN["mlp/up"] if not gated else SPLIT[0] if names is IN_MEMORY else GATED["mlp/up"]
-    hidden, width = source.shape(f"{up.format(0)}.weight", 2)
-    depth = source.count(up.split("{}")[0])
+    fields = patches.layer_fields(source, {"mlp/up": up})
+    if gated and names is IN_FILES:  # where the first product gives gate and values
+        fields["mlp_width"] //= 2
     _, _, _, patch = source.shape(f"{PATCHES}.weight", 4)
     source.shape(POSITIONS, 3)
     source.check_stated(
-        hidden_size=(768, width),
-        num_hidden_layers=(12, depth),
+        hidden_size=(768, fields["width"]),
+        num_hidden_layers=(12, fields["depth"]),
         patch_size=(16 if registers else 14, patch),
         use_swiglu_ffn=(False, gated),
     )
     size = source.config.get("image_size", 224) if source.config else None
-    return {
-        "width": width,
-        "depth": depth,
+    return fields | {
         "heads": source.stated("num_attention_heads", 12) if source.config else None,
-        "mlp_width": hidden // 2 if gated and names is IN_FILES else hidden,
         "pool": "cls",
         "activation": "silu" if gated else foreign.activation(source.stated("hidden_act", "gelu")),
         "epsilon": source.stated("layer_norm_eps", 1e-6),
