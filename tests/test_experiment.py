@@ -47,6 +47,11 @@ def test_validation_split_of_its_own_or_none(dataset):
     assert (len(built.validation[1]), len(built.train_rows)) == (0, 96)
 
 
+def test_what_validation_fits_is_refused_without_it_before_any_training(dataset):
+    changes = {"data__validation_share": 0.0, "evaluation__label_free_bias": True}
+    assert "label_free_bias: no example is for validation" in refusal(small_run.get_config(dataset, **changes))
+
+
 def test_weights_of_classes_are_balanced_or_given_by_name(dataset):
     plain = experiment.build(small_run.get_config(dataset))
     assert plain.class_weights is None

@@ -95,6 +95,7 @@ def test_predictions_are_those_of_the_report(run):
     [
         ({"loss": "focal"}, "config.loss: focal is for classes, this dataset has targets"),
         ({"balance_classes": True}, "config.balance_classes: True is for classes"),
+        ({"evaluation": {"label_free_bias": True}}, "config.evaluation.label_free_bias: True is for classes"),
     ],
 )
 def test_losses_of_classes_are_refused(folder, changes, complaint):

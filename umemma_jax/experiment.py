@@ -229,6 +229,11 @@ def build(config: ConfigDict) -> Experiment:
     for stage in ("unimodal", "fusion"):
         if config[stage].patience and not len(validation[1]):
             raise UserError(f"config.{stage}.patience: no example validates epochs: set config.data.validation_share")
+    if config.evaluation.label_free_bias and not len(validation[1]):
+        raise UserError(
+            "config.evaluation.label_free_bias: no example is for validation, by which it is fitted: set "
+            "config.data.validation_share"
+        )
     inputs = tuple(build_input(config, dataset, name) for name in config.modalities)
     _check_memory(config, dataset, inputs, len(train_rows))
     means = {x.name: x.mean(dataset) for x in inputs} if config.missing.stand_in == "mean" else {}
@@ -283,10 +288,12 @@ def _check_loss(config: ConfigDict, info: Info) -> None:
         "loss": config.loss == "focal",
         "balance_classes": config.balance_classes,
         "class_weights": bool(config.class_weights),
+        "evaluation.label_free_bias": config.evaluation.label_free_bias,
     }
     for field, asked in of_classes.items():
         if asked and info.targets:
-            raise UserError(f"config.{field}: {config[field]} is for classes, this dataset has targets: leave it out")
+            value = config_lib.get(config, field)
+            raise UserError(f"config.{field}: {value} is for classes, this dataset has targets: leave it out")
     if config.loss == "huber" and not info.targets:
         raise UserError("config.loss: huber is for targets of regression, this dataset has classes: use auto or focal")
     protocol.check_labels(config.missing, one_class=not (info.targets or info.multi_label))
